@@ -1,0 +1,217 @@
+"""What a service asks of its worker process and what comes back. Owns these types; local only, never on the wire.
+
+A service (torch-free) writes one Job as a frame to the worker's stdin; the worker answers with any number of
+JobProgress frames and one JobDone or JobFailed. Frames are kinoswarm_protocol.codec frames of MessagePack. Paths are
+absolute paths of this machine, checked by the service; outputs appear under their final name atomically.
+"""
+
+from msgspec import Struct
+
+from kinoswarm_protocol.specs import ModelSpec
+
+MAX_JOB_FRAME = 4 * 1024 * 1024
+
+
+class _Job(Struct, frozen=True, kw_only=True, tag_field="job", forbid_unknown_fields=True):
+    job_id: str
+    """Chosen by the service; the same id with the same work_dir resumes."""
+    model: ModelSpec
+    work_dir: str
+    """Holds the resume points and outputs of this job."""
+    device: str = "cpu"
+    threads: int = 1
+
+
+class TrainJob(_Job, frozen=True, kw_only=True, tag="train"):
+    """Train one segment: `steps` optimizer steps from `base_path` on `shard_paths`; writes a compressed delta.
+
+    Data order, noise and timesteps are functions of (seed, step, sample) only. Without `base_path` the weights start
+    from `seed` (the founder's common seed) and the output is a whole checkpoint.
+    """
+
+    shard_paths: list[str]
+    steps: int
+    batch_size: int
+    seed: int
+    base_path: str | None = None
+    mode: str = "full"
+    lora_rank: int = 0
+    micro_batch: int = 0
+    """0 lets the worker choose."""
+    resume_every_s: float = 300.0
+    checkpoint_activations: bool = False
+    steps_per_progress: int = 10
+
+
+class EvaluateJob(_Job, frozen=True, kw_only=True, tag="evaluate"):
+    """Paired held-out loss of base + each delta against the base, on equal (x, noise, t) triples."""
+
+    base_path: str
+    delta_paths: list[str]
+    heldout_path: str
+    pairs: int
+    seed: int
+
+
+class MergeDelta(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One accepted contribution of a merge."""
+
+    path: str
+    weight: float
+    """Share before normalisation: samples times staleness decay."""
+    key: str
+    """Sort key (contribution id): the result must not depend on arrival order."""
+
+
+class MergeJob(_Job, frozen=True, kw_only=True, tag="merge"):
+    """base + outer step of the weighted, clipped deltas; then the paired test of the result against the base."""
+
+    base_path: str
+    deltas: list[MergeDelta]
+    outer_rate: float
+    outer_momentum: float
+    momentum_path: str | None
+    """Momentum of the previous merge of this lineage, if any."""
+    norm_clip: float
+    heldout_path: str
+    pairs: int
+    seed: int
+
+
+class RouteJob(_Job, frozen=True, kw_only=True, tag="route"):
+    """Train the router on all clusters' shards; measure its accuracy on the held-out files."""
+
+    shard_paths_by_cluster: list[list[str]]
+    heldout_paths: list[str]
+    steps: int
+    seed: int
+    resume_every_s: float = 60.0
+
+
+class ReleaseJob(_Job, frozen=True, kw_only=True, tag="release"):
+    """Write a release folder (diffusers layout), then sample clips for fixed prompts."""
+
+    swarm_name: str
+    version: int
+    expert_paths: list[str]
+    """Checkpoint of every cluster's expert, by cluster index."""
+    expert_versions: list[int]
+    cluster_labels: list[str]
+    router_path: str
+    text_encoder_dir: str | None
+    """None: the installed default encoder."""
+    prompts: list[str]
+    seed: int
+    licence: str
+
+
+class SelfTestJob(_Job, frozen=True, kw_only=True, tag="self_test"):
+    """A known-answer training step, and the time per optimizer step on this device."""
+
+    batch_size: int
+    seed: int
+
+
+Job = TrainJob | EvaluateJob | MergeJob | RouteJob | ReleaseJob | SelfTestJob
+
+
+class PairedLoss(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Mean held-out losses over equal triples, and the difference candidate - base with its standard error."""
+
+    base: float
+    candidate: float
+    difference: float
+    standard_error: float
+    num_pairs: int
+
+
+class TrainDone(Struct, frozen=True, kw_only=True, tag="train", forbid_unknown_fields=True):
+    output_path: str
+    """Compressed delta, or a checkpoint when the job had no base."""
+    steps: int
+    samples: int
+    loss_first: float
+    loss_last: float
+    """Means over the first and last tenth of the steps."""
+    delta_norm: float
+    seconds: float
+    flops: float
+
+
+class DeltaReport(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What was found in one delta file; `problem` is empty when it can be used."""
+
+    code: str
+    """A kinoswarm_protocol.errors.Code value; "accepted" when there is no problem."""
+    problem: str
+    norm: float
+    loss: PairedLoss | None
+
+
+class EvaluateDone(Struct, frozen=True, kw_only=True, tag="evaluate", forbid_unknown_fields=True):
+    reports: list[DeltaReport]
+    flops: float
+
+
+class MergeDone(Struct, frozen=True, kw_only=True, tag="merge", forbid_unknown_fields=True):
+    checkpoint_path: str
+    momentum_path: str | None
+    loss: PairedLoss
+    flops: float
+
+
+class RouteDone(Struct, frozen=True, kw_only=True, tag="route", forbid_unknown_fields=True):
+    router_path: str
+    accuracy_by_t: list[tuple[float, float]]
+    """(t, share of held-out clips whose cluster has the highest probability)."""
+    calibration_error: float
+    share_by_cluster: list[float]
+    flops: float
+
+
+class ReleaseDone(Struct, frozen=True, kw_only=True, tag="release", forbid_unknown_fields=True):
+    release_dir: str
+    files: list[str]
+    """Relative paths of every file of the release."""
+    sample_paths: list[str]
+    share_by_expert: list[float]
+    """How often each expert was picked over the samples' denoising steps."""
+
+
+class SelfTestDone(Struct, frozen=True, kw_only=True, tag="self_test", forbid_unknown_fields=True):
+    ok: bool
+    sentence: str
+    seconds_per_step: float
+    device_name: str
+    memory_bytes: int
+
+
+Done = TrainDone | EvaluateDone | MergeDone | RouteDone | ReleaseDone | SelfTestDone
+
+
+class JobProgress(Struct, frozen=True, kw_only=True, tag="progress", tag_field="event"):
+    job_id: str
+    step: int
+    total: int
+    loss: float | None
+    what: str
+
+
+class JobDone(Struct, frozen=True, kw_only=True, tag="done", tag_field="event"):
+    job_id: str
+    done: Done
+
+
+class JobFailed(Struct, frozen=True, kw_only=True, tag="failed", tag_field="event"):
+    job_id: str
+    code: str
+    sentence: str
+    out_of_memory: bool = False
+
+
+class WorkerReady(Struct, frozen=True, kw_only=True, tag="ready", tag_field="event"):
+    pid: int
+    devices: list[str]
+
+
+Event = JobProgress | JobDone | JobFailed | WorkerReady

@@ -1,0 +1,63 @@
+"""Every bound and timeout that peers agree on. Owns the numbers; each says why it is that large."""
+
+PROTOCOL_VERSION = 1
+
+KIB = 1024
+MIB = 1024 * KIB
+GIB = 1024 * MIB
+
+# --- bytes on the wire -------------------------------------------------------------------------
+MAX_CONTROL_FRAME = 256 * KIB
+"""One control request or reply; the largest is a lease that merges many contributions."""
+
+MAX_CHARTER_BYTES = 4 * MIB
+"""A charter names every shard (about 90 bytes each): 4 MiB is about 40,000 shards."""
+
+MAX_MANIFEST_BYTES = 8 * MIB
+"""A blob manifest is 32 bytes a chunk: 8 MiB describe 256 GiB."""
+
+MAX_RECORD_BYTES = 4 * KIB
+"""A DHT value; kinds have tighter bounds of their own (records.py). hivemind drops dictionary replies over 4 MiB."""
+
+CHUNK_BYTES = 1 * MIB
+"""Size of a blob's chunks; small enough that a bad one costs little, large enough to fill a home link."""
+
+MAX_BLOB_BYTES = 256 * GIB
+MAX_DELTA_RAW_BYTES = 16 * GIB
+"""What a delta may decompress to, whatever its own header declares."""
+
+MAX_SAFETENSORS_HEADER = 8 * MIB
+MAX_TENSORS = 20_000
+MAX_TENSOR_RANK = 8
+
+# --- texts and lists ---------------------------------------------------------------------------
+MAX_NAME = 64
+MAX_SENTENCE = 500
+MAX_NOTE = 4_000
+MAX_PROMPT = 1_000
+MAX_CLUSTERS = 4_096
+MAX_SHARDS_PER_CLUSTER = 8_192
+MAX_ADDRESSES = 16
+MAX_ADDRESS = 256
+MAX_CONFIG_KEYS = 64
+MAX_RECORDS_PER_LOOKUP = 32
+MAX_DELTAS_PER_MERGE = 256
+MAX_INVITE_BYTES = 16 * KIB
+
+# --- what may be built from a charter's config -------------------------------------------------
+MAX_EXPERT_PARAMETERS = 20_000_000_000
+MAX_ROUTER_PARAMETERS = 2_000_000_000
+MAX_CLIP_VALUES = 512 * MIB
+"""Numbers in one clip (channels x frames x height x width)."""
+
+# --- waits, in seconds -------------------------------------------------------------------------
+CONNECT_TIMEOUT_S = 10.0
+CONTROL_TIMEOUT_S = 20.0
+CHUNK_TIMEOUT_S = 30.0
+DHT_TIMEOUT_S = 10.0
+NETWORK_START_TIMEOUT_S = 60.0
+"""Importing hivemind takes 3 s on an idle machine and five times that on a busy one."""
+
+WORKER_START_TIMEOUT_S = 120.0
+MAX_CLOCK_SKEW_MS = 3_000
+"""hivemind refuses to bootstrap beyond this (MAX_DHT_TIME_DISCREPANCY_SECONDS)."""

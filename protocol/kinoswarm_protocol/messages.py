@@ -1,0 +1,448 @@
+"""Control messages between nodes and coordinators, and the signed work documents. Owns every byte of them.
+
+A request is an envelope of kind "request" signed by the node; the answer is one of kind "reply" of a coordinator.
+The same envelopes travel over libp2p streams and HTTPS. Leases, contributions, verdicts, versions and releases are
+envelopes of their own, so that they can be kept, passed on and checked by anybody.
+"""
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from kinoswarm_protocol.charter import Addresses, Seconds
+from kinoswarm_protocol.envelope import Kind
+from kinoswarm_protocol.ids import BlobId, BlobIdField, DigestField, LeaseIdField, PeerIdField
+from kinoswarm_protocol.limits import (
+    MAX_CLUSTERS,
+    MAX_CONTROL_FRAME,
+    MAX_DELTAS_PER_MERGE,
+    MAX_PROMPT,
+    MAX_RECORDS_PER_LOOKUP,
+    MAX_SENTENCE,
+    MAX_SHARDS_PER_CLUSTER,
+)
+from kinoswarm_protocol.specs import Count, Name, NonNegative, Rate
+
+ClusterIndex = Annotated[int, Meta(ge=0, lt=MAX_CLUSTERS)]
+Lineage = Annotated[int, Meta(ge=0, le=1)]
+Version = Annotated[int, Meta(ge=0, le=2**31)]
+Steps = Annotated[int, Meta(ge=1, le=10_000_000)]
+Seed = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Sentence = Annotated[str, Meta(max_length=MAX_SENTENCE)]
+RequestId = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}$", max_length=32)]
+RawEnvelope = Annotated[bytes, Meta(max_length=MAX_CONTROL_FRAME)]
+Loss = Annotated[float, Meta(ge=-1e12, le=1e12)]
+Prompt = Annotated[str, Meta(min_length=1, max_length=MAX_PROMPT)]
+
+
+class _Wire(Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True):
+    pass
+
+
+# --- leases: what to do -------------------------------------------------------------------------
+
+
+class TrainOrder(_Wire, frozen=True, kw_only=True, tag="train"):
+    """Train a segment. An audit is an identical order to another account, so nobody can tell the two apart."""
+
+    cluster: ClusterIndex
+    lineage: Lineage
+    base_version: Version
+    base: BlobIdField
+    mode: Name
+    steps: Steps
+    batch_size: Annotated[int, Meta(ge=1, le=65_536)]
+    seed: Seed
+
+
+class EvaluateOrder(_Wire, frozen=True, kw_only=True, tag="evaluate"):
+    """Judge contributions on the private held-out file of their cluster."""
+
+    cluster: ClusterIndex
+    base_version: Version
+    base: BlobIdField
+    deltas: Annotated[list[BlobIdField], Meta(min_length=1, max_length=MAX_DELTAS_PER_MERGE)]
+    pairs: Annotated[int, Meta(ge=1, le=1_000_000)]
+    seed: Seed
+
+
+class WeightedDelta(_Wire, frozen=True, kw_only=True):
+    contribution: LeaseIdField
+    delta: BlobIdField
+    weight: NonNegative
+
+
+class MergeOrder(_Wire, frozen=True, kw_only=True, tag="merge"):
+    """Cut version base_version + 1 of a lineage from accepted deltas."""
+
+    cluster: ClusterIndex
+    lineage: Lineage
+    base_version: Version
+    base: BlobIdField
+    deltas: Annotated[list[WeightedDelta], Meta(min_length=1, max_length=MAX_DELTAS_PER_MERGE)]
+    outer_rate: NonNegative
+    outer_momentum: Rate
+    norm_clip: NonNegative
+    momentum: BlobIdField | None
+    pairs: Annotated[int, Meta(ge=1, le=1_000_000)]
+    seed: Seed
+
+
+class RouteOrder(_Wire, frozen=True, kw_only=True, tag="route"):
+    """Train the router on all clusters' shards."""
+
+    steps: Steps
+    seed: Seed
+
+
+class ExpertRef(_Wire, frozen=True, kw_only=True):
+    cluster: ClusterIndex
+    lineage: Lineage
+    version: Version
+    checkpoint: BlobIdField
+
+
+class ReleaseOrder(_Wire, frozen=True, kw_only=True, tag="release"):
+    """Write a release folder from these parts and sample the prompts."""
+
+    version: Version
+    experts: Annotated[list[ExpertRef], Meta(min_length=1, max_length=MAX_CLUSTERS)]
+    router: BlobIdField
+    prompts: Annotated[list[Prompt], Meta(max_length=64)]
+    seed: Seed
+
+
+Order = TrainOrder | EvaluateOrder | MergeOrder | RouteOrder | ReleaseOrder
+
+
+class Lease(_Wire, frozen=True, kw_only=True):
+    """A signed work order for one node."""
+
+    lease_id: LeaseIdField
+    node: PeerIdField
+    issued_at_ms: Count
+    deadline_ms: Count
+    order: Order
+
+
+# --- contributions: what was done ---------------------------------------------------------------
+
+
+class TrainOutcome(_Wire, frozen=True, kw_only=True, tag="train"):
+    delta: BlobIdField
+    delta_bytes: Count
+    samples: Count
+    steps: Count
+    loss_first: Loss
+    loss_last: Loss
+    delta_norm: NonNegative
+    seconds: Seconds
+    flops: NonNegative
+
+
+class DeltaJudgement(_Wire, frozen=True, kw_only=True):
+    """One delta as seen by an evaluator: a code, and the paired losses when it could be applied."""
+
+    delta: BlobIdField
+    code: Name
+    problem: Sentence
+    norm: NonNegative
+    base_loss: Loss
+    difference: Loss
+    standard_error: NonNegative
+
+
+class EvaluateOutcome(_Wire, frozen=True, kw_only=True, tag="evaluate"):
+    judgements: Annotated[list[DeltaJudgement], Meta(max_length=MAX_DELTAS_PER_MERGE)]
+    flops: NonNegative
+
+
+class MergeOutcome(_Wire, frozen=True, kw_only=True, tag="merge"):
+    checkpoint: BlobIdField
+    momentum: BlobIdField | None
+    base_loss: Loss
+    difference: Loss
+    standard_error: NonNegative
+    flops: NonNegative
+
+
+class AccuracyAt(_Wire, frozen=True, kw_only=True):
+    t: Rate
+    accuracy: Rate
+
+
+class RouteOutcome(_Wire, frozen=True, kw_only=True, tag="route"):
+    router: BlobIdField
+    accuracy_by_t: Annotated[list[AccuracyAt], Meta(max_length=64)]
+    calibration_error: NonNegative
+    share_by_cluster: Annotated[list[Rate], Meta(max_length=MAX_CLUSTERS)]
+    flops: NonNegative
+
+
+class ReleaseFile(_Wire, frozen=True, kw_only=True):
+    """One file of a release: its relative path inside the folder and its blob."""
+
+    path: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            max_length=256,
+            pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.\-]*(/[A-Za-z0-9_][A-Za-z0-9_.\-]*)*$",
+        ),
+    ]
+    blob: BlobIdField
+    size_bytes: Count
+
+
+class ReleaseOutcome(_Wire, frozen=True, kw_only=True, tag="release"):
+    files: Annotated[list[ReleaseFile], Meta(min_length=1, max_length=MAX_SHARDS_PER_CLUSTER)]
+    share_by_expert: Annotated[list[Rate], Meta(max_length=MAX_CLUSTERS)]
+
+
+class FailedOutcome(_Wire, frozen=True, kw_only=True, tag="failed"):
+    """The node could not do it and says why; the lease is free again at once."""
+
+    code: Name
+    sentence: Sentence
+
+
+Outcome = (
+    TrainOutcome | EvaluateOutcome | MergeOutcome | RouteOutcome | ReleaseOutcome | FailedOutcome
+)
+
+
+class Contribution(_Wire, frozen=True, kw_only=True):
+    """The signed result of a lease; its id is the lease's."""
+
+    lease_id: LeaseIdField
+    node: PeerIdField
+    finished_at_ms: Count
+    outcome: Outcome
+
+
+class Verdict(_Wire, frozen=True, kw_only=True):
+    """What became of a contribution, with a sentence that a volunteer understands."""
+
+    lease_id: LeaseIdField
+    node: PeerIdField
+    state: Literal["accepted", "rejected", "quarantined"]
+    code: Name
+    sentence: Sentence
+    decided_at_ms: Count
+
+
+class VersionNote(_Wire, frozen=True, kw_only=True):
+    """A version of an expert, announced under expert/<cluster>/<lineage>."""
+
+    cluster: ClusterIndex
+    lineage: Lineage
+    version: Version
+    checkpoint: BlobIdField
+    heldout_loss: Loss
+    created_at_ms: Count
+    contributions: Annotated[list[LeaseIdField], Meta(max_length=MAX_DELTAS_PER_MERGE)]
+
+
+class ReleaseManifest(_Wire, frozen=True, kw_only=True):
+    """The signed table of contents of a release."""
+
+    version: Version
+    swarm_name: Name
+    created_at_ms: Count
+    experts: Annotated[list[ExpertRef], Meta(min_length=1, max_length=MAX_CLUSTERS)]
+    files: Annotated[list[ReleaseFile], Meta(min_length=1, max_length=MAX_SHARDS_PER_CLUSTER)]
+    router_accuracy: Annotated[list[AccuracyAt], Meta(max_length=64)]
+    share_by_expert: Annotated[list[Rate], Meta(max_length=MAX_CLUSTERS)]
+    charter_sha256: DigestField
+
+
+# --- requests -----------------------------------------------------------------------------------
+
+
+class Machine(_Wire, frozen=True, kw_only=True):
+    """What a node says of its machine; never an address."""
+
+    device: Name
+    memory_gib: Annotated[float, Meta(ge=0.0, le=1e6)]
+    seconds_per_step: NonNegative
+    """Measured at the wanted batch size; 0 when not measured yet."""
+
+
+class Hello(_Wire, frozen=True, kw_only=True, tag="hello"):
+    pseudonym: Name
+    program_version: Name
+    machine: Machine
+    addresses: Addresses
+    """Where the coordinator and peers may dial this node; empty when nobody can."""
+
+
+class PullLease(_Wire, frozen=True, kw_only=True, tag="pull"):
+    """Ask for work. The same request_id gets the same lease again, so a lost reply loses nothing."""
+
+    modes: Annotated[list[Name], Meta(min_length=1, max_length=16)]
+    clusters_on_disk: Annotated[list[ClusterIndex], Meta(max_length=256)]
+    seconds_per_step: NonNegative
+
+
+class Progress(_Wire, frozen=True, kw_only=True, tag="progress"):
+    lease_id: LeaseIdField
+    step: Count
+    loss: Loss | None
+
+
+class Submit(_Wire, frozen=True, kw_only=True, tag="submit"):
+    contribution: RawEnvelope
+    """An envelope of kind "contribution". The node keeps serving the blobs until a verdict comes."""
+
+
+class Lookup(_Wire, frozen=True, kw_only=True, tag="lookup"):
+    """Give me the signed records you hold under this key (a plain key of records.py, or "charter")."""
+
+    key: Annotated[str, Meta(min_length=1, max_length=256)]
+
+
+class AskVerdicts(_Wire, frozen=True, kw_only=True, tag="verdicts"):
+    lease_ids: Annotated[list[LeaseIdField], Meta(max_length=64)]
+
+
+class AskStatus(_Wire, frozen=True, kw_only=True, tag="status"):
+    pass
+
+
+RequestBody = Hello | PullLease | Progress | Submit | Lookup | AskVerdicts | AskStatus
+
+
+class Request(_Wire, frozen=True, kw_only=True):
+    request_id: RequestId
+    body: RequestBody
+
+
+# --- replies ------------------------------------------------------------------------------------
+
+
+class Welcome(_Wire, frozen=True, kw_only=True, tag="welcome"):
+    charter: BlobIdField
+    amendments: Annotated[list[BlobIdField], Meta(max_length=MAX_RECORDS_PER_LOOKUP)]
+    notice: Sentence
+    observed_reachable: bool
+
+
+class LeaseGrant(_Wire, frozen=True, kw_only=True, tag="lease"):
+    lease: RawEnvelope
+    """An envelope of kind "lease"."""
+    providers: Annotated[list["ProviderHint"], Meta(max_length=64)]
+
+
+class ProviderHint(_Wire, frozen=True, kw_only=True):
+    """Somebody who serves the blobs of this work. A hint: bytes are checked against their hash."""
+
+    peer: PeerIdField
+    addresses: Addresses
+
+
+class NoWork(_Wire, frozen=True, kw_only=True, tag="no_work"):
+    code: Name
+    sentence: Sentence
+    retry_after_s: Seconds
+
+
+class ProgressNoted(_Wire, frozen=True, kw_only=True, tag="noted"):
+    go_on: bool
+    sentence: Sentence
+
+
+class Receipt(_Wire, frozen=True, kw_only=True, tag="receipt"):
+    """The contribution is in the coordinator's log (after its fsync). `verdict` comes at once when already decided."""
+
+    lease_id: LeaseIdField
+    verdict: RawEnvelope | None
+
+
+class Records(_Wire, frozen=True, kw_only=True, tag="records"):
+    records: Annotated[list[RawEnvelope], Meta(max_length=MAX_RECORDS_PER_LOOKUP)]
+
+
+class Verdicts(_Wire, frozen=True, kw_only=True, tag="verdicts"):
+    verdicts: Annotated[list[RawEnvelope], Meta(max_length=64)]
+
+
+class NodeLine(_Wire, frozen=True, kw_only=True):
+    peer: PeerIdField
+    pseudonym: Name
+    device: Name
+    state: Name
+    cluster: ClusterIndex | None
+    accepted: Count
+    rejected: Count
+    last_seen_ms: Count
+
+
+class ClusterLine(_Wire, frozen=True, kw_only=True):
+    cluster: ClusterIndex
+    label: Name
+    version: Version
+    heldout_loss: Loss | None
+    seed_loss: Loss | None
+    training: Count
+    share: Rate | None
+
+
+class SwarmStatus(_Wire, frozen=True, kw_only=True, tag="status"):
+    swarm_name: Name
+    now_ms: Count
+    nodes: Annotated[list[NodeLine], Meta(max_length=512)]
+    num_nodes: Count
+    clusters: Annotated[list[ClusterLine], Meta(max_length=512)]
+    release: Version | None
+    accepted: Count
+    rejected: Count
+    sentence: Sentence
+
+
+class Refusal(_Wire, frozen=True, kw_only=True, tag="refused"):
+    code: Name
+    sentence: Sentence
+
+
+ReplyBody = (
+    Welcome
+    | LeaseGrant
+    | NoWork
+    | ProgressNoted
+    | Receipt
+    | Records
+    | Verdicts
+    | SwarmStatus
+    | Refusal
+)
+
+
+class Reply(_Wire, frozen=True, kw_only=True):
+    request_id: RequestId
+    time_ms: Count
+    """The coordinator's clock: deadlines are counted against it."""
+    body: ReplyBody
+
+
+REQUEST: Kind[Request] = Kind("request", Request, MAX_CONTROL_FRAME)
+REPLY: Kind[Reply] = Kind("reply", Reply, MAX_CONTROL_FRAME)
+LEASE: Kind[Lease] = Kind("lease", Lease, MAX_CONTROL_FRAME // 2)
+CONTRIBUTION: Kind[Contribution] = Kind("contribution", Contribution, MAX_CONTROL_FRAME // 2)
+VERDICT: Kind[Verdict] = Kind("verdict", Verdict, 4 * 1024)
+VERSION_NOTE: Kind[VersionNote] = Kind("version", VersionNote, 64 * 1024)
+RELEASE: Kind[ReleaseManifest] = Kind("release", ReleaseManifest, 4 * 1024 * 1024)
+
+
+def blobs_of(outcome: Outcome) -> list[BlobId]:
+    """Every blob that an outcome names; the coordinator fetches them before it decides."""
+    match outcome:
+        case TrainOutcome():
+            return [outcome.delta]
+        case MergeOutcome():
+            return [outcome.checkpoint] + ([outcome.momentum] if outcome.momentum else [])
+        case RouteOutcome():
+            return [outcome.router]
+        case ReleaseOutcome():
+            return [file.blob for file in outcome.files]
+        case EvaluateOutcome() | FailedOutcome():
+            return []

@@ -1,0 +1,124 @@
+"""What a charter says about the model: expert, codec, text, router, recipe. Owns these types and their bounds.
+
+Building anything from them is kinoswarm_model's job; it counts parameters on the meta device first.
+"""
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from kinoswarm_protocol.limits import MAX_CLIP_VALUES, MAX_CONFIG_KEYS, MAX_NAME
+
+Name = Annotated[str, Meta(min_length=1, max_length=MAX_NAME)]
+Key = Annotated[str, Meta(min_length=1, max_length=MAX_NAME, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+Number = Annotated[int, Meta(ge=-(2**31), le=2**31)]
+SmallText = Annotated[str, Meta(max_length=MAX_NAME)]
+ConfigValue = (
+    bool | Number | float | SmallText | Annotated[list[Number], Meta(max_length=16)] | None
+)
+Config = Annotated[dict[Key, ConfigValue], Meta(max_length=MAX_CONFIG_KEYS)]
+
+Dim = Annotated[int, Meta(ge=1, le=65_536)]
+Count = Annotated[int, Meta(ge=0, le=2**53)]
+Rate = Annotated[float, Meta(ge=0.0, le=1.0)]
+Positive = Annotated[float, Meta(gt=0.0, le=1e12)]
+NonNegative = Annotated[float, Meta(ge=0.0, le=1e12)]
+
+ExpertClass = Literal[
+    "WanTransformer3DModel",
+    "LTXVideoTransformer3DModel",
+    "CogVideoXTransformer3DModel",
+    "HunyuanVideoTransformer3DModel",
+]
+"""The allow-list: only these diffusers classes are ever built from a charter, a release or a model_index."""
+
+
+class ExpertSpec(Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True):
+    """One video denoiser: a diffusers class and its constructor's keyword arguments."""
+
+    class_name: ExpertClass
+    config: Config
+
+
+class ClipSpec(Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True):
+    """Geometry of one training clip in pixels, and how it is turned into what the expert sees."""
+
+    codec: Literal["pixel", "vae"]
+    """`pixel`: x = u8 / 127.5 - 1, the expert patchifies; `vae`: cached latents of the release's VAE."""
+    channels: Annotated[int, Meta(ge=1, le=256)]
+    frames: Annotated[int, Meta(ge=1, le=4_096)]
+    height: Annotated[int, Meta(ge=8, le=8_192)]
+    width: Annotated[int, Meta(ge=8, le=8_192)]
+    fps: Annotated[int, Meta(ge=1, le=240)]
+
+    def __post_init__(self) -> None:
+        values = self.channels * self.frames * self.height * self.width
+        if values > MAX_CLIP_VALUES:
+            raise ValueError(f"clip of {values} numbers; at most {MAX_CLIP_VALUES}")
+
+
+class TextSpec(Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True):
+    """The text encoder that made the cached embeddings; generation must use the same one."""
+
+    encoder: Name
+    dim: Dim
+    max_tokens: Annotated[int, Meta(ge=1, le=4_096)]
+
+
+class RouterSpec(Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True):
+    """The cluster classifier p(k | x_t, t, pooled text) (arXiv 2501.05450)."""
+
+    width: Annotated[int, Meta(ge=8, le=8_192)]
+    depth: Annotated[int, Meta(ge=1, le=128)]
+    heads: Annotated[int, Meta(ge=1, le=128)]
+    patch: Annotated[list[Annotated[int, Meta(ge=1, le=64)]], Meta(min_length=3, max_length=3)]
+    """Patch size in frames, rows, columns."""
+    text_dropout: Rate
+    learning_rate: Positive
+    batch_size: Annotated[int, Meta(ge=1, le=65_536)]
+    steps: Annotated[int, Meta(ge=1, le=10_000_000)]
+
+
+class RecipeSpec(Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True):
+    """How experts are trained. t runs from 0 (data) to 1 (noise)."""
+
+    prediction: Literal["clean", "velocity"]
+    """`clean`: the network predicts x_0 and v = (x_t - x_0) / t (arXiv 2511.13720); `velocity`: eps - x_0."""
+    t_floor: Annotated[float, Meta(gt=0.0, lt=1.0)]
+    """Division by t is clamped here."""
+    t_mean: Annotated[float, Meta(ge=-10.0, le=10.0)]
+    t_std: Annotated[float, Meta(gt=0.0, le=10.0)]
+    """t = sigmoid(t_mean + t_std * normal)."""
+    shift: Positive
+    """t' = shift t / (1 + (shift - 1) t); 1 is off."""
+    text_dropout: Rate
+    batch_size: Annotated[int, Meta(ge=1, le=65_536)]
+    learning_rate: Positive
+    warmup_steps: Annotated[int, Meta(ge=0, le=1_000_000)]
+    """Linear warm-up at the start of every segment: optimizer state is fresh there."""
+    weight_decay: NonNegative
+    beta_1: Rate
+    beta_2: Rate
+    grad_clip: Positive
+    sample_steps: Annotated[int, Meta(ge=1, le=1_000)]
+    guidance: Annotated[float, Meta(ge=0.0, le=100.0)]
+    top_k: Annotated[int, Meta(ge=1, le=4_096)]
+
+
+class ModeSpec(Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True):
+    """One way in which a segment may be computed."""
+
+    name: Literal["full", "adam8bit", "lora"]
+    rank: Annotated[int, Meta(ge=0, le=1_024)] = 0
+
+
+class ModelSpec(Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True):
+    """Everything that a worker needs to know to build, train and sample the model."""
+
+    preset: Name
+    expert: ExpertSpec
+    clip: ClipSpec
+    text: TextSpec
+    router: RouterSpec
+    recipe: RecipeSpec
+    modes: Annotated[list[ModeSpec], Meta(min_length=1, max_length=16)]
