@@ -91,7 +91,7 @@ def test_a_tampered_invite_says_ask_again(position: int) -> None:
 
 
 def test_half_an_invite_says_ask_again() -> None:
-    with pytest.raises(RemoteError, match="ask for it again|copy the whole line again"):
+    with pytest.raises(RemoteError, match=r"ask for it again|copy the whole line again"):
         read_invite(write_invite(FOUNDER, invite())[:120])
 
 
