@@ -1,0 +1,81 @@
+"""The node's folder: which file lies where, and the lock that keeps a second daemon out. Decides nothing.
+
+HOME/identity.key settings.toml lock status.json
+HOME/swarms/<first 16 of the swarm id>/   see swarm_folder.py
+"""
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from kinoswarm_protocol.errors import LocalError
+from kinoswarm_protocol.ids import SwarmId
+
+_DIGITS_OF_ID = 16  # 64 bits keep folders of one volunteer's swarms apart
+
+
+@dataclass(frozen=True)
+class Home:
+    """Paths inside one node's folder."""
+
+    root: Path
+
+    @property
+    def identity_path(self) -> Path:
+        return self.root / "identity.key"
+
+    @property
+    def lock_path(self) -> Path:
+        return self.root / "lock"
+
+    @property
+    def status_path(self) -> Path:
+        return self.root / "status.json"
+
+    def swarm_root(self, swarm: SwarmId) -> Path:
+        """The folder of what this node keeps for one swarm."""
+        return self.root / "swarms" / swarm[:_DIGITS_OF_ID]
+
+    def create(self) -> None:
+        """Make the folder, private to this user; raises LocalError when that can't be done."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise LocalError(
+                f"the folder {self.root} can't be made ({error.strerror}); choose another with --home"
+            ) from error
+
+
+@contextlib.contextmanager
+def locked(home: Home) -> Iterator[None]:
+    """Hold the home against a second daemon; the lock goes with the process, however it ends.
+
+    Raises LocalError naming the other process.
+    """
+    home.create()
+    try:
+        handle = os.open(home.lock_path, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise LocalError(
+            f"the folder {home.root} can't be written ({error.strerror}); choose another with --home"
+        ) from error
+    try:
+        _take(handle, home)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _take(handle: int, home: Home) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        pid = os.pread(handle, 32, 0).decode("ascii", "replace").strip() or "unknown"
+        raise LocalError(
+            f"another node runs in {home.root} (process {pid}); stop it first, or give this one its own --home"
+        ) from error
+    os.ftruncate(handle, 0)
+    os.pwrite(handle, f"{os.getpid()}\n".encode("ascii"), 0)

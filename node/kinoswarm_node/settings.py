@@ -1,0 +1,120 @@
+"""The volunteer's settings: flags over environment (KINOSWARM_NODE_*) over HOME/settings.toml over defaults.
+
+Owns their names, bounds and words. A bad value stops the start with a sentence that names setting, value and range.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import platformdirs
+from pydantic import Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+    TomlConfigSettingsSource,
+)
+
+from kinoswarm_protocol.errors import LocalError
+from kinoswarm_protocol.limits import MAX_ADDRESS, MAX_ADDRESSES
+
+ENV_PREFIX = "KINOSWARM_NODE_"
+FILE_NAME = "settings.toml"
+_GIB = 1024**3
+
+
+def default_home() -> Path:
+    """Where a node keeps its key, settings, blobs, resume points and unsent contributions."""
+    return Path(platformdirs.user_data_dir("kinoswarm", appauthor=False))
+
+
+class NodeSettings(BaseSettings):
+    """One volunteer's choices. Every field says its unit, its range and what "off" is."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, extra="forbid", frozen=True, validate_default=True
+    )
+
+    home: Path = Field(
+        default_factory=default_home,
+        description="Folder of this node's key, settings, blobs, resume points and unsent results.",
+    )
+    pseudonym: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[\w .\-]+$")] = Field(
+        default="anonymous",
+        description="Name shown to the swarm: 1 to 64 letters, digits, spaces, dots, - and _.",
+    )
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d{1,2})?)$")] = Field(
+        default="auto", description="Where to train: auto, cpu, cuda, cuda:0, mps."
+    )
+    threads: Annotated[int, Field(ge=0, le=1024)] = Field(
+        default=0, description="CPU threads of the worker, 1 to 1024; 0 takes half of the cores."
+    )
+    micro_batch: Annotated[int, Field(ge=0, le=65_536)] = Field(
+        default=0, description="Clips per backward pass, 1 to 65536; 0 lets the worker choose."
+    )
+    resume_every_s: Annotated[float, Field(ge=1.0, le=86_400.0)] = Field(
+        default=300.0, description="Seconds between resume points, 1 to 86400."
+    )
+    max_disk_gib: Annotated[float, Field(ge=0.0, le=1e6)] = Field(
+        default=50.0,
+        description="GiB of disk for downloaded blobs, up to 1000000; 0 is no limit.",
+    )
+    keep_free_gib: Annotated[float, Field(ge=0.0, le=1e6)] = Field(
+        default=1.0,
+        description="GiB left free on the disk: below this, work is paused; 0 is off.",
+    )
+    listen: Annotated[
+        list[Annotated[str, Field(min_length=1, max_length=MAX_ADDRESS)]],
+        Field(max_length=MAX_ADDRESSES),
+    ] = Field(
+        default_factory=lambda: ["/ip4/0.0.0.0/tcp/0"],
+        description="Multiaddresses to listen on; an empty list only dials out.",
+    )
+    announce_every_s: Annotated[float, Field(ge=5.0, le=80.0)] = Field(
+        default=60.0,
+        description="Seconds between announcements of this node in the DHT, 5 to 80.",
+    )
+
+    @property
+    def max_disk_bytes(self) -> int:
+        """Quota of the blob store in bytes; 0 is no limit."""
+        return int(self.max_disk_gib * _GIB)
+
+    @property
+    def keep_free_bytes(self) -> int:
+        return int(self.keep_free_gib * _GIB)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags, then environment, then the file of the home that the first two name."""
+        home = {**env_settings(), **init_settings()}.get("home") or default_home()
+        toml = TomlConfigSettingsSource(settings_cls, Path(str(home)) / FILE_NAME)
+        return init_settings, env_settings, toml
+
+
+def load_settings(**flags: object) -> NodeSettings:
+    """The settings in force. Flags that are None count as not given. Raises LocalError naming the bad setting."""
+    given: dict[str, Any] = {name: value for name, value in flags.items() if value is not None}
+    try:
+        return NodeSettings(**given)
+    except ValidationError as error:
+        raise LocalError("; ".join(_explain(item) for item in error.errors())) from error
+    except (SettingsError, ValueError, OSError) as error:
+        raise LocalError(f"the settings can't be read: {error}") from error
+
+
+def _explain(item: Any) -> str:
+    name = str(item["loc"][0]) if item["loc"] else "settings"
+    field = NodeSettings.model_fields.get(name)
+    if field is None:
+        known = ", ".join(sorted(NodeSettings.model_fields))
+        return f"setting {name!r} does not exist; there are {known}"
+    return f"setting {name!r} = {item['input']!r} is not allowed: {field.description}"
