@@ -1,1 +1,1 @@
-"""Experts, router, flow matching, sampling, data preparation, evaluation. Torch is imported by the modules that compute."""
+"""Experts, router, flow matching, sampling, data, evaluation. Torch is imported by the modules that compute."""

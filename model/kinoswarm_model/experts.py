@@ -1,0 +1,99 @@
+"""One video denoiser with one way to call it, whatever diffusers class is inside. Owns building and counting.
+
+A config is foreign: it is checked against the class, and its parameters are counted on the meta device, before memory
+is taken. Shapes: B batch, C channels, T frames, H height, W width, L text tokens, D text width.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kinoswarm_model.expert_classes import checked_config, class_of, forward_of
+from kinoswarm_protocol.errors import LimitExceeded, MalformedBytes
+from kinoswarm_protocol.limits import MAX_EXPERT_PARAMETERS
+from kinoswarm_protocol.specs import ModelSpec
+
+Denoiser = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+"""(x_t_BCTHW, t_B, text_tokens_BLD, text_mask_BL) -> prediction_BCTHW; an Expert is one."""
+
+
+class Expert(nn.Module):
+    """A denoiser. `network` is the diffusers model whose state dict is what checkpoints hold."""
+
+    def __init__(self, network: nn.Module, class_name: str) -> None:
+        super().__init__()
+        self.network = network
+        self._forward = forward_of(class_name)
+
+    def forward(
+        self, x_t_BCTHW: Tensor, t_B: Tensor, text_tokens_BLD: Tensor, text_mask_BL: Tensor
+    ) -> Tensor:
+        """Prediction for noisy clips at times t in 0..1. Masked text tokens count as the null token (zeros)."""
+        text_BLD = text_tokens_BLD * text_mask_BL.to(text_tokens_BLD.dtype).unsqueeze(-1)
+        return self._forward(self.network, x_t_BCTHW, t_B, text_BLD)
+
+
+def count_parameters(model: ModelSpec) -> int:
+    """Parameters of this expert, counted without allocating them.
+
+    Raises MalformedBytes when the class can't be built so, LimitExceeded when it is larger than the protocol allows.
+    """
+    return sum(parameter.numel() for parameter in _blueprint(model).parameters())
+
+
+def tensor_shapes(model: ModelSpec) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor of this expert's checkpoint, without allocating it."""
+    state = _blueprint(model).state_dict()
+    return {name: tuple(tensor.shape) for name, tensor in state.items()}
+
+
+def build_expert(model: ModelSpec, *, seed: int) -> Expert:
+    """A freshly initialised expert; the same seed gives the same weights. The global random state is left alone."""
+    count_parameters(model)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = class_of(model.expert.class_name)(**checked_config(model))
+    if model.recipe.prediction == "clean":
+        _start_at_zero(network)
+    return Expert(network, model.expert.class_name)
+
+
+def null_text(batch: int, model: ModelSpec, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Tokens and mask that stand for "no text" in guidance and dropout: all zeros."""
+    tokens_BLD = torch.zeros(batch, model.text.max_tokens, model.text.dim, device=device)
+    return tokens_BLD, torch.zeros(batch, model.text.max_tokens, dtype=torch.bool, device=device)
+
+
+def _blueprint(model: ModelSpec) -> nn.Module:
+    config = checked_config(model)
+    _bound(model, config)
+    try:
+        with torch.device("meta"):
+            network = class_of(model.expert.class_name)(**config)
+    except (TypeError, ValueError, RuntimeError, AssertionError, ZeroDivisionError) as error:
+        raise MalformedBytes(f"{model.expert.class_name} can't be built: {error}") from error
+    _within_limit(sum(parameter.numel() for parameter in network.parameters()))
+    return network
+
+
+def _bound(model: ModelSpec, config: dict[str, Any]) -> None:
+    """A coarse sum first: even the meta device takes time and memory per layer."""
+    width = int(config["num_attention_heads"]) * int(config["attention_head_dim"])
+    per_layer = 8 * width * width + 2 * width * int(config["ffn_dim"])
+    _within_limit(int(config["num_layers"]) * per_layer)
+
+
+def _within_limit(parameters: int) -> None:
+    if parameters > MAX_EXPERT_PARAMETERS:
+        raise LimitExceeded(
+            f"an expert of {parameters} parameters; at most {MAX_EXPERT_PARAMETERS}"
+        )
+
+
+def _start_at_zero(network: nn.Module) -> None:
+    """Predict mid grey at first (DiT's zero output layer): random output would be divided by a small t in the loss."""
+    output = network.get_submodule("proj_out")
+    for parameter in output.parameters():
+        nn.init.zeros_(parameter)
