@@ -1,1 +1,1 @@
-"""The network process and its clients: DHT, streams, blobs, and HTTP as the second way. hivemind stays in one process."""
+"""The network process and its clients: DHT, streams, blobs, and HTTP as the second way."""

@@ -61,3 +61,40 @@ NETWORK_START_TIMEOUT_S = 60.0
 WORKER_START_TIMEOUT_S = 120.0
 MAX_CLOCK_SKEW_MS = 3_000
 """hivemind refuses to bootstrap beyond this (MAX_DHT_TIME_DISCREPANCY_SECONDS)."""
+
+# --- DHT records -------------------------------------------------------------------------------
+NODE_BUCKETS = 16
+"""nodes/<bucket>: a dictionary reply of 4 MiB holds about 5,000 node records, so 16 buckets hold 80,000 nodes."""
+
+PROVIDER_BUCKETS = 4
+MAX_PROVIDER_ADDRESSES = 4
+MAX_NODE_RECORD_BYTES = 512
+MAX_PROVIDER_RECORD_BYTES = 384
+"""Payload of one "I serve this blob" with up to four addresses of a usual length."""
+
+MAX_RECORDS_PER_KEY = 4_096
+"""Records of one key that are kept and handed on; newer ones push out those that expire first."""
+
+RECORD_CLOCK_TOLERANCE_MS = 10_000
+"""How far a record's dates may lie in our future: clocks may differ by MAX_CLOCK_SKEW_MS on either side."""
+
+# --- the network process -----------------------------------------------------------------------
+MAX_IPC_FRAME = 16 * MIB
+"""One frame between a service and its network process; the largest is a full key of records."""
+
+MAX_BLOB_FRAME = 1 * KIB
+MAX_INBOUND_STREAMS = 128
+MAX_INBOUND_STREAMS_PER_PEER = 8
+"""Streams served at once; more are told "overloaded" and may come again."""
+
+CHUNKS_IN_FLIGHT = 4
+"""Chunks asked for ahead on one stream: hides the round trip without holding much memory."""
+
+PROVIDERS_AT_ONCE = 4
+ACKNOWLEDGE_TIMEOUT_S = 5.0
+STREAM_IDLE_TIMEOUT_S = 60.0
+"""A stream whose other side asks nothing for this long is closed."""
+
+PING_TIMEOUT_S = 5.0
+NETWORK_STOP_TIMEOUT_S = 5.0
+"""From asking the network process to end until it is killed with its process group."""
