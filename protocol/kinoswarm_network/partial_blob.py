@@ -1,0 +1,129 @@
+"""One download that is not complete: data, manifest and a map of the chunks that arrived. Owns resuming it.
+
+The map is a hint: on resuming, every chunk that it names is hashed again, so torn writes, power cuts and bad disks
+cost a chunk and never a blob.
+"""
+
+import errno
+import os
+import threading
+from pathlib import Path
+from typing import BinaryIO
+
+from kinoswarm_network.durable import disk_errors, write_atomic
+from kinoswarm_protocol.errors import HashMismatch, LocalError
+from kinoswarm_protocol.ids import BlobId
+from kinoswarm_protocol.manifest import BlobManifest
+
+_SUFFIXES = (".data", ".chunks", ".manifest")
+
+
+class PartialBlob:
+    """Where the chunks of one blob are collected. Chunks may be written from several threads."""
+
+    def __init__(
+        self, folder: Path, blob: BlobId, manifest_raw: bytes, manifest: BlobManifest
+    ) -> None:
+        """Create the files or resume from them. Raises LocalError when another process holds this download."""
+        self.blob = blob
+        self.manifest_raw = manifest_raw
+        self.manifest = manifest
+        self._folder = folder
+        self._lock = threading.Lock()
+        with disk_errors(folder, manifest.size_bytes):
+            self._data = _open_update(folder / f"{blob}.data")
+            _lock_file(self._data, blob)
+            self._map = _open_update(folder / f"{blob}.chunks")
+            write_atomic(folder / f"{blob}.manifest", manifest_raw)
+        self._have = self._verified_chunks()
+
+    @property
+    def missing(self) -> list[int]:
+        """Indexes of the chunks that are still wanted, in order."""
+        return [index for index in range(self.manifest.num_chunks) if not self._have[index]]
+
+    @property
+    def done_bytes(self) -> int:
+        """Bytes of the verified chunks."""
+        return sum(self.manifest.chunk_size(index) for index, here in enumerate(self._have) if here)
+
+    def write_chunk(self, index: int, data: bytes) -> None:
+        """Verify chunk `index` and keep it. Raises HashMismatch, or LocalError when the disk is full."""
+        self.manifest.verify_chunk(index, data)
+        with self._lock, disk_errors(self._folder, self.manifest.size_bytes - self.done_bytes):
+            _write_at(self._data, index * self.manifest.chunk_bytes, data)
+            _write_at(self._map, index, b"\x01")
+            self._have[index] = 1
+
+    def seal(self) -> Path:
+        """Sync the complete data file and return its path; raises LocalError when chunks are missing."""
+        if self.missing:
+            raise LocalError(
+                f"blob {self.blob[:12]}… still lacks {len(self.missing)} of {self.manifest.num_chunks} chunks"
+            )
+        with disk_errors(self._folder, self.manifest.size_bytes):
+            self._data.truncate(self.manifest.size_bytes)
+            os.fsync(self._data.fileno())
+        return self._folder / f"{self.blob}.data"
+
+    def close(self) -> None:
+        """Let go of the files; what arrived stays for the next time."""
+        self._data.close()
+        self._map.close()
+
+    def discard(self) -> None:
+        """Close, and delete what is left of the files."""
+        self.close()
+        self.remove_files(self._folder, self.blob)
+
+    @staticmethod
+    def remove_files(folder: Path, blob: BlobId) -> None:
+        """Delete what a download of `blob` left in `folder`."""
+        for suffix in _SUFFIXES:
+            (folder / f"{blob}{suffix}").unlink(missing_ok=True)
+
+    def _verified_chunks(self) -> bytearray:
+        self._map.seek(0)
+        marks = self._map.read(self.manifest.num_chunks)
+        have = bytearray(self.manifest.num_chunks)
+        for index, mark in enumerate(marks):
+            have[index] = bool(mark) and self._holds(index)
+        return have
+
+    def _holds(self, index: int) -> bool:
+        self._data.seek(index * self.manifest.chunk_bytes)
+        try:
+            self.manifest.verify_chunk(index, self._data.read(self.manifest.chunk_size(index)))
+        except HashMismatch:
+            return False
+        return True
+
+
+def _open_update(path: Path) -> BinaryIO:
+    """Open for reading and writing at any place, creating the file but never truncating it; unbuffered."""
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
+    return os.fdopen(os.open(path, flags, 0o600), "r+b", buffering=0)
+
+
+def _write_at(file: BinaryIO, offset: int, data: bytes) -> None:
+    file.seek(offset)
+    rest = memoryview(data)
+    while rest:
+        rest = rest[file.write(rest) :]
+
+
+def _lock_file(file: BinaryIO, blob: BlobId) -> None:
+    """Keep two processes from writing one download; the lock goes with the process."""
+    try:
+        import fcntl
+    except ImportError:  # Windows: open files cannot be replaced there anyway
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+            raise
+        raise LocalError(
+            f"another process is downloading blob {blob[:12]}… into this folder; wait for it or stop it"
+        ) from error
