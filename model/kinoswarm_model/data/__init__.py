@@ -1,0 +1,1 @@
+"""Making and preparing data: render, decode, embed, cluster, shard."""

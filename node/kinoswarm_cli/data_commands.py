@@ -1,0 +1,80 @@
+"""`kinoswarm data …`: render captioned clips, prepare a data set. Owns the flags; the work is kinoswarm_model.data's."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="Make and prepare captioned video data.", no_args_is_help=True)
+
+
+@app.command()
+def render(
+    out: Annotated[Path, typer.Argument(help="Folder for the mp4 files and captions.")],
+    clips_per_scene: Annotated[int, typer.Option(min=2, help="Clips of each scene.")] = 120,
+    size: Annotated[int, typer.Option(min=16, max=512, help="Height and width in pixels.")] = 32,
+    frames: Annotated[int, typer.Option(min=1, max=128, help="Frames a clip.")] = 8,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same clips.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+) -> None:
+    """Render captioned clips of calm scenes from ViZDoom's Freedoom maps."""
+    from kinoswarm_cli.progress_bars import reporting
+    from kinoswarm_model.data.render import RenderConfig, render_clips
+
+    config = RenderConfig(
+        clips_per_scene=clips_per_scene, height=size, width=size, frames=frames, seed=seed
+    )
+    with reporting(quiet=as_json) as report:
+        summary = render_clips(out, config, report)
+    _tell(
+        as_json,
+        {"clips": summary.num_clips, "scenes": summary.num_scenes, "folder": str(out)},
+        f"{summary.num_clips} clips of {summary.num_scenes} scenes in {out}\n"
+        f"Next: kinoswarm data prepare {out} DATA",
+    )
+
+
+@app.command()
+def prepare(
+    source: Annotated[
+        Path, typer.Argument(help="Folder of videos with a .txt caption beside each.")
+    ],
+    out: Annotated[Path, typer.Argument(help="Folder for shards, held-out parts and manifest.")],
+    clusters: Annotated[int, typer.Option(min=1, max=4096, help="Clusters, one expert each.")] = 4,
+    size: Annotated[int, typer.Option(min=16, max=512, help="Height and width in pixels.")] = 32,
+    frames: Annotated[int, typer.Option(min=1, max=128, help="Frames a clip.")] = 8,
+    fps: Annotated[int, typer.Option(min=1, max=120, help="Frames a second.")] = 8,
+    heldout: Annotated[float, typer.Option(min=0.01, max=0.5, help="Share kept private.")] = 0.1,
+    seed: Annotated[int, typer.Option(min=0, help="Same input and seed, same bytes.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+) -> None:
+    """Decode, embed, cluster and shard captioned videos; keep a held-out part of every cluster."""
+    from kinoswarm_model.data.prepare import PrepareConfig
+    from kinoswarm_model.data.prepare import prepare as prepare_data
+
+    from kinoswarm_cli.progress_bars import reporting
+
+    config = PrepareConfig(
+        num_clusters=clusters,
+        height=size,
+        width=size,
+        frames=frames,
+        fps=fps,
+        heldout_fraction=heldout,
+        seed=seed,
+    )
+    with reporting(quiet=as_json) as report:
+        manifest = prepare_data(source, out, config, report)
+    sizes = {cluster.label: cluster.num_clips for cluster in manifest.clusters}
+    lines = [f"  {label}: {count} clips" for label, count in sizes.items()]
+    _tell(
+        as_json,
+        {"clusters": sizes, "folder": str(out)},
+        "\n".join([f"{len(sizes)} clusters in {out}", *lines])
+        + f"\nNext: kinoswarm swarm create {out} --name NAME --out SWARM",
+    )
+
+
+def _tell(as_json: bool, facts: dict[str, object], text: str) -> None:
+    typer.echo(json.dumps(facts) if as_json else text)
