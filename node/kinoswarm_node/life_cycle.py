@@ -3,7 +3,7 @@
     starting -> joining -> (testing) -> idle -> fetching -> training -> submitting -> idle
                                resuming ^  (a segment found on disk, if it is still wanted)
                         waiting_verdict    (nothing more to do before a verdict)
-                        paused             (by a person, or because the disk is full)
+                        paused             (by a person, or because of trouble with this machine, such as a full disk)
                         leaving -> stopped
 
 `step` is pure: no clock, no chance, no IO. In every phase but `stopped` exactly one activity runs, and every activity
@@ -35,9 +35,12 @@ MAX_FAILURES = 3
 MAX_PENDING = 4
 """Unverified contributions that are kept and served at the same time."""
 
-DISK_RETRY_MS = 60_000
+TROUBLE_RETRY_MS = 60_000
 HOLD_MS = 60_000
 """A wait for something that another task reports; bounded so that the phase re-examines itself."""
+
+PATIENT_HOLDS = 10
+"""Holds that a verdict is waited for: a coordinator that lost them must not stop the node for good."""
 
 MIN_RETRY_MS = 200
 """A coordinator that asks for less is not asked more often than this."""
@@ -85,7 +88,7 @@ class NodeState(Struct, frozen=True, kw_only=True):
     """Since the start of the program."""
     rejected: int = 0
     by_person: bool = False
-    """Paused by a person rather than by a full disk."""
+    """Paused by a person rather than by trouble with this machine."""
     fault: str = ""
     """Why the node leaves, when it is not by wish."""
 
@@ -125,7 +128,6 @@ def is_expected(phase: Phase, event: type) -> bool:
 def backoff_ms(attempt: int, seed: int) -> int:
     """Doubling delays with jitter over their upper half, so that nodes that failed together don't return together."""
     ceiling = min(BACKOFF_MAX_MS, BACKOFF_FIRST_MS * 2 ** min(attempt, 20))
-    # ruff: not cryptography, only a spread
     return int(ceiling * (0.5 + 0.5 * random.Random(f"{seed}:{attempt}").random()))  # noqa: S311
 
 
@@ -162,7 +164,7 @@ def _next_task(state: NodeState, reason: str, *more: Effect) -> Step:
     if state.segment:
         return _go(state, Phase.RESUMING, ev.AskGoOn(segment=state.segment), reason, *more)
     if state.once and state.accepted:
-        step = _leave(state, "One segment was accepted, and one was asked for: leaving.")
+        step = _leave(state, f"{reason} One accepted segment was asked for: leaving.")
         return step._replace(effects=(*more, *step.effects))
     if len(state.pending) >= (1 if state.once else MAX_PENDING):
         waiting = f"{reason} Waiting for a verdict on {len(state.pending)} sent contribution(s)."
@@ -378,10 +380,12 @@ def _abandon(state: NodeState, reason: str) -> Step:
 @_on(Phase.SUBMITTING)
 def _receipted(state: NodeState, event: ev.Receipted, seed: int) -> Step:
     sent = frozenset() if state.unsent is None else frozenset({state.unsent})
-    if not state.failures:
+    if event.awaits_verdict:
         done = structs.replace(state, unsent=None, pending=state.pending | sent, attempt=0)
         return _next_task(done, "The swarm has the result; it will be checked.")
     told = structs.replace(state, unsent=None, attempt=0)
+    if not state.failures:
+        return _next_task(told, "The swarm has the result and judged it at once.")
     if state.failures >= MAX_FAILURES:
         fault = f"{state.failures} segments in a row failed on this machine. {state.last_failure}"
         return _leave(told, fault, fault=fault)
@@ -404,7 +408,10 @@ def _verdict(state: NodeState, event: ev.VerdictCame, seed: int) -> Step:
 
 @_on(Phase.WAITING_VERDICT)
 def _wait_over(state: NodeState, event: ev.WaitOver, seed: int) -> Step:
-    return _next_task(state, "No verdict yet.")
+    if state.attempt < PATIENT_HOLDS or state.once:
+        return _next_task(structs.replace(state, attempt=state.attempt + 1), "No verdict yet.")
+    reason = "Verdicts take long: going on with other work meanwhile."
+    return _go(structs.replace(state, attempt=0), Phase.IDLE, ev.Pull(), reason)
 
 
 # --- what goes wrong ----------------------------------------------------------------------------
@@ -440,10 +447,10 @@ def _refused(state: NodeState, event: ev.RefusalCame, seed: int) -> Step:
 
 
 @_on(*_RUNNING)
-def _disk_full(state: NodeState, event: ev.DiskFull, seed: int) -> Step:
+def _local_trouble(state: NodeState, event: ev.LocalTrouble, seed: int) -> Step:
     paused = structs.replace(state, by_person=False)
-    reason = f"{_sentence(event.sentence)} Paused; looking again in {_seconds(DISK_RETRY_MS)}."
-    return _go(paused, Phase.PAUSED, ev.Hold(delay_ms=DISK_RETRY_MS), reason)
+    reason = f"{_sentence(event.sentence)} Paused; looking again in {_seconds(TROUBLE_RETRY_MS)}."
+    return _go(paused, Phase.PAUSED, ev.Hold(delay_ms=TROUBLE_RETRY_MS), reason)
 
 
 # --- pausing and leaving ------------------------------------------------------------------------
@@ -464,7 +471,7 @@ def _resume(state: NodeState, event: ev.ResumeAsked, seed: int) -> Step:
 def _pause_over(state: NodeState, event: ev.WaitOver, seed: int) -> Step:
     if state.by_person:
         return Step(state, (ev.Hold(delay_ms=HOLD_MS),), "Paused by you; resume when you like.")
-    return _next_task(structs.replace(state, attempt=0), "Looking whether there is room again.")
+    return _next_task(structs.replace(state, attempt=0), "Trying again.")
 
 
 @_on(*_RUNNING)

@@ -1,4 +1,4 @@
-"""What can happen to a node (events) and what it may do about it (effects). Owns these types; must not decide anything."""
+"""What can happen to a node (events) and what it may do about it (effects). Owns these types; decides nothing."""
 
 from msgspec import Struct
 
@@ -106,7 +106,9 @@ class WorkFailed(_Event, frozen=True, kw_only=True):
 
 
 class Receipted(_Event, frozen=True, kw_only=True):
-    """The contribution is in the coordinator's log."""
+    """The contribution is in the coordinator's log. A failure that was told gets no verdict."""
+
+    awaits_verdict: bool = True
 
 
 class VerdictCame(_Event, frozen=True, kw_only=True):
@@ -126,7 +128,9 @@ class RefusalCame(_Event, frozen=True, kw_only=True):
     sentence: str
 
 
-class DiskFull(_Event, frozen=True, kw_only=True):
+class LocalTrouble(_Event, frozen=True, kw_only=True):
+    """This machine can't go on now, but may later: a full disk, a folder that can't be written."""
+
     sentence: str
 
 
@@ -169,7 +173,7 @@ Event = (
     | VerdictCame
     | LostTouch
     | RefusalCame
-    | DiskFull
+    | LocalTrouble
     | PauseAsked
     | ResumeAsked
     | WaitOver

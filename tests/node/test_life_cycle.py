@@ -4,12 +4,14 @@ import typing
 
 from hypothesis import given
 from hypothesis import strategies as st
+
 from kinoswarm_node import life_events as ev
 from kinoswarm_node.life_cycle import (
     BACKOFF_MAX_MS,
     MAX_FAILURES,
     MAX_PENDING,
     MAX_WORKER_DEATHS,
+    PATIENT_HOLDS,
     NodeState,
     Phase,
     Step,
@@ -46,7 +48,7 @@ ANY_EVENT = st.one_of(
         st.builds(kind, sentence=TEXTS)
         for kind in (ev.Barred, ev.Withdrawn, ev.OutOfMemory, ev.WorkerDied, ev.LostTouch)
     ),
-    *(st.builds(kind, sentence=TEXTS) for kind in (ev.DiskFull, ev.PauseAsked, ev.StopAsked)),
+    *(st.builds(kind, sentence=TEXTS) for kind in (ev.LocalTrouble, ev.PauseAsked, ev.StopAsked)),
     *(
         st.builds(kind)
         for kind in (ev.GoOn, ev.Fetched, ev.Trained, ev.GaveUp, ev.Receipted, ev.ResumeAsked)
@@ -193,10 +195,10 @@ def test_three_failed_segments_in_a_row_end_the_node_with_the_reason() -> None:
     state = training()
     failed = ev.WorkFailed(code=Code.NOT_FINITE, sentence="the loss is NaN")
     for _ in range(MAX_FAILURES - 1):
-        state = run(failed, ev.GaveUp(), ev.Receipted(), state=state).state
+        state = run(failed, ev.GaveUp(), ev.Receipted(awaits_verdict=False), state=state).state
         assert state.phase is Phase.IDLE
         state = run(ev.LeaseGranted(segment=SEGMENT), ev.Fetched(), state=state).state
-    state = run(failed, ev.GaveUp(), ev.Receipted(), state=state).state
+    state = run(failed, ev.GaveUp(), ev.Receipted(awaits_verdict=False), state=state).state
     assert state.phase is Phase.LEAVING
     assert "NaN" in state.fault
 
@@ -223,7 +225,7 @@ def test_a_refused_contribution_is_dropped_with_the_swarms_sentence() -> None:
 
 
 def test_a_full_disk_pauses_and_looks_again_by_itself() -> None:
-    paused = run(ev.DiskFull(sentence="no space left"), state=training())
+    paused = run(ev.LocalTrouble(sentence="no space left"), state=training())
     assert paused.state.phase is Phase.PAUSED
     assert isinstance(paused.effects[0], ev.Hold)
     again = run(ev.WaitOver(), state=paused.state)
@@ -252,6 +254,15 @@ def test_too_many_unverified_results_wait_for_verdicts() -> None:
     assert state.phase is Phase.WAITING_VERDICT
     verdict = ev.VerdictCame(lease_id=min(pending), accepted=True, sentence="ok")
     assert run(verdict, state=state).state.phase is Phase.IDLE
+
+
+def test_verdicts_that_never_come_do_not_stop_the_node_for_good() -> None:
+    pending = frozenset(LeaseId(f"{n:032x}") for n in range(MAX_PENDING))
+    state = run(ev.Started(pending=pending), ev.Joined(swarm_name="Test", tested=True)).state
+    for _ in range(PATIENT_HOLDS):
+        state = run(ev.WaitOver(), state=state).state
+        assert state.phase is Phase.WAITING_VERDICT
+    assert run(ev.WaitOver(), state=state).state.phase is Phase.IDLE
 
 
 def test_no_work_waits_as_long_as_the_swarm_says() -> None:

@@ -1,0 +1,68 @@
+"""The one program `kinoswarm`: its commands' names, and the way from an error to an exit code.
+
+Heavy libraries are imported inside commands, so that every --help answers at once.
+"""
+
+import importlib.metadata
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from kinoswarm_cli.errors_and_exits import DEBUG_VARIABLE, say_and_code
+from kinoswarm_cli.lazy_group import LazyCommand, lazy_group
+
+COMMANDS = {
+    "join": LazyCommand("kinoswarm_cli.join_command", "Join a swarm and train with it."),
+    "status": LazyCommand(
+        "kinoswarm_cli.status_command", "Show a swarm, or what your own node is doing."
+    ),
+    "download": LazyCommand("kinoswarm_cli.download_command", "Download a swarm's newest release."),
+    "generate": LazyCommand(
+        "kinoswarm_cli.generate_command", "Make a clip from a prompt with a downloaded release."
+    ),
+    "data": LazyCommand("kinoswarm_cli.data_commands", "Make and prepare captioned video data."),
+    "swarm": LazyCommand("kinoswarm_cli.swarm_commands", "Found a swarm and run its coordinator."),
+    "demo": LazyCommand(
+        "kinoswarm_cli.demo", "The whole life of a swarm on this machine, in minutes."
+    ),
+}
+
+app = typer.Typer(
+    cls=lazy_group(COMMANDS),
+    help="Strangers train one open text-to-video model together, each on the machine at home.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"kinoswarm {importlib.metadata.version('kinoswarm')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of all errors.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Strangers train one open text-to-video model together, each on the machine at home."""
+    if debug:
+        os.environ[DEBUG_VARIABLE] = "1"
+
+
+def main() -> None:
+    """Run the program and exit with a documented code (errors_and_exits.py)."""
+    try:
+        app()
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 the last line of the program
+        sys.exit(say_and_code(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""What the daemon's activities share: the parts they act on and the few facts that joining found out. No behaviour."""
+
+import importlib.metadata
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from kinoswarm_network.coordinator_client import CoordinatorClient
+from kinoswarm_node.ports import Network, Trainer
+from kinoswarm_node.settings import NodeSettings
+from kinoswarm_node.status_board import StatusBoard
+from kinoswarm_node.swarm_folder import SelfTest, SwarmFolder
+from kinoswarm_protocol.charter import Charter
+from kinoswarm_protocol.errors import LocalError
+from kinoswarm_protocol.ids import LeaseId
+from kinoswarm_protocol.invite import Invite
+from kinoswarm_protocol.keys import KeyPair
+from kinoswarm_protocol.messages import ProviderHint
+
+
+def program_version() -> str:
+    """The installed version of this program."""
+    return importlib.metadata.version("kinoswarm")
+
+
+@dataclass
+class NodeContext:
+    """The parts are fixed; what stands below `board` is found out while joining and working."""
+
+    settings: NodeSettings
+    key: KeyPair
+    invite: Invite
+    folder: SwarmFolder
+    network: Network
+    trainer: Trainer
+    client: CoordinatorClient
+    now_ms: Callable[[], int]
+    board: StatusBoard
+    charter: Charter | None = None
+    self_test: SelfTest | None = None
+    hints: dict[LeaseId, list[ProviderHint]] = field(default_factory=dict)
+    """Who serves the blobs of a lease; lost at a restart, and only hints."""
+
+    def the_charter(self) -> Charter:
+        """The verified charter; raises LocalError before joining."""
+        if self.charter is None:
+            raise LocalError("the swarm's charter is not known yet; join first")
+        return self.charter
+
+    def threads(self, cores: int) -> int:
+        """CPU threads for the worker: as set, else half of the cores."""
+        return self.settings.threads or max(1, cores // 2)

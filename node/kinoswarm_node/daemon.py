@@ -1,0 +1,187 @@
+"""The node's daemon: a thin asyncio shell around life_cycle.step. Owns the loop, the tasks and the way out.
+
+One activity runs at a time. It ends in an event; the event is decided on; the decision names the next activity.
+"""
+
+import asyncio
+import contextlib
+import errno
+import secrets
+import signal
+from collections.abc import Awaitable, Callable, Iterator
+
+from kinoswarm_node import joining, pulling, segment_work, sending
+from kinoswarm_node import life_events as ev
+from kinoswarm_node.context import NodeContext
+from kinoswarm_node.life_cycle import NodeState, Phase, step
+from kinoswarm_node.pulling import segment_of
+from kinoswarm_protocol.errors import KinoswarmError, LocalError, Refused, RemoteError
+from kinoswarm_protocol.ids import LeaseId
+
+STOP_TIMEOUT_S = 15.0
+"""For ending the worker and the network process; what still lives then is killed by its supervisor."""
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+class Daemon:
+    """Runs one node until it is asked to stop, is done, or can't go on."""
+
+    def __init__(self, node: NodeContext, *, once: bool = False) -> None:
+        self.node = node
+        self.state = NodeState(once=once, since_ms=node.now_ms())
+        self.error: KinoswarmError | None = None
+        """What barred the node from joining, for the exit code."""
+        self._events: asyncio.Queue[ev.Event] = asyncio.Queue()
+        self._activity: asyncio.Task[None] | None = None
+        self._seed = secrets.randbits(32)
+
+    def post(self, event: ev.Event) -> None:
+        """Tell the daemon that something happened."""
+        self._events.put_nowait(event)
+
+    async def run(self) -> NodeState:
+        """Live until stopped; returns the last state, whose `fault` says why when it was not by wish."""
+        self.post(_started(self.node))
+        try:
+            with self._signals():
+                await self._live()
+        finally:
+            await self._leave()
+        return self.state
+
+    async def _live(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            watchers = [
+                tasks.create_task(sending.watch_verdicts(self.node, self.post)),
+                tasks.create_task(self._announce()),
+            ]
+            while self.state.phase is not Phase.STOPPED:
+                await self._decide(await self._events.get(), tasks)
+            for watcher in watchers:
+                watcher.cancel()
+
+    async def _decide(self, event: ev.Event, tasks: asyncio.TaskGroup) -> None:
+        decided = step(self.state, event, self.node.now_ms(), self._seed)
+        if decided.state == self.state and not decided.effects:
+            return
+        self.state = decided.state
+        for effect in decided.effects:
+            if isinstance(effect, ev.DropWork):
+                self._drop(effect)
+            else:
+                await self._end_activity()
+                self._activity = tasks.create_task(self._carry_out(effect))
+        self.node.board.state_changed(self.state, decided.reason, self.node.folder)
+
+    def _drop(self, effect: ev.DropWork) -> None:
+        try:
+            sending.drop(self.node, effect.lease_id, effect.sentence)
+        except LocalError as error:
+            self.post(ev.LocalTrouble(sentence=str(error)))
+
+    async def _end_activity(self) -> None:
+        activity, self._activity = self._activity, None
+        if activity is not None and not activity.done():
+            activity.cancel()
+            await asyncio.wait({activity}, timeout=STOP_TIMEOUT_S)
+
+    async def _carry_out(self, activity: ev.Activity) -> None:
+        """Do it; whatever comes of it is an event. Only a bug of ours gets past this."""
+        try:
+            await asyncio.sleep(activity.delay_ms / 1000)
+            event = await self._do(activity)
+        except Refused as error:
+            event = ev.RefusalCame(code=error.code, sentence=str(error))
+        except KinoswarmError as error:
+            event = self._trouble(activity, error)
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            event = ev.LocalTrouble(sentence=f"no space left on the disk ({error.filename})")
+        self.post(event)
+
+    def _trouble(self, activity: ev.Activity, error: KinoswarmError) -> ev.Event:
+        if joining.bars_joining(error) and isinstance(activity, ev.Join | ev.TestSelf):
+            self.error = error
+            return ev.Barred(sentence=str(error))
+        if isinstance(error, LocalError):
+            return ev.LocalTrouble(sentence=str(error))
+        return ev.LostTouch(sentence=str(error))
+
+    async def _do(self, activity: ev.Activity) -> ev.Event:
+        node = self.node
+        match activity:
+            case ev.Join():
+                return await joining.join(node)
+            case ev.TestSelf():
+                return await joining.test_self(node)
+            case ev.AskGoOn(segment=segment):
+                return await pulling.ask_go_on(node, segment)
+            case ev.Pull():
+                return await pulling.pull(node)
+            case ev.Fetch(segment=segment):
+                return await segment_work.fetch(node, segment)
+            case ev.Train(segment=segment, fit=fit):
+                return await segment_work.train(node, segment, fit)
+            case ev.GiveUp(segment=segment, code=code, sentence=sentence):
+                return await segment_work.give_up(node, segment, code, sentence)
+            case ev.Submit(lease_id=lease_id):
+                return await sending.submit(node, lease_id, self.post)
+            case ev.Hold():
+                return ev.WaitOver()
+            case ev.Leave():
+                return await self._leave()
+
+    async def _leave(self) -> ev.Event:
+        """End the children; each has its own bound, neither may keep the other from it, and twice does no harm."""
+        await _bounded(self.node.trainer.stop)
+        await _bounded(self.node.network.stop)
+        return ev.Left()
+
+    async def _announce(self) -> None:
+        """Tell the DHT what this node does; a DHT that is away only means a longer pause."""
+        node = self.node
+        while True:
+            await asyncio.sleep(node.settings.announce_every_s)
+            if not self.state.joined:
+                continue
+            cluster = self.state.segment.cluster if self.state.segment else None
+            blobs = segment_work.served_blobs(node, node.folder.pending_ids())
+            with contextlib.suppress(RemoteError):
+                await node.network.announce(self.state.phase.value, cluster, blobs)
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Ctrl-C and SIGTERM become events, so that everything is saved and ended on the way out."""
+        loop = asyncio.get_running_loop()
+        sentences = {
+            signal.SIGINT: "stopping, as you asked with Ctrl-C",
+            signal.SIGTERM: "stopping, as the system asked",
+        }
+        for number, sentence in sentences.items():
+            loop.add_signal_handler(number, self.post, ev.StopAsked(sentence=sentence))
+        try:
+            yield
+        finally:
+            for number in sentences:
+                loop.remove_signal_handler(number)
+
+
+async def _bounded(stop: Callable[[], Awaitable[None]]) -> None:
+    with contextlib.suppress(TimeoutError, RemoteError):
+        async with asyncio.timeout(STOP_TIMEOUT_S):
+            await stop()
+
+
+def _started(node: NodeContext) -> ev.Started:
+    """What an earlier life left on disk."""
+    leases = sorted(node.folder.open_leases(), key=lambda opened: opened.body.issued_at_ms)
+    for old in leases[:-1]:
+        sending.drop(node, LeaseId(old.body.lease_id), "a newer lease was found beside it")
+    unsent = node.folder.unsent_ids()
+    return ev.Started(
+        open_segment=segment_of(node, leases[-1].body) if leases else None,
+        unsent=unsent[0] if unsent else None,
+        pending=frozenset(node.folder.pending_ids()),
+    )

@@ -1,0 +1,198 @@
+"""Joining: reach a coordinator, say hello, verify the charter, test this machine. Activities, no decisions."""
+
+import os
+from pathlib import Path
+
+from kinoswarm_model.jobs import SelfTestDone, SelfTestJob
+from kinoswarm_node import life_events as ev
+from kinoswarm_node.context import NodeContext, program_version
+from kinoswarm_node.ports import JobRefused, WorkerDeath
+from kinoswarm_node.swarm_folder import SelfTest
+from kinoswarm_protocol.charter import (
+    AMENDMENT,
+    Amendment,
+    Charter,
+    Licences,
+    amend,
+    open_charter,
+)
+from kinoswarm_protocol.envelope import open_envelope, peek_payload
+from kinoswarm_protocol.errors import (
+    BadSignature,
+    HashMismatch,
+    KinoswarmError,
+    LocalError,
+    VersionMismatch,
+)
+from kinoswarm_protocol.ids import BlobId, sha256_hex
+from kinoswarm_protocol.limits import MAX_CHARTER_BYTES
+from kinoswarm_protocol.messages import Hello, Machine, ProviderHint, Welcome
+
+_CHARTER_FILE_BYTES = MAX_CHARTER_BYTES + 1024
+_SELF_TEST_SEED = 0
+
+
+async def join(node: NodeContext) -> ev.Event:
+    """Reach the swarm. Raises Unreachable or Refused to be retried, any other KinoswarmError when it can't work."""
+    await node.network.start(node.invite.addresses)
+    welcome = await node.client.ask(_hello(node), Welcome)
+    charter = await _fetch_charter(node, welcome)
+    _check_version(charter.min_version)
+    _check_consent(node, charter)
+    node.charter = charter
+    node.client.coordinators = frozenset(charter.coordinators)
+    threads = node.threads(os.cpu_count() or 1)
+    node.self_test = node.folder.self_test(node.settings.device, threads)
+    return ev.Joined(swarm_name=charter.name, tested=node.self_test is not None)
+
+
+def _hello(node: NodeContext) -> Hello:
+    test = node.self_test
+    machine = Machine(
+        device=(test.device_name[:64] if test else "") or node.settings.device,
+        memory_gib=test.memory_bytes / 1024**3 if test else 0.0,
+        seconds_per_step=test.seconds_per_step if test else 0.0,
+    )
+    return Hello(
+        pseudonym=node.settings.pseudonym,
+        program_version=program_version(),
+        machine=machine,
+        addresses=node.network.addresses(),
+    )
+
+
+# --- charter ------------------------------------------------------------------------------------
+
+
+async def _fetch_charter(node: NodeContext, welcome: Welcome) -> Charter:
+    """The charter with its amendments, each checked against the one before it."""
+    raw = await _small_blob(node, welcome.charter)
+    founding = open_charter(raw, node.invite.swarm).body
+    previous = sha256_hex(peek_payload(raw, MAX_CHARTER_BYTES))
+    amendments: list[Amendment] = []
+    for blob in welcome.amendments:
+        raw_amendment = await _small_blob(node, blob)
+        opened = open_envelope(raw_amendment, AMENDMENT, node.invite.swarm, founding.founder)
+        if opened.body.previous_sha256 != previous:
+            raise HashMismatch(
+                f"amendment {opened.body.number} does not follow the one before it; one is missing or altered"
+            )
+        previous = sha256_hex(peek_payload(raw_amendment, MAX_CHARTER_BYTES))
+        amendments.append(opened.body)
+    node.folder.keep_text("charter.bin", raw)
+    return amend(founding, amendments)
+
+
+async def _small_blob(node: NodeContext, blob: BlobId) -> bytes:
+    path = await node.network.blob_path(blob)
+    if path is None:
+        path = await node.network.fetch_blob(blob, coordinator_hints(node), _quietly)
+    return _read_bounded(path)
+
+
+def coordinator_hints(node: NodeContext) -> list[ProviderHint]:
+    """The coordinators as providers: they serve every blob of the swarm."""
+    multiaddresses = [a for a in node.invite.addresses if a.startswith("/")]
+    return [
+        ProviderHint(peer=peer, addresses=[a for a in multiaddresses if a.endswith(peer)])
+        for peer in node.invite.coordinators
+    ]
+
+
+def _read_bounded(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(_CHARTER_FILE_BYTES)
+
+
+def _quietly(done: int, total: int) -> None:
+    """A charter arrives in an instant."""
+
+
+def _check_version(oldest: str) -> None:
+    """Raise VersionMismatch when the swarm asks for a newer program."""
+    if _numbers(program_version()) < _numbers(oldest):
+        raise VersionMismatch(
+            f"the swarm needs version {oldest} or newer, this is {program_version()}; "
+            "update with: pip install --upgrade kinoswarm"
+        )
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """`1.12.0` as numbers; whatever does not count as a number ends it."""
+    numbers = []
+    for part in version.split("."):
+        if not part.isdecimal() or len(part) > 9:
+            break
+        numbers.append(int(part))
+    return tuple(numbers)
+
+
+def licences_of(licences: Licences) -> dict[str, str]:
+    """The licences by what they cover, for showing and for the record of consent."""
+    return {
+        "data": licences.data,
+        "base weights": licences.base_weights,
+        "contributions": licences.contributions,
+        "release": licences.release,
+    }
+
+
+def _check_consent(node: NodeContext, charter: Charter) -> None:
+    """What was agreed to must be what the charter says."""
+    consent = node.folder.consent()
+    if consent is None:
+        raise LocalError("nobody agreed to this swarm's licences yet; run `kinoswarm join` again")
+    if consent.licences != licences_of(charter.licences):
+        raise LocalError(
+            "the charter's licences are not those of the invite that you agreed to; ask for a fresh invite"
+        )
+
+
+# --- self-test ----------------------------------------------------------------------------------
+
+
+async def test_self(node: NodeContext) -> ev.Event:
+    """One known-answer step on this device; the result is remembered, and told to the coordinator."""
+    try:
+        done = await _run_self_test(node)
+    except WorkerDeath as error:
+        return ev.WorkerDied(sentence=f"The worker ended during the self-test: {error}")
+    if not done.ok:
+        return ev.Barred(sentence=f"This machine failed its self-test: {done.sentence}")
+    node.self_test = SelfTest(
+        device=node.settings.device,
+        threads=node.threads(os.cpu_count() or 1),
+        device_name=done.device_name,
+        memory_bytes=done.memory_bytes,
+        seconds_per_step=done.seconds_per_step,
+    )
+    node.folder.keep_self_test(node.self_test)
+    await node.client.ask(_hello(node), Welcome)
+    return ev.SelfTested(seconds_per_step=done.seconds_per_step)
+
+
+async def _run_self_test(node: NodeContext) -> SelfTestDone:
+    charter = node.the_charter()
+    work_dir = node.folder.root / "self-test"
+    work_dir.mkdir(exist_ok=True)
+    job = SelfTestJob(
+        job_id="self-test",
+        model=charter.model,
+        work_dir=str(work_dir),
+        device=node.settings.device,
+        threads=node.threads(os.cpu_count() or 1),
+        batch_size=charter.model.recipe.batch_size,
+        seed=_SELF_TEST_SEED,
+    )
+    try:
+        done = await node.trainer.run(job, lambda progress: None)
+    except JobRefused as error:
+        raise LocalError(f"this machine failed its self-test: {error}") from error
+    if not isinstance(done, SelfTestDone):
+        raise LocalError(f"the worker answered a self-test with {type(done).__name__}")
+    return done
+
+
+def bars_joining(error: KinoswarmError) -> bool:
+    """Whether trying again can't help: our own settings, another version, or bytes that are not what they claim."""
+    return isinstance(error, LocalError | VersionMismatch | HashMismatch | BadSignature)

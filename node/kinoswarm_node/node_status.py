@@ -1,0 +1,67 @@
+"""What a node tells about itself in HOME/status.json, for `kinoswarm status` and other programs of this machine."""
+
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from kinoswarm_network.durable import write_atomic
+from kinoswarm_protocol.errors import LocalError
+
+MAX_STATUS_BYTES = 64 * 1024
+
+
+class SegmentStatus(Struct, frozen=True, kw_only=True):
+    """The segment in work."""
+
+    lease_id: str
+    cluster: int
+    label: str
+    base_version: int
+    step: int
+    total: int
+    loss: float | None = None
+    steps_per_s: float | None = None
+
+
+class NodeStatus(Struct, frozen=True, kw_only=True):
+    """One snapshot. Times are milliseconds since 1970 on this machine's clock."""
+
+    pid: int
+    peer_id: str
+    pseudonym: str
+    swarm: str
+    swarm_name: str
+    state: str
+    since_ms: int
+    updated_at_ms: int
+    reason: str
+    segment: SegmentStatus | None = None
+    accepted: int = 0
+    """Of all time, as the history on this disk has it."""
+    rejected: int = 0
+    unsent: int = 0
+    awaiting_verdict: int = 0
+    last_verdict: str = ""
+
+
+def write_status(path: Path, status: NodeStatus) -> None:
+    """Replace the snapshot; readers see the old one or the new one."""
+    write_atomic(path, msgspec.json.format(msgspec.json.encode(status), indent=2))
+
+
+def read_status(path: Path) -> NodeStatus:
+    """The newest snapshot; raises LocalError when there is none or it is damaged."""
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_STATUS_BYTES + 1)
+    except FileNotFoundError as error:
+        raise LocalError(
+            f"no node has run in {path.parent}; start one with `kinoswarm join INVITE --home {path.parent}`"
+        ) from error
+    except OSError as error:
+        raise LocalError(f"{path} can't be read: {error.strerror}") from error
+    try:
+        return msgspec.json.decode(raw[:MAX_STATUS_BYTES], type=NodeStatus)
+    except msgspec.DecodeError as error:
+        raise LocalError(f"{path} is damaged ({error}); the next start writes it anew") from error

@@ -1,0 +1,119 @@
+"""Asking for work: a lease is checked before it is believed, and stored before it is begun. Activities only."""
+
+from kinoswarm_network.coordinator_client import new_request_id
+from kinoswarm_node import life_events as ev
+from kinoswarm_node.context import NodeContext
+from kinoswarm_protocol.charter import Charter
+from kinoswarm_protocol.envelope import open_envelope
+from kinoswarm_protocol.errors import BadSignature, MalformedBytes
+from kinoswarm_protocol.ids import LeaseId
+from kinoswarm_protocol.messages import (
+    LEASE,
+    Lease,
+    LeaseGrant,
+    NoWork,
+    Progress,
+    ProgressNoted,
+    PullLease,
+    TrainOrder,
+)
+
+_PULL_ID = "pull.id"
+
+
+async def pull(node: NodeContext) -> ev.Event:
+    """A lease, or why there is none. A pull whose reply got lost is repeated under the same id, even after a crash."""
+    body = await _request(node)
+    answer = await node.client.ask(body, LeaseGrant, NoWork, request_id=_pull_id(node))
+    (node.folder.root / _PULL_ID).unlink(missing_ok=True)
+    if isinstance(answer, NoWork):
+        return ev.NoWorkGiven(sentence=answer.sentence, retry_after_s=answer.retry_after_s)
+    lease = checked_lease(node, answer.lease)
+    node.folder.keep_lease(LeaseId(lease.lease_id), answer.lease)
+    node.hints[LeaseId(lease.lease_id)] = answer.providers
+    return ev.LeaseGranted(segment=segment_of(node, lease))
+
+
+async def ask_go_on(node: NodeContext, segment: ev.Segment) -> ev.Event:
+    """Whether a segment found on disk is still wanted."""
+    progress = Progress(lease_id=segment.lease_id, step=0, loss=None)
+    noted = await node.client.ask(progress, ProgressNoted)
+    if noted.go_on:
+        return ev.GoOn()
+    return ev.Withdrawn(sentence=noted.sentence)
+
+
+def checked_lease(node: NodeContext, raw: bytes) -> Lease:
+    """A lease of this swarm, signed by a coordinator, for this node, of a kind that it can do."""
+    opened = open_envelope(raw, LEASE, node.invite.swarm)
+    lease, charter = opened.body, node.the_charter()
+    if opened.signer not in node.client.coordinators:
+        raise BadSignature(f"the lease is signed by {opened.signer}, which is no coordinator")
+    if lease.node != node.key.peer_id:
+        raise BadSignature(f"the lease is for {lease.node}, this node is {node.key.peer_id}")
+    order = lease.order
+    if not isinstance(order, TrainOrder):
+        raise MalformedBytes(f"a lease to {type(order).__name__} came; this node only trains")
+    if order.cluster >= len(charter.clusters):
+        raise MalformedBytes(
+            f"the lease names cluster {order.cluster}; the charter has {len(charter.clusters)}"
+        )
+    if order.mode not in {str(mode.name) for mode in charter.model.modes}:
+        raise MalformedBytes(f"the lease names mode {order.mode!r}, which the charter lacks")
+    return lease
+
+
+def segment_of(node: NodeContext, lease: Lease) -> ev.Segment:
+    """The life cycle's view of a train lease."""
+    order = train_order(lease)
+    return ev.Segment(
+        lease_id=LeaseId(lease.lease_id),
+        cluster=order.cluster,
+        label=label_of(node.charter, order.cluster),
+        base_version=order.base_version,
+        steps=order.steps,
+        batch_size=order.batch_size,
+        deadline_ms=lease.deadline_ms,
+    )
+
+
+def label_of(charter: Charter | None, cluster: int) -> str:
+    """The cluster's name for people; its number while the charter is not known."""
+    if charter is None or cluster >= len(charter.clusters):
+        return f"cluster {cluster}"
+    return charter.clusters[cluster].label
+
+
+def train_order(lease: Lease) -> TrainOrder:
+    """The lease's order, which checked_lease made sure of."""
+    if not isinstance(lease.order, TrainOrder):
+        raise MalformedBytes(f"expected a train order, got {type(lease.order).__name__}")
+    return lease.order
+
+
+async def _request(node: NodeContext) -> PullLease:
+    charter, test = node.the_charter(), node.self_test
+    return PullLease(
+        modes=[mode.name for mode in charter.model.modes],
+        clusters_on_disk=await _clusters_on_disk(node),
+        seconds_per_step=test.seconds_per_step if test else 0.0,
+    )
+
+
+async def _clusters_on_disk(node: NodeContext) -> list[int]:
+    found: list[int] = []
+    for index, cluster in enumerate(node.the_charter().clusters):
+        paths = [await node.network.blob_path(shard.blob) for shard in cluster.shards]
+        if all(paths) and len(found) < 256:
+            found.append(index)
+    return found
+
+
+def _pull_id(node: NodeContext) -> str:
+    """The id of the pull in flight: found on disk, or drawn and stored before it is sent."""
+    stored = node.folder.text(_PULL_ID)
+    if stored is not None and len(stored) == 32 and stored.isalnum():
+        return stored.decode("ascii", "replace")
+    request_id = new_request_id()
+    node.folder.keep_text(_PULL_ID, request_id.encode())
+    return request_id

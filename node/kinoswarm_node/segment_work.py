@@ -1,0 +1,246 @@
+"""Doing a segment: fetch its blobs, train it in the worker, sign and store the result. Activities, no decisions."""
+
+import asyncio
+import math
+import os
+import shutil
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from kinoswarm_model.jobs import JobProgress, TrainDone, TrainJob
+from kinoswarm_node import life_events as ev
+from kinoswarm_node.context import NodeContext
+from kinoswarm_node.joining import coordinator_hints
+from kinoswarm_node.ports import JobRefused, WorkerDeath
+from kinoswarm_node.pulling import train_order
+from kinoswarm_protocol.charter import ClusterEntry
+from kinoswarm_protocol.envelope import seal
+from kinoswarm_protocol.errors import Code, LocalError, Refused, RemoteError
+from kinoswarm_protocol.ids import BlobId, LeaseId
+from kinoswarm_protocol.limits import MAX_SENTENCE
+from kinoswarm_protocol.messages import (
+    CONTRIBUTION,
+    Contribution,
+    FailedOutcome,
+    Lease,
+    Outcome,
+    Progress,
+    ProgressNoted,
+    TrainOrder,
+    TrainOutcome,
+)
+
+FIRST_PROGRESS_S = 5.0
+PROGRESS_EVERY_S = 60.0
+"""A coordinator hears from a segment this often: 17 messages a second from a thousand nodes."""
+
+
+def stored_lease(node: NodeContext, lease_id: LeaseId) -> Lease:
+    """The lease as it lies on disk; raises LocalError when it is gone."""
+    opened = node.folder.lease(lease_id)
+    if opened is None:
+        raise LocalError(f"the lease {lease_id} is not on disk any more")
+    return opened.body
+
+
+# --- fetching -----------------------------------------------------------------------------------
+
+
+async def fetch(node: NodeContext, segment: ev.Segment) -> ev.Event:
+    """Bring base and shards here. Raises Unreachable, or LocalError before the disk is full."""
+    order = train_order(stored_lease(node, segment.lease_id))
+    hints = [*node.hints.get(segment.lease_id, []), *coordinator_hints(node)]
+    missing = [
+        (blob, what)
+        for blob, what in _needs(order, node.the_charter().clusters[order.cluster])
+        if await node.network.blob_path(blob) is None
+    ]
+    _check_space(node, await _missing_bytes(node, order))
+    for blob, what in missing:
+        await node.network.fetch_blob(blob, hints, partial(node.board.fetched, what))
+    return ev.Fetched()
+
+
+def _needs(order: TrainOrder, cluster: ClusterEntry) -> list[tuple[BlobId, str]]:
+    shards = [
+        (BlobId(shard.blob), f"shard {number} of {len(cluster.shards)} of {cluster.label}")
+        for number, shard in enumerate(cluster.shards, start=1)
+    ]
+    return [(BlobId(order.base), f"version {order.base_version} of {cluster.label}"), *shards]
+
+
+async def _missing_bytes(node: NodeContext, order: TrainOrder) -> int:
+    """Bytes of the shards that are not here; the base's size is not known before its manifest."""
+    shards = node.the_charter().clusters[order.cluster].shards
+    return sum(
+        [s.size_bytes for s in shards if await node.network.blob_path(BlobId(s.blob)) is None]
+    )
+
+
+def _check_space(node: NodeContext, wanted_bytes: int) -> None:
+    if not node.settings.keep_free_bytes:
+        return
+    free = shutil.disk_usage(node.folder.root).free
+    if free - wanted_bytes < node.settings.keep_free_bytes:
+        raise LocalError(
+            f"the disk is too full: {wanted_bytes / 1e9:.1f} GB are to be fetched to {node.folder.root}, "
+            f"{free / 1e9:.1f} GB are free, and keep_free_gib = {node.settings.keep_free_gib:g} must stay free; "
+            "free some space or change that setting"
+        )
+
+
+# --- training -----------------------------------------------------------------------------------
+
+
+async def train(node: NodeContext, segment: ev.Segment, fit: ev.Fit) -> ev.Event:
+    """Train; on success the signed contribution lies in the outbox before this returns."""
+    job = await _train_job(node, segment, fit)
+    reporter = asyncio.create_task(_report_progress(node, segment), name="report progress")
+    worker = asyncio.create_task(
+        node.trainer.run(job, lambda progress: _show(node, progress)), name="train"
+    )
+    try:
+        done, _ = await asyncio.wait({reporter, worker}, return_when=asyncio.FIRST_COMPLETED)
+        if worker not in done:
+            return ev.Withdrawn(sentence=reporter.result())
+        return await _finished(node, segment, worker)
+    finally:
+        for task in (reporter, worker):
+            task.cancel()
+        await asyncio.gather(reporter, worker, return_exceptions=True)
+
+
+async def _finished(
+    node: NodeContext, segment: ev.Segment, worker: "asyncio.Task[object]"
+) -> ev.Event:
+    try:
+        result = worker.result()
+    except WorkerDeath as error:
+        return ev.WorkerDied(sentence=str(error))
+    except JobRefused as error:
+        if error.out_of_memory:
+            return ev.OutOfMemory(sentence=str(error))
+        return ev.WorkFailed(code=_code(error.code), sentence=str(error))
+    if not isinstance(result, TrainDone):
+        raise LocalError(f"the worker answered a train job with {type(result).__name__}")
+    if not all(map(math.isfinite, (result.loss_first, result.loss_last, result.delta_norm))):
+        sentence = (
+            "the training gave numbers that are not finite; this machine's memory may be faulty"
+        )
+        return ev.WorkFailed(code=Code.NOT_FINITE, sentence=sentence)
+    await _store(node, segment.lease_id, await _outcome(node, result))
+    return ev.Trained()
+
+
+async def _train_job(node: NodeContext, segment: ev.Segment, fit: ev.Fit) -> TrainJob:
+    order = train_order(stored_lease(node, segment.lease_id))
+    charter = node.the_charter()
+    shards = charter.clusters[order.cluster].shards
+    ranks = {str(mode.name): mode.rank for mode in charter.model.modes}
+    return TrainJob(
+        job_id=segment.lease_id,
+        model=charter.model,
+        work_dir=str(node.folder.work_dir(segment.lease_id)),
+        device=node.settings.device,
+        threads=node.threads(os.cpu_count() or 1),
+        shard_paths=[str(await _here(node, BlobId(shard.blob))) for shard in shards],
+        steps=order.steps,
+        batch_size=order.batch_size,
+        seed=order.seed,
+        base_path=str(await _here(node, BlobId(order.base))),
+        mode=order.mode,
+        lora_rank=ranks[order.mode],
+        micro_batch=min(fit.micro_batch or node.settings.micro_batch, order.batch_size),
+        resume_every_s=node.settings.resume_every_s,
+        checkpoint_activations=fit.checkpoint_activations,
+        steps_per_progress=max(1, order.steps // 200),
+    )
+
+
+async def _here(node: NodeContext, blob: BlobId) -> Path:
+    path = await node.network.blob_path(blob)
+    if path is None:
+        raise LocalError(f"blob {blob[:12]}… was fetched but is not in the store any more")
+    return path
+
+
+def _show(node: NodeContext, progress: JobProgress) -> None:
+    loss = progress.loss if progress.loss is not None and math.isfinite(progress.loss) else None
+    node.board.trained(progress.step, progress.total, loss)
+
+
+async def _report_progress(node: NodeContext, segment: ev.Segment) -> str:
+    """Tell the coordinator now and then; returns its sentence when it no longer wants the segment."""
+    await asyncio.sleep(FIRST_PROGRESS_S)
+    while True:
+        try:
+            noted = await node.client.ask(_progress(node, segment), ProgressNoted)
+        except Refused as error:
+            if error.code in (Code.UNKNOWN_LEASE, Code.LEASE_EXPIRED, Code.LEASE_FOREIGN):
+                return str(error)
+        except RemoteError:
+            pass  # a coordinator that is away costs nothing while training goes on
+        else:
+            if not noted.go_on:
+                return noted.sentence
+        await asyncio.sleep(PROGRESS_EVERY_S)
+
+
+def _progress(node: NodeContext, segment: ev.Segment) -> Progress:
+    shown = node.board.status.segment
+    return Progress(
+        lease_id=segment.lease_id,
+        step=shown.step if shown else 0,
+        loss=shown.loss if shown else None,
+    )
+
+
+# --- results ------------------------------------------------------------------------------------
+
+
+async def _outcome(node: NodeContext, done: TrainDone) -> TrainOutcome:
+    path = Path(done.output_path)
+    size = path.stat().st_size
+    return TrainOutcome(
+        delta=await node.network.add_blob(path),
+        delta_bytes=size,
+        samples=done.samples,
+        steps=done.steps,
+        loss_first=done.loss_first,
+        loss_last=done.loss_last,
+        delta_norm=done.delta_norm,
+        seconds=max(done.seconds, 1e-3),
+        flops=done.flops,
+    )
+
+
+async def give_up(node: NodeContext, segment: ev.Segment, code: Code, sentence: str) -> ev.Event:
+    """Store a signed FailedOutcome: the lease is free again as soon as it is sent."""
+    outcome = FailedOutcome(code=code.value, sentence=sentence[:MAX_SENTENCE])
+    await _store(node, segment.lease_id, outcome)
+    return ev.GaveUp()
+
+
+async def _store(node: NodeContext, lease_id: LeaseId, outcome: Outcome) -> None:
+    contribution = Contribution(
+        lease_id=lease_id,
+        node=node.key.peer_id,
+        finished_at_ms=node.client.coordinator_now_ms(),
+        outcome=outcome,
+    )
+    raw = seal(node.key, CONTRIBUTION, node.invite.swarm, contribution)
+    node.folder.keep_contribution(lease_id, raw)
+
+
+def _code(text: str) -> Code:
+    try:
+        return Code(text)
+    except ValueError:
+        return Code.WORK_FAILED
+
+
+def served_blobs(node: NodeContext, lease_ids: Sequence[LeaseId]) -> list[BlobId]:
+    """The deltas of these contributions, which must stay until their verdict."""
+    outcomes = [c.outcome for i in lease_ids if (c := node.folder.contribution(i)) is not None]
+    return [BlobId(o.delta) for o in outcomes if isinstance(o, TrainOutcome)]

@@ -1,0 +1,117 @@
+"""The node's face on this machine: collects what is known, writes status.json, tells a listener. Decides nothing."""
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+
+from msgspec import Struct, structs
+
+from kinoswarm_node.life_cycle import NodeState
+from kinoswarm_node.life_events import Segment
+from kinoswarm_node.node_status import NodeStatus, SegmentStatus, write_status
+from kinoswarm_node.swarm_folder import SwarmFolder
+from kinoswarm_protocol.errors import LocalError
+
+WRITE_EVERY_MS = 1_000
+"""Progress may come a hundred times a second; a person reads once a second, and an SSD lives longer."""
+
+
+class News(Struct, frozen=True, kw_only=True):
+    """One thing worth telling: a change of state (`reason` set), or progress (`done` of `total`)."""
+
+    status: NodeStatus
+    reason: str = ""
+    what: str = ""
+    done: int = 0
+    total: int = 0
+    in_bytes: bool = False
+
+
+Listener = Callable[[News], None]
+
+
+class StatusBoard:
+    """Keeps the current NodeStatus; writes it at every change of state and at most once a second otherwise."""
+
+    def __init__(
+        self, path: Path, first: NodeStatus, listener: Listener, now_ms: Callable[[], int]
+    ) -> None:
+        self.status = first
+        self._path = path
+        self._listener = listener
+        self._now_ms = now_ms
+        self._written_ms = 0
+        self._speed: tuple[int, int] | None = None
+        """(step, ms) of the first progress since training began or resumed."""
+
+    def state_changed(self, state: NodeState, reason: str, folder: SwarmFolder) -> None:
+        """A decision was made."""
+        kept = self.status.segment
+        if state.segment is None:
+            kept = None
+        elif kept is None or kept.lease_id != state.segment.lease_id:
+            kept = _segment_status(state.segment)
+        self._speed = None
+        self.status = structs.replace(
+            self.status,
+            state=state.phase.value,
+            since_ms=state.since_ms or self._now_ms(),
+            updated_at_ms=self._now_ms(),
+            reason=reason or self.status.reason,
+            segment=kept,
+            unsent=len(folder.unsent_ids()),
+            awaiting_verdict=len(folder.pending_ids()),
+        )
+        self._write()
+        self._listener(News(status=self.status, reason=reason))
+
+    def verdict_came(self, accepted: bool, sentence: str) -> None:
+        """Count a verdict of all time."""
+        self.status = structs.replace(
+            self.status,
+            accepted=self.status.accepted + int(accepted),
+            rejected=self.status.rejected + int(not accepted),
+            last_verdict=sentence,
+        )
+
+    def trained(self, step: int, total: int, loss: float | None) -> None:
+        """Progress of a training segment."""
+        now_ms, segment = self._now_ms(), self.status.segment
+        if segment is None:
+            return
+        if self._speed is None or step < self._speed[0]:
+            self._speed = (step, now_ms)
+        seconds = (now_ms - self._speed[1]) / 1000
+        rate = (step - self._speed[0]) / seconds if seconds > 0 else None
+        segment = structs.replace(
+            segment, step=step, total=total, loss=loss, steps_per_s=rate or None
+        )
+        self.status = structs.replace(self.status, segment=segment, updated_at_ms=now_ms)
+        self._write_sometimes()
+        self._listener(News(status=self.status, what="training", done=step, total=total))
+
+    def fetched(self, what: str, done: int, total: int) -> None:
+        """Progress of a download, in bytes."""
+        news = News(status=self.status, what=what, done=done, total=total, in_bytes=True)
+        self._listener(news)
+
+    def _write_sometimes(self) -> None:
+        if self._now_ms() - self._written_ms >= WRITE_EVERY_MS:
+            self._write()
+
+    def _write(self) -> None:
+        """A disk that is too full for this is reported by whatever else needs it; the node must not end over it."""
+        self._written_ms = self._now_ms()
+        with contextlib.suppress(LocalError):
+            write_status(self._path, self.status)
+
+
+def _segment_status(segment: Segment) -> SegmentStatus:
+    return SegmentStatus(
+        lease_id=segment.lease_id,
+        cluster=segment.cluster,
+        label=segment.label,
+        base_version=segment.base_version,
+        step=0,
+        total=segment.steps,
+    )

@@ -1,0 +1,159 @@
+"""Asks a swarm's coordinators: signs the request, tries each way to them, checks the reply. Neither torch nor hivemind.
+
+Owns what a reply must satisfy before anybody believes it; the ways themselves are transports.
+"""
+
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TypeVar, overload
+
+from kinoswarm_protocol.envelope import open_envelope, seal
+from kinoswarm_protocol.errors import (
+    BadSignature,
+    Code,
+    MalformedBytes,
+    Refused,
+    RemoteError,
+    Unreachable,
+    VersionMismatch,
+)
+from kinoswarm_protocol.ids import PeerId, SwarmId
+from kinoswarm_protocol.keys import KeyPair
+from kinoswarm_protocol.messages import (
+    REPLY,
+    REQUEST,
+    Refusal,
+    Reply,
+    ReplyBody,
+    Request,
+    RequestBody,
+)
+
+if TYPE_CHECKING:
+    from kinoswarm_network.transport import Transport
+
+A = TypeVar("A", bound=ReplyBody)
+B = TypeVar("B", bound=ReplyBody)
+
+
+def new_request_id() -> str:
+    """32 random hex digits; the same id is answered the same, so a lost reply loses nothing."""
+    return secrets.token_hex(16)
+
+
+def _wall_clock_ms() -> int:
+    return int(time.time() * 1000)
+
+
+class CoordinatorClient:
+    """One node's way to its coordinators.
+
+    `transports` are tried in order until one answers; the one that answered is tried first the next time.
+    """
+
+    def __init__(
+        self,
+        key: KeyPair,
+        swarm: SwarmId,
+        coordinators: Sequence[PeerId],
+        transports: "Sequence[Transport]",
+        now_ms: Callable[[], int] = _wall_clock_ms,
+    ) -> None:
+        self.swarm = swarm
+        self.coordinators = frozenset(coordinators)
+        """Who may sign replies; an amendment may change it."""
+        self.clock_ahead_ms = 0
+        """Coordinator's clock minus ours, from the last reply; deadlines are counted with it."""
+        self._key = key
+        self._transports = list(transports)
+        self._now_ms = now_ms
+
+    def set_transports(self, transports: "Sequence[Transport]") -> None:
+        """Replace the ways, when other addresses became known."""
+        self._transports = list(transports)
+
+    def coordinator_now_ms(self) -> int:
+        """The coordinator's clock, as far as the last reply tells."""
+        return self._now_ms() + self.clock_ahead_ms
+
+    @overload
+    async def ask(
+        self, body: RequestBody, expected: type[A], *, request_id: str | None = None
+    ) -> A: ...
+
+    @overload
+    async def ask(
+        self,
+        body: RequestBody,
+        expected: type[A],
+        other: type[B],
+        *,
+        request_id: str | None = None,
+    ) -> A | B: ...
+
+    async def ask(
+        self,
+        body: RequestBody,
+        expected: type[A],
+        other: type[B] | None = None,
+        *,
+        request_id: str | None = None,
+    ) -> A | B:
+        """The coordinator's answer, of type `expected` or `other`.
+
+        Raises Refused when the coordinator says no, Unreachable when no way led to a believable answer (the text
+        has every way's reason), VersionMismatch when one speaks another version, MalformedBytes when the answer is
+        of another type.
+        """
+        request = Request(request_id=request_id or new_request_id(), body=body)
+        answer = (await self._first_answer(request)).body
+        if isinstance(answer, Refusal):
+            raise Refused(_code(answer.code), answer.sentence)
+        if isinstance(answer, expected):
+            return answer
+        if other is not None and isinstance(answer, other):
+            return answer
+        raise MalformedBytes(
+            f"the coordinator answered {type(body).__name__} with {type(answer).__name__}, "
+            f"expected {expected.__name__}"
+        )
+
+    async def _first_answer(self, request: Request) -> Reply:
+        raw = seal(self._key, REQUEST, self.swarm, request)
+        problems: list[str] = []
+        outdated: VersionMismatch | None = None
+        for transport in list(self._transports):
+            try:
+                reply = self._checked(await transport.ask(raw), request.request_id)
+            except RemoteError as error:
+                problems.append(f"{transport}: {error}")
+                outdated = error if isinstance(error, VersionMismatch) else outdated
+                continue
+            self._prefer(transport)
+            self.clock_ahead_ms = reply.time_ms - self._now_ms()
+            return reply
+        if outdated:
+            raise outdated
+        tried = "; ".join(problems) or "no address of it is known"
+        raise Unreachable(f"no coordinator of the swarm could be reached ({tried})")
+
+    def _checked(self, raw: bytes, request_id: str) -> Reply:
+        opened = open_envelope(raw, REPLY, self.swarm)
+        if opened.signer not in self.coordinators:
+            raise BadSignature(f"the reply is signed by {opened.signer}, which is no coordinator")
+        if opened.body.request_id != request_id:
+            raise BadSignature("the reply belongs to another request: an old one was replayed")
+        return opened.body
+
+    def _prefer(self, transport: "Transport") -> None:
+        if self._transports and self._transports[0] is not transport:
+            self._transports.remove(transport)
+            self._transports.insert(0, transport)
+
+
+def _code(text: str) -> Code:
+    try:
+        return Code(text)
+    except ValueError:
+        return Code.NOT_PERMITTED

@@ -1,0 +1,352 @@
+"""A scripted coordinator, network and trainer: the daemon's faults as data, without processes or sockets."""
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from msgspec import structs
+from protocol.samples import COORDINATOR, FOUNDER, LICENCES, NODE, charter, invite
+
+from kinoswarm_model.jobs import (
+    Done,
+    Job,
+    JobProgress,
+    SelfTestDone,
+    SelfTestJob,
+    TrainDone,
+    TrainJob,
+)
+from kinoswarm_network.coordinator_client import CoordinatorClient
+from kinoswarm_node.context import NodeContext
+from kinoswarm_node.home import Home
+from kinoswarm_node.joining import licences_of
+from kinoswarm_node.node_status import NodeStatus
+from kinoswarm_node.ports import JobRefused, OnBytes, WorkerDeath
+from kinoswarm_node.settings import load_settings
+from kinoswarm_node.status_board import News, StatusBoard
+from kinoswarm_node.swarm_folder import Consent, SwarmFolder
+from kinoswarm_protocol.charter import CHARTER, Charter
+from kinoswarm_protocol.codec import encode
+from kinoswarm_protocol.envelope import open_envelope, seal
+from kinoswarm_protocol.errors import Code, Unreachable
+from kinoswarm_protocol.ids import BlobId, LeaseId, SwarmId, swarm_id_of
+from kinoswarm_protocol.invite import Invite
+from kinoswarm_protocol.keys import KeyPair
+from kinoswarm_protocol.manifest import encode_manifest, manifest_of
+from kinoswarm_protocol.messages import (
+    CONTRIBUTION,
+    LEASE,
+    REPLY,
+    REQUEST,
+    VERDICT,
+    AskVerdicts,
+    Contribution,
+    FailedOutcome,
+    Hello,
+    Lease,
+    LeaseGrant,
+    NoWork,
+    Progress,
+    ProgressNoted,
+    ProviderHint,
+    PullLease,
+    Receipt,
+    Refusal,
+    Reply,
+    ReplyBody,
+    Request,
+    RequestBody,
+    Submit,
+    TrainOrder,
+    Verdict,
+    Verdicts,
+    Welcome,
+)
+
+NOW_MS = 1_700_000_000_000
+
+
+def blob_of(data: bytes) -> BlobId:
+    return encode_manifest(manifest_of([data]))[0]
+
+
+BASE = b"base checkpoint"
+SHARD = b"one shard"
+
+
+@dataclass
+class World:
+    """Everything a scripted swarm consists of, and the faults to inject."""
+
+    tmp: Path
+    charter_changes: dict[str, object] = field(default_factory=dict)
+    tamper_charter: bool = False
+    fail_asks: list[type[RequestBody]] = field(default_factory=list)
+    """Requests of these types get no answer, once each."""
+    lose_replies: list[type[RequestBody]] = field(default_factory=list)
+    """Requests of these types are worked on, but the reply gets lost, once each."""
+    refuse: dict[type[RequestBody], Refusal] = field(default_factory=dict)
+    worker_faults: list[Exception] = field(default_factory=list)
+    fetch_faults: list[Exception] = field(default_factory=list)
+    verdict: str = "accepted"
+    go_on: bool = True
+    num_leases: int = 1
+    signer: KeyPair = COORDINATOR
+    block_training: bool = False
+
+    def __post_init__(self) -> None:
+        founding = charter()
+        shards = [structs.replace(founding.clusters[0].shards[0], blob=blob_of(SHARD))]
+        cluster = structs.replace(founding.clusters[0], shards=shards)
+        changed = {"clusters": [cluster], **self.charter_changes}
+        self.charter: Charter = structs.replace(founding, **changed)
+        self.swarm: SwarmId = swarm_id_of(encode(self.charter))
+        self.charter_raw = seal(FOUNDER, CHARTER, "", self.charter)
+        if self.tamper_charter:
+            self.charter_raw = seal(
+                FOUNDER, CHARTER, "", structs.replace(self.charter, content_note="other")
+            )
+        self.blobs = {blob_of(d): d for d in (BASE, SHARD, self.charter_raw)}
+        self.bodies: list[RequestBody] = []
+        self.contributions: dict[str, Contribution] = {}
+        self.leases_by_request: dict[str, bytes] = {}
+        self.jobs: list[Job] = []
+        self.news: list[News] = []
+
+    @property
+    def invite(self) -> Invite:
+        return structs.replace(invite(), swarm=self.swarm)
+
+    @property
+    def reasons(self) -> list[str]:
+        return [n.reason for n in self.news if n.reason]
+
+    # --- coordinator
+
+    async def ask(self, raw: bytes) -> bytes:
+        """The transport: answers a request as a coordinator would."""
+        await asyncio.sleep(0)
+        request = open_envelope(raw, REQUEST, self.swarm).body
+        self.bodies.append(request.body)
+        kind = type(request.body)
+        if kind in self.fail_asks:
+            self.fail_asks.remove(kind)
+            raise Unreachable("nobody answered in 20 s")
+        body = self.refuse.get(kind) or self.answer(request)
+        if kind in self.lose_replies:
+            self.lose_replies.remove(kind)
+            raise Unreachable("the connection broke before the reply")
+        reply = Reply(request_id=request.request_id, time_ms=NOW_MS, body=body)
+        return seal(self.signer, REPLY, self.swarm, reply)
+
+    def answer(self, request: Request) -> ReplyBody:
+        match request.body:
+            case Hello():
+                return Welcome(
+                    charter=blob_of(self.charter_raw),
+                    amendments=[],
+                    notice="",
+                    observed_reachable=True,
+                )
+            case PullLease():
+                return self.grant(request.request_id)
+            case Progress():
+                return ProgressNoted(go_on=self.go_on, sentence="another node was faster")
+            case Submit(contribution=raw):
+                body = open_envelope(raw, CONTRIBUTION, self.swarm, NODE.peer_id).body
+                self.contributions[body.lease_id] = body
+                return Receipt(lease_id=body.lease_id, verdict=None)
+            case AskVerdicts(lease_ids=ids):
+                return Verdicts(
+                    verdicts=[self.verdict_on(i) for i in ids if i in self.contributions]
+                )
+            case _:
+                return Refusal(code=Code.UNKNOWN_KIND.value, sentence="not scripted")
+
+    def grant(self, request_id: str) -> ReplyBody:
+        if request_id not in self.leases_by_request:
+            if len(self.leases_by_request) >= self.num_leases:
+                return NoWork(
+                    code="all_done", sentence="every cluster is trained", retry_after_s=3600.0
+                )
+            self.leases_by_request[request_id] = self.lease(len(self.leases_by_request))
+        hint = ProviderHint(peer=COORDINATOR.peer_id, addresses=[])
+        return LeaseGrant(lease=self.leases_by_request[request_id], providers=[hint])
+
+    def lease(self, number: int) -> bytes:
+        order = TrainOrder(
+            cluster=0,
+            lineage=0,
+            base_version=0,
+            base=blob_of(BASE),
+            mode="full",
+            steps=8,
+            batch_size=4,
+            seed=number,
+        )
+        lease = Lease(
+            lease_id=f"{number:032x}",
+            node=NODE.peer_id,
+            issued_at_ms=NOW_MS,
+            deadline_ms=NOW_MS + 60_000,
+            order=order,
+        )
+        return seal(COORDINATOR, LEASE, self.swarm, lease)
+
+    def verdict_on(self, lease_id: str) -> bytes:
+        verdict = Verdict(
+            lease_id=lease_id,
+            node=NODE.peer_id,
+            state=self.verdict,
+            code="accepted" if self.verdict == "accepted" else "worse_on_heldout",
+            sentence="the held-out loss went down"
+            if self.verdict == "accepted"
+            else "it got worse",
+            decided_at_ms=NOW_MS,
+        )
+        return seal(COORDINATOR, VERDICT, self.swarm, verdict)
+
+    # --- a node in it
+
+    def node(self, **settings: object) -> NodeContext:
+        home = Home(self.tmp / "home")
+        home.create()
+        folder = SwarmFolder(home.swarm_root(self.swarm), self.swarm)
+        folder.keep_consent(
+            Consent(
+                at_ms=NOW_MS,
+                swarm=self.swarm,
+                name="Test swarm",
+                licences=licences_of(LICENCES),
+                content_note="",
+            )
+        )
+        first = NodeStatus(
+            pid=1,
+            peer_id=NODE.peer_id,
+            pseudonym="tester",
+            swarm=self.swarm,
+            swarm_name="Test swarm",
+            state="starting",
+            since_ms=NOW_MS,
+            updated_at_ms=NOW_MS,
+            reason="",
+        )
+        client = CoordinatorClient(
+            NODE, self.swarm, [COORDINATOR.peer_id], [self], now_ms=lambda: NOW_MS
+        )
+        return NodeContext(
+            settings=load_settings(home=home.root, keep_free_gib=0.0, threads=1, **settings),
+            key=NODE,
+            invite=self.invite,
+            folder=folder,
+            network=FakeNetwork(self),
+            trainer=FakeTrainer(self),
+            client=client,
+            now_ms=lambda: NOW_MS,
+            board=StatusBoard(home.status_path, first, self.news.append, lambda: NOW_MS),
+        )
+
+
+class FakeNetwork:
+    """Blobs in a folder; everybody's blobs are in World.blobs."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.root = world.tmp / "home" / "blobs"
+        self.root.mkdir(parents=True, exist_ok=True)
+        self.started = False
+        self.announced: list[str] = []
+        self.unpinned: list[BlobId] = []
+
+    async def start(self, addresses: Sequence[str]) -> None:
+        self.started = True
+
+    async def add_blob(self, path: Path) -> BlobId:
+        data = path.read_bytes()
+        blob = blob_of(data)
+        (self.root / blob).write_bytes(data)
+        self.world.blobs[blob] = data
+        return blob
+
+    async def unpin(self, blob: BlobId) -> None:
+        self.unpinned.append(blob)
+
+    async def blob_path(self, blob: BlobId) -> Path | None:
+        path = self.root / blob
+        return path if path.exists() else None
+
+    async def fetch_blob(
+        self, blob: BlobId, providers: Sequence[ProviderHint], on_bytes: OnBytes
+    ) -> Path:
+        await asyncio.sleep(0)
+        data = self.world.blobs[blob]
+        if self.world.fetch_faults and data != self.world.charter_raw:
+            raise self.world.fetch_faults.pop(0)
+        on_bytes(len(data), len(data))
+        (self.root / blob).write_bytes(data)
+        return self.root / blob
+
+    async def announce(self, state: str, cluster: int | None, blobs: Sequence[BlobId]) -> None:
+        self.announced.append(state)
+
+    def addresses(self) -> list[str]:
+        return []
+
+    async def stop(self) -> None:
+        self.started = False
+
+
+class FakeTrainer:
+    """ "Trains" by hashing; resumes from a file like the real worker; fails as World.worker_faults says."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.stopped = False
+
+    async def run(self, job: Job, on_progress: Callable[[JobProgress], None]) -> Done:
+        await asyncio.sleep(0)
+        self.world.jobs.append(job)
+        if isinstance(job, SelfTestJob):
+            return SelfTestDone(
+                ok=True,
+                sentence="the known answer came out",
+                seconds_per_step=0.5,
+                device_name="Test CPU",
+                memory_bytes=2**33,
+            )
+        assert isinstance(job, TrainJob)
+        on_progress(JobProgress(job_id=job.job_id, step=4, total=8, loss=0.5, what="training"))
+        (Path(job.work_dir) / "resume").write_text("4")
+        if self.world.worker_faults:
+            raise self.world.worker_faults.pop(0)
+        if self.world.block_training:
+            await asyncio.Event().wait()
+        output = Path(job.work_dir) / "delta.zst"
+        output.write_bytes(hashlib.sha256(job.job_id.encode()).digest())
+        return TrainDone(
+            output_path=str(output),
+            steps=job.steps,
+            samples=job.steps * job.batch_size,
+            loss_first=1.0,
+            loss_last=0.5,
+            delta_norm=1.0,
+            seconds=1.0,
+            flops=1e9,
+        )
+
+    async def stop(self) -> None:
+        self.stopped = True
+
+
+def out_of_memory() -> JobRefused:
+    return JobRefused(Code.WORK_FAILED.value, "CUDA out of memory", True)
+
+
+def worker_death() -> WorkerDeath:
+    return WorkerDeath("the worker ended with signal 9")
+
+
+__all__ = ["NOW_MS", "FailedOutcome", "LeaseId", "World", "out_of_memory", "worker_death"]

@@ -1,0 +1,300 @@
+"""The daemon against a scripted coordinator: a whole life, and every fault of the table in ARCHITECTURE.md."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from node.scripted import World, out_of_memory, worker_death
+
+from kinoswarm_model.jobs import SelfTestJob, TrainJob
+from kinoswarm_node import life_events as ev
+from kinoswarm_node import sending
+from kinoswarm_node.daemon import Daemon
+from kinoswarm_node.life_cycle import NodeState, Phase
+from kinoswarm_node.node_status import read_status
+from kinoswarm_node.ports import JobRefused
+from kinoswarm_node.swarm_folder import SwarmFolder
+from kinoswarm_protocol.errors import Code, LocalError, Unreachable
+from kinoswarm_protocol.keys import KeyPair
+from kinoswarm_protocol.messages import (
+    FailedOutcome,
+    Hello,
+    PullLease,
+    Refusal,
+    Submit,
+    TrainOutcome,
+)
+
+LEASE_0 = f"{0:032x}"
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop's sleep returns at once, except for the hour that "no work" asks for."""
+    real = asyncio.sleep
+
+    async def at_once(seconds: float, result: object = None) -> None:
+        await real(3600.0 if seconds >= 1800.0 else 0.0)
+
+    monkeypatch.setattr(asyncio, "sleep", at_once)
+    monkeypatch.setattr(sending, "FIRST_LOOK_S", 0.0)
+
+
+def live(daemon: Daemon) -> NodeState:
+    async def bounded() -> NodeState:
+        async with asyncio.timeout(20):
+            return await daemon.run()
+
+    return asyncio.run(bounded())
+
+
+def live_until(daemon: Daemon, world: World, text: str) -> NodeState:
+    """Run until a reason contains `text`, then stop as by Ctrl-C."""
+
+    def listen(news: Any) -> None:
+        world.news.append(news)
+        if text in (news.reason or news.what):
+            daemon.post(ev.StopAsked(sentence="stop"))
+
+    daemon.node.board._listener = listen
+    return live(daemon)
+
+
+def test_a_node_joins_trains_one_segment_and_leaves_when_it_is_accepted(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    node = world.node()
+    state = live(Daemon(node, once=True))
+    assert (state.phase, state.accepted, state.fault) == (Phase.STOPPED, 1, "")
+    assert isinstance(world.contributions[LEASE_0].outcome, TrainOutcome)
+    assert [line.state for line in node.folder.history()] == ["accepted"]
+    assert node.folder.open_leases() == node.folder.unsent_ids() == node.folder.pending_ids() == []
+    assert not list((node.folder.root / "work").iterdir())
+    assert world.reasons[0] == "Looking for the swarm."
+    assert any("Accepted: The held-out loss went down." in reason for reason in world.reasons)
+
+
+def test_everything_is_ended_on_the_way_out(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    node = world.node()
+    live(Daemon(node, once=True))
+    assert not node.network.started
+    assert node.trainer.stopped
+
+
+def test_the_status_file_says_what_became_of_the_segment(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    live(Daemon(world.node(), once=True))
+    status = read_status(tmp_path / "home" / "status.json")
+    assert (status.state, status.accepted, status.rejected) == ("stopped", 1, 0)
+    assert status.last_verdict == "the held-out loss went down"
+
+
+def test_the_self_test_is_remembered(tmp_path: Path) -> None:
+    world = World(tmp_path, num_leases=2)
+    live(Daemon(world.node(), once=True))
+    live(Daemon(world.node(), once=True))
+    assert sum(isinstance(job, SelfTestJob) for job in world.jobs) == 1
+    pulls = [body for body in world.bodies if isinstance(body, PullLease)]
+    assert {pull.seconds_per_step for pull in pulls} == {0.5}
+
+
+def test_a_rejected_segment_is_told_with_its_reason(tmp_path: Path) -> None:
+    world = World(tmp_path, verdict="rejected")
+    node = world.node()
+    state = live_until(Daemon(node), world, "Not accepted: It got worse.")
+    assert state.rejected == 1
+    assert [line.sentence for line in node.folder.history()] == ["it got worse"]
+
+
+def test_no_work_says_why(tmp_path: Path) -> None:
+    world = World(tmp_path, num_leases=0)
+    live_until(Daemon(world.node()), world, "Every cluster is trained.")
+    assert any("Asking again in 3600 s" in reason for reason in world.reasons)
+
+
+def test_a_lost_reply_to_a_pull_gets_the_same_lease_again(tmp_path: Path) -> None:
+    world = World(tmp_path, num_leases=1, lose_replies=[PullLease])
+    state = live(Daemon(world.node(), once=True))
+    assert state.accepted == 1
+    assert len(world.leases_by_request) == 1
+
+
+def test_a_coordinator_that_is_away_at_first_is_tried_again(tmp_path: Path) -> None:
+    world = World(tmp_path, fail_asks=[Hello, Hello, Hello])
+    state = live(Daemon(world.node(), once=True))
+    assert state.accepted == 1
+    assert any("no coordinator" in r.lower() and "try 4" in r for r in world.reasons)
+
+
+def test_a_result_is_kept_and_sent_later_when_the_coordinator_is_away(tmp_path: Path) -> None:
+    world = World(tmp_path, fail_asks=[Submit, Submit])
+    state = live(Daemon(world.node(), once=True))
+    assert state.accepted == 1
+    assert any("kept on disk" in reason for reason in world.reasons)
+
+
+def test_a_result_survives_the_end_of_the_program(tmp_path: Path) -> None:
+    world = World(tmp_path, fail_asks=[Submit] * 99)
+    node = world.node()
+    live_until(Daemon(node), world, "kept on disk")
+    assert node.folder.unsent_ids() == [LEASE_0]
+    world.fail_asks.clear()
+    state = live(Daemon(world.node(), once=True))
+    assert state.accepted == 1
+    assert sum(isinstance(job, TrainJob) for job in world.jobs) == 1
+
+
+def test_a_segment_is_resumed_after_the_end_of_the_program(tmp_path: Path) -> None:
+    world = World(tmp_path, block_training=True)
+    node = world.node()
+    live_until(Daemon(node), world, "Training on")
+    assert [opened.body.lease_id for opened in node.folder.open_leases()] == [LEASE_0]
+    world.block_training = False
+    state = live(Daemon(world.node(), once=True))
+    assert state.accepted == 1
+    assert any("still wanted" in reason for reason in world.reasons)
+    dirs = [job.work_dir for job in world.jobs if isinstance(job, TrainJob)]
+    assert len(set(dirs)) == 1
+    assert dirs[0].endswith(LEASE_0)
+
+
+def test_a_segment_that_is_not_wanted_any_more_is_dropped_at_the_next_start(tmp_path: Path) -> None:
+    world = World(tmp_path, block_training=True)
+    live_until(Daemon(world.node()), world, "Training on")
+    world.go_on, world.block_training = False, False
+    node = world.node()
+    live_until(Daemon(node), world, "Another node was faster.")
+    assert [line.state for line in node.folder.history()] == ["dropped"]
+    assert node.folder.open_leases() == []
+
+
+def test_training_stops_when_the_coordinator_no_longer_wants_it(tmp_path: Path) -> None:
+    world = World(tmp_path, block_training=True, go_on=False)
+    node = world.node()
+    live_until(Daemon(node), world, "The segment was dropped.")
+    assert [line.state for line in node.folder.history()] == ["dropped"]
+
+
+def test_memory_errors_shrink_the_micro_batch_until_it_fits(tmp_path: Path) -> None:
+    world = World(tmp_path, worker_faults=[out_of_memory(), out_of_memory(), out_of_memory()])
+    state = live(Daemon(world.node(), once=True))
+    assert state.accepted == 1
+    fits = [
+        (job.micro_batch, job.checkpoint_activations)
+        for job in world.jobs
+        if isinstance(job, TrainJob)
+    ]
+    assert fits == [(0, False), (2, False), (1, False), (1, True)]
+
+
+def test_what_does_not_fit_at_all_is_told_to_the_swarm(tmp_path: Path) -> None:
+    world = World(tmp_path, worker_faults=[out_of_memory() for _ in range(4)])
+    node = world.node()
+    live_until(Daemon(node), world, "The swarm knows")
+    outcome = world.contributions[LEASE_0].outcome
+    assert isinstance(outcome, FailedOutcome)
+    assert "does not fit" in outcome.sentence
+    assert [line.state for line in node.folder.history()] == ["failed"]
+
+
+def test_a_dead_worker_is_restarted_and_resumes(tmp_path: Path) -> None:
+    world = World(tmp_path, worker_faults=[worker_death(), worker_death()])
+    state = live(Daemon(world.node(), once=True))
+    assert state.accepted == 1
+    assert any("Resuming where it stopped (2 of 3)" in reason for reason in world.reasons)
+
+
+def test_a_worker_that_refuses_is_believed(tmp_path: Path) -> None:
+    refusal = JobRefused(Code.NOT_FINITE.value, "the loss became NaN at step 3", False)
+    world = World(tmp_path, worker_faults=[refusal])
+    live_until(Daemon(world.node()), world, "The swarm knows")
+    outcome = world.contributions[LEASE_0].outcome
+    assert isinstance(outcome, FailedOutcome)
+    assert (outcome.code, outcome.sentence) == ("not_finite", "the loss became NaN at step 3")
+
+
+def test_a_download_that_breaks_is_tried_again(tmp_path: Path) -> None:
+    world = World(tmp_path, fetch_faults=[Unreachable("3 of 7 chunks came, then nobody served it")])
+    state = live(Daemon(world.node(), once=True))
+    assert state.accepted == 1
+    assert any("then nobody served it" in reason for reason in world.reasons)
+
+
+def test_a_full_disk_pauses_and_goes_on_when_there_is_room(tmp_path: Path) -> None:
+    full = LocalError("the disk is full: 9 bytes were needed at blobs; free some space")
+    world = World(tmp_path, fetch_faults=[full])
+    state = live(Daemon(world.node(), once=True))
+    assert state.accepted == 1
+    assert any(r.startswith("The disk is full") and "Paused" in r for r in world.reasons)
+
+
+def test_the_disk_is_looked_at_before_it_is_full(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    node = world.node()
+    node.settings = node.settings.model_copy(update={"keep_free_gib": 1e6})
+    live_until(Daemon(node), world, "keep_free_gib = 1e+06 must stay free")
+    assert any("free some space" in reason for reason in world.reasons)
+
+
+def test_a_tampered_charter_bars_the_node(tmp_path: Path) -> None:
+    world = World(tmp_path, tamper_charter=True)
+    daemon = Daemon(world.node())
+    state = live(daemon)
+    assert "it was altered or belongs to another swarm" in state.fault
+    assert "ask for a fresh invite" in str(daemon.error)
+
+
+def test_an_outdated_program_is_told_to_update(tmp_path: Path) -> None:
+    world = World(tmp_path, charter_changes={"min_version": "99.0"})
+    state = live(Daemon(world.node()))
+    assert "needs version 99.0 or newer" in state.fault
+    assert "pip install --upgrade kinoswarm" in state.fault
+
+
+def test_a_barred_node_leaves_with_the_swarms_sentence(tmp_path: Path) -> None:
+    barred = Refusal(code=Code.NOT_PERMITTED.value, sentence="this node was banned on Monday")
+    world = World(tmp_path, refuse={Hello: barred})
+    assert "banned on Monday" in live(Daemon(world.node())).fault
+
+
+def test_replies_of_somebody_else_are_not_believed(tmp_path: Path) -> None:
+    world = World(tmp_path, signer=KeyPair(bytes(range(9, 41))))
+    live_until(Daemon(world.node()), world, "which is no coordinator")
+    assert not any("Joined" in reason for reason in world.reasons)
+
+
+def test_licences_other_than_those_agreed_to_bar_the_node(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    node = world.node()
+    consent = node.folder.consent()
+    assert consent is not None
+    consent.licences["data"] = "something else"
+    node.folder.keep_consent(consent)
+    assert "not those of the invite" in live(Daemon(node)).fault
+
+
+def test_three_segments_that_fail_in_a_row_end_the_node(tmp_path: Path) -> None:
+    refusals = [JobRefused("work_failed", "the card fell off the bus", False) for _ in range(3)]
+    world = World(tmp_path, worker_faults=list(refusals), num_leases=9)
+    state = live(Daemon(world.node()))
+    assert "3 segments in a row failed" in state.fault
+    assert "fell off the bus" in state.fault
+
+
+def test_stopping_keeps_the_open_segment(tmp_path: Path) -> None:
+    world = World(tmp_path, block_training=True)
+    node = world.node()
+    live_until(Daemon(node), world, "training")
+    assert any("goes on at the next start" in reason for reason in world.reasons)
+    folder = SwarmFolder(node.folder.root, world.swarm)
+    assert (folder.root / "work" / LEASE_0 / "resume").read_text() == "4"
+
+
+def test_the_progress_of_training_is_in_the_status(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    live(Daemon(world.node(), once=True))
+    shown = [n.status.segment for n in world.news if n.what == "training"]
+    assert shown
+    assert shown[-1] is not None
+    assert (shown[-1].step, shown[-1].total, shown[-1].loss) == (4, 8, 0.5)
