@@ -38,7 +38,6 @@ class ExitCode(IntEnum):
     VERIFICATION = 6
     WORK_FAILED = 7
     INTERRUPTED = 130
-    TERMINATED = 143
 
 
 _CODE_BY_ERROR: tuple[tuple[type[KinoswarmError], ExitCode], ...] = (

@@ -32,6 +32,8 @@ class Daemon:
         self.state = NodeState(once=once, since_ms=node.now_ms())
         self.error: KinoswarmError | None = None
         """What barred the node from joining, for the exit code."""
+        self.interrupted = False
+        """Whether a person pressed Ctrl-C."""
         self._events: asyncio.Queue[ev.Event] = asyncio.Queue()
         self._activity: asyncio.Task[None] | None = None
         self._seed = secrets.randbits(32)
@@ -151,6 +153,10 @@ class Daemon:
             with contextlib.suppress(RemoteError):
                 await node.network.announce(self.state.phase.value, cluster, blobs)
 
+    def _stop(self, number: signal.Signals, sentence: str) -> None:
+        self.interrupted = self.interrupted or number is signal.SIGINT
+        self.post(ev.StopAsked(sentence=sentence))
+
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
         """Ctrl-C and SIGTERM become events, so that everything is saved and ended on the way out."""
@@ -160,7 +166,7 @@ class Daemon:
             signal.SIGTERM: "stopping, as the system asked",
         }
         for number, sentence in sentences.items():
-            loop.add_signal_handler(number, self.post, ev.StopAsked(sentence=sentence))
+            loop.add_signal_handler(number, self._stop, number, sentence)
         try:
             yield
         finally:

@@ -1,6 +1,6 @@
 """The node's folder: which file lies where, and the lock that keeps a second daemon out. Decides nothing.
 
-HOME/identity.key settings.toml lock status.json
+HOME/identity.key settings.toml lock status.json invite.txt blobs/
 HOME/swarms/<first 16 of the swarm id>/   see swarm_folder.py
 """
 
@@ -34,6 +34,15 @@ class Home:
     @property
     def status_path(self) -> Path:
         return self.root / "status.json"
+
+    @property
+    def invite_path(self) -> Path:
+        """The invite of the last swarm joined."""
+        return self.root / "invite.txt"
+
+    @property
+    def blobs_path(self) -> Path:
+        return self.root / "blobs"
 
     def swarm_root(self, swarm: SwarmId) -> Path:
         """The folder of what this node keeps for one swarm."""

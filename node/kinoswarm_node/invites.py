@@ -1,5 +1,6 @@
 """Getting an invite from what a person typed: its text, a file or an address. Owns the reading, not its form."""
 
+import base64
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -30,6 +31,11 @@ def get_invite(typed: str) -> Opened[Invite]:
     if compact.startswith(PREFIX):
         return read_invite(typed)
     return read_invite(_file_text(typed, compact))
+
+
+def invite_text(opened: Opened[Invite]) -> str:
+    """The same invite as one line of text."""
+    return PREFIX + base64.urlsafe_b64encode(opened.raw).decode().rstrip("=")
 
 
 def _file_text(typed: str, compact: str) -> str:

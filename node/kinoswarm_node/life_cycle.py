@@ -448,7 +448,8 @@ def _refused(state: NodeState, event: ev.RefusalCame, seed: int) -> Step:
 
 @_on(*_RUNNING)
 def _local_trouble(state: NodeState, event: ev.LocalTrouble, seed: int) -> Step:
-    paused = structs.replace(state, by_person=False)
+    """Joining again afterwards also restarts a network process that ended."""
+    paused = structs.replace(state, by_person=False, joined=False)
     reason = f"{_sentence(event.sentence)} Paused; looking again in {_seconds(TROUBLE_RETRY_MS)}."
     return _go(paused, Phase.PAUSED, ev.Hold(delay_ms=TROUBLE_RETRY_MS), reason)
 
@@ -482,7 +483,8 @@ def _stop(state: NodeState, event: ev.StopAsked, seed: int) -> Step:
 
 @_on(Phase.LEAVING)
 def _left(state: NodeState, event: ev.Left, seed: int) -> Step:
-    return Step(structs.replace(state, phase=Phase.STOPPED), (), state.fault or "Stopped.")
+    stopped = structs.replace(state, phase=Phase.STOPPED)
+    return Step(stopped, (), _sentence(state.fault or "stopped"))
 
 
 # --- words --------------------------------------------------------------------------------------

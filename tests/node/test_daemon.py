@@ -54,7 +54,7 @@ def live_until(daemon: Daemon, world: World, text: str) -> NodeState:
 
     def listen(news: Any) -> None:
         world.news.append(news)
-        if text in (news.reason or news.what):
+        if text in (news.reason or f"progress of {news.what}"):
             daemon.post(ev.StopAsked(sentence="stop"))
 
     daemon.node.board._listener = listen
@@ -285,7 +285,7 @@ def test_three_segments_that_fail_in_a_row_end_the_node(tmp_path: Path) -> None:
 def test_stopping_keeps_the_open_segment(tmp_path: Path) -> None:
     world = World(tmp_path, block_training=True)
     node = world.node()
-    live_until(Daemon(node), world, "training")
+    live_until(Daemon(node), world, "progress of training")
     assert any("goes on at the next start" in reason for reason in world.reasons)
     folder = SwarmFolder(node.folder.root, world.swarm)
     assert (folder.root / "work" / LEASE_0 / "resume").read_text() == "4"

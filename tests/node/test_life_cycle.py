@@ -228,7 +228,7 @@ def test_a_full_disk_pauses_and_looks_again_by_itself() -> None:
     paused = run(ev.LocalTrouble(sentence="no space left"), state=training())
     assert paused.state.phase is Phase.PAUSED
     assert isinstance(paused.effects[0], ev.Hold)
-    again = run(ev.WaitOver(), state=paused.state)
+    again = run(ev.WaitOver(), ev.Joined(swarm_name="Test", tested=True), state=paused.state)
     assert again.effects == (ev.AskGoOn(segment=SEGMENT),)
 
 

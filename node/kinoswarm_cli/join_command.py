@@ -1,0 +1,48 @@
+"""`kinoswarm join`: flags into settings, consent, then the node's daemon. Owns the command only."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer()
+
+
+@app.command()
+def join(
+    invite: Annotated[
+        str | None,
+        typer.Argument(help="The invite: its text, a file or an address. Left out: as last time."),
+    ] = None,
+    home: Annotated[
+        Path | None, typer.Option(help="Folder of this node's key, blobs and unsent results.")
+    ] = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Agree to the shown licences without being asked.")
+    ] = False,
+    threads: Annotated[
+        int | None, typer.Option(help="CPU threads; 0 takes half of the cores.")
+    ] = None,
+    pseudonym: Annotated[str | None, typer.Option(help="Name shown to the swarm.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:0 or mps.")] = None,
+    listen: Annotated[
+        list[str] | None, typer.Option(help="Multiaddress to listen on; repeatable.")
+    ] = None,
+    once: Annotated[bool, typer.Option("--once", help="Leave after one accepted segment.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print every change as a line of JSON.")
+    ] = False,
+) -> None:
+    """Join a swarm and train with it until you stop with Ctrl-C. Nothing is lost by stopping at any time."""
+    from kinoswarm_cli.run_join import JoinRequest, run_join
+    from kinoswarm_node.settings import load_settings
+
+    settings = load_settings(
+        home=home,
+        threads=threads,
+        pseudonym=pseudonym,
+        device=device,
+        listen=listen or None,
+    )
+    request = JoinRequest(invite=invite, settings=settings, yes=yes, once=once, as_json=as_json)
+    raise typer.Exit(run_join(request))
