@@ -36,16 +36,13 @@ class PartialBlob:
             self._map = _open_update(folder / f"{blob}.chunks")
             write_atomic(folder / f"{blob}.manifest", manifest_raw)
         self._have = self._verified_chunks()
+        self.done_bytes = sum(manifest.chunk_size(i) for i, here in enumerate(self._have) if here)
+        """Bytes of the verified chunks."""
 
     @property
     def missing(self) -> list[int]:
         """Indexes of the chunks that are still wanted, in order."""
         return [index for index in range(self.manifest.num_chunks) if not self._have[index]]
-
-    @property
-    def done_bytes(self) -> int:
-        """Bytes of the verified chunks."""
-        return sum(self.manifest.chunk_size(index) for index, here in enumerate(self._have) if here)
 
     def write_chunk(self, index: int, data: bytes) -> None:
         """Verify chunk `index` and keep it. Raises HashMismatch, or LocalError when the disk is full."""
@@ -53,6 +50,7 @@ class PartialBlob:
         with self._lock, disk_errors(self._folder, self.manifest.size_bytes - self.done_bytes):
             _write_at(self._data, index * self.manifest.chunk_bytes, data)
             _write_at(self._map, index, b"\x01")
+            self.done_bytes += 0 if self._have[index] else len(data)
             self._have[index] = 1
 
     def seal(self) -> Path:

@@ -73,7 +73,10 @@ MAX_PROVIDER_RECORD_BYTES = 384
 """Payload of one "I serve this blob" with up to four addresses of a usual length."""
 
 MAX_RECORDS_PER_KEY = 4_096
-"""Records of one key that are kept and handed on; newer ones push out those that expire first."""
+"""Records of one key that are kept and handed on; while a key is full, new subkeys are refused."""
+
+MAX_KEYS_STORED = 65_536
+"""Keys that one node keeps for others; those that expire first go first."""
 
 RECORD_CLOCK_TOLERANCE_MS = 10_000
 """How far a record's dates may lie in our future: clocks may differ by MAX_CLOCK_SKEW_MS on either side."""

@@ -1,0 +1,318 @@
+"""What a service and its network process say to each other over their socket. Owns every byte of it; does no IO.
+
+Frames are length-prefixed MessagePack. Either side may call the other; calls, answers and progress carry the call's id.
+"""
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct, field
+
+from kinoswarm_protocol.errors import (
+    BadSignature,
+    Code,
+    HashMismatch,
+    KinoswarmError,
+    LimitExceeded,
+    LocalError,
+    MalformedBytes,
+    Refused,
+    RemoteError,
+    Unreachable,
+    VersionMismatch,
+)
+from kinoswarm_protocol.ids import BlobIdField, PeerIdField, SwarmIdField
+from kinoswarm_protocol.limits import (
+    CHUNK_TIMEOUT_S,
+    CONNECT_TIMEOUT_S,
+    MAX_ADDRESS,
+    MAX_CONTROL_FRAME,
+    MAX_RECORD_BYTES,
+    MAX_RECORDS_PER_KEY,
+)
+from kinoswarm_protocol.messages import ProviderHint
+from kinoswarm_protocol.records import PlainKey, SealedRecord
+
+Text = Annotated[str, Meta(max_length=4_096)]
+Address = Annotated[str, Meta(max_length=4 * MAX_ADDRESS)]
+AddressList = Annotated[list[Address], Meta(max_length=256)]
+Bytes = Annotated[int, Meta(ge=0)]
+Wait = Annotated[float, Meta(gt=0.0, le=3_600.0)]
+
+
+class _Frame(Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True):
+    pass
+
+
+class NetworkConfig(_Frame, frozen=True, kw_only=True):
+    """How one network process runs. One process serves one swarm."""
+
+    home: Text
+    """Folder of this process's own files: identity, lock, sockets, log. One running process per folder."""
+    swarm: SwarmIdField
+    key_file: Text
+    """Path of the node's key file; made when there is none."""
+    founder: PeerIdField
+    """Whose charter records count."""
+    coordinators: Annotated[list[PeerIdField], Meta(max_length=16)]
+    """Whose coordinator, expert and release records count; `NetworkClient.set_authority` changes it."""
+    store: Text = ""
+    """Blob folder; empty is `<home>/blobs`."""
+    log_file: Text = ""
+    """Where the process writes what it says; empty is `<home>/network.log`."""
+    listen: AddressList = field(default_factory=lambda: ["/ip4/0.0.0.0/tcp/0"])
+    """Multiaddresses to listen on; port 0 is any free one. Empty listens nowhere."""
+    announce: AddressList = []
+    """What others are told to dial instead of `listen`, for a forwarded port; empty is off."""
+    bootstrap: AddressList = []
+    """Multiaddresses ending in /p2p/<id> that are tried at the start; none has to answer."""
+    client_mode: bool = False
+    """True for a machine that nobody can dial: it uses the DHT without being part of it."""
+    nat_port_map: bool = False
+    """Ask the router to forward a port (UPnP, NAT-PMP)."""
+    quota_bytes: Bytes = 0
+    """Disk quota of the blob store in bytes; 0 is off."""
+    connect_timeout_s: Wait = CONNECT_TIMEOUT_S
+    chunk_timeout_s: Wait = CHUNK_TIMEOUT_S
+    """A provider that sends nothing for this long is given up."""
+
+
+# --- what the service asks ----------------------------------------------------------------------
+
+
+class Start(_Frame, frozen=True, kw_only=True, tag="start"):
+    config: NetworkConfig
+
+
+class Connect(_Frame, frozen=True, kw_only=True, tag="connect"):
+    addresses: AddressList
+
+
+class Control(_Frame, frozen=True, kw_only=True, tag="control"):
+    peer: PeerIdField
+    addresses: AddressList
+    request: Annotated[bytes, Meta(max_length=MAX_CONTROL_FRAME)]
+    timeout_s: Wait
+
+
+class Announce(_Frame, frozen=True, kw_only=True, tag="announce"):
+    record: SealedRecord
+
+
+class LookUp(_Frame, frozen=True, kw_only=True, tag="look_up"):
+    key: PlainKey
+
+
+class SetAuthority(_Frame, frozen=True, kw_only=True, tag="authority"):
+    founder: PeerIdField
+    coordinators: Annotated[list[PeerIdField], Meta(max_length=16)]
+
+
+class AddBlob(_Frame, frozen=True, kw_only=True, tag="add_blob"):
+    path: Text
+
+
+class FindBlob(_Frame, frozen=True, kw_only=True, tag="find_blob"):
+    blob: BlobIdField
+
+
+class DropBlob(_Frame, frozen=True, kw_only=True, tag="drop_blob"):
+    blob: BlobIdField
+
+
+class PinBlob(_Frame, frozen=True, kw_only=True, tag="pin_blob"):
+    blob: BlobIdField
+    pinned: bool
+
+
+class FetchBlob(_Frame, frozen=True, kw_only=True, tag="fetch_blob"):
+    blob: BlobIdField
+    providers: Annotated[list[ProviderHint], Meta(max_length=256)]
+
+
+class AskAddresses(_Frame, frozen=True, kw_only=True, tag="addresses"):
+    pass
+
+
+class AskTraffic(_Frame, frozen=True, kw_only=True, tag="traffic"):
+    pass
+
+
+class Stop(_Frame, frozen=True, kw_only=True, tag="stop"):
+    pass
+
+
+# --- what the network process asks --------------------------------------------------------------
+
+
+class InboundControl(_Frame, frozen=True, kw_only=True, tag="inbound"):
+    """A peer, whose id libp2p has proved, asks the service something."""
+
+    peer: PeerIdField
+    request: Annotated[bytes, Meta(max_length=MAX_CONTROL_FRAME)]
+
+
+# --- answers ------------------------------------------------------------------------------------
+
+
+class Ready(_Frame, frozen=True, kw_only=True, tag="ready"):
+    peer: PeerIdField
+    addresses: AddressList
+
+
+class AddressReport(_Frame, frozen=True, kw_only=True, tag="address"):
+    """What became of one address: `problem` is empty when it worked, else a sentence for the user."""
+
+    address: Address
+    peer: str
+    problem: Text
+    clock_ahead_ms: int | None = None
+    """The peer's clock minus ours, when it told."""
+
+
+class ConnectReport(_Frame, frozen=True, kw_only=True, tag="connected"):
+    reports: Annotated[list[AddressReport], Meta(max_length=256)]
+
+    @property
+    def ok(self) -> bool:
+        """Whether at least one address worked."""
+        return any(not report.problem for report in self.reports)
+
+    def in_words(self) -> str:
+        """One line per address that failed; empty when all worked."""
+        return "\n".join(
+            f"{report.address}: {report.problem}" for report in self.reports if report.problem
+        )
+
+
+class Raw(_Frame, frozen=True, kw_only=True, tag="raw"):
+    data: Annotated[bytes, Meta(max_length=MAX_CONTROL_FRAME)]
+
+
+class Stored(_Frame, frozen=True, kw_only=True, tag="stored"):
+    ok: bool
+
+
+class Found(_Frame, frozen=True, kw_only=True, tag="found"):
+    values: Annotated[
+        list[Annotated[bytes, Meta(max_length=MAX_RECORD_BYTES)]],
+        Meta(max_length=MAX_RECORDS_PER_KEY),
+    ]
+
+
+class Blob(_Frame, frozen=True, kw_only=True, tag="blob"):
+    """A blob and its data file; an empty path says that it is not here."""
+
+    blob: BlobIdField
+    path: Text
+
+
+class Traffic(_Frame, frozen=True, kw_only=True, tag="counted"):
+    """Since the network process started, in bytes of blobs and control frames; overheads are not counted."""
+
+    bytes_up: Bytes
+    bytes_down: Bytes
+    blobs_served: Bytes
+    """Streams on which at least one chunk was served."""
+    chunks_refused: Bytes
+    """Chunks that peers sent and that did not have the promised hash."""
+    peers: Bytes
+    """Peers connected now."""
+
+
+class Done(_Frame, frozen=True, kw_only=True, tag="done"):
+    pass
+
+
+Body = (
+    Start
+    | Connect
+    | Control
+    | Announce
+    | LookUp
+    | SetAuthority
+    | AddBlob
+    | FindBlob
+    | DropBlob
+    | PinBlob
+    | FetchBlob
+    | AskAddresses
+    | AskTraffic
+    | Stop
+    | InboundControl
+    | Ready
+    | ConnectReport
+    | Raw
+    | Stored
+    | Found
+    | Blob
+    | Traffic
+    | Done
+)
+
+
+# --- frames -------------------------------------------------------------------------------------
+
+CallId = Annotated[int, Meta(ge=0, le=2**53)]
+ErrorName = Literal[
+    "local", "malformed", "limit", "signature", "hash", "version", "unreachable", "refused"
+]
+
+
+class Call(_Frame, frozen=True, kw_only=True, tag="call"):
+    call: CallId
+    body: Body
+
+
+class Answer(_Frame, frozen=True, kw_only=True, tag="answer"):
+    call: CallId
+    body: Body
+
+
+class Failed(_Frame, frozen=True, kw_only=True, tag="failed"):
+    call: CallId
+    error: ErrorName
+    code: Code
+    sentence: str
+
+
+class Progress(_Frame, frozen=True, kw_only=True, tag="progress"):
+    """How far a call is, in bytes."""
+
+    call: CallId
+    done: Bytes
+    total: Bytes
+
+
+class Cancel(_Frame, frozen=True, kw_only=True, tag="cancel"):
+    """The caller no longer wants the answer."""
+
+    call: CallId
+
+
+Frame = Call | Answer | Failed | Progress | Cancel
+
+_NAME_BY_ERROR: dict[type[KinoswarmError], ErrorName] = {
+    LocalError: "local",
+    MalformedBytes: "malformed",
+    LimitExceeded: "limit",
+    BadSignature: "signature",
+    HashMismatch: "hash",
+    VersionMismatch: "version",
+    Unreachable: "unreachable",
+    Refused: "refused",
+}
+_ERROR_BY_NAME = {name: error for error, name in _NAME_BY_ERROR.items()}
+
+
+def failure(call: int, error: KinoswarmError) -> Failed:
+    """The frame that carries `error` to the other side."""
+    kind = next((kind for kind in type(error).__mro__ if kind in _NAME_BY_ERROR), Refused)
+    code = error.code if isinstance(error, RemoteError) else Code.NOT_PERMITTED
+    return Failed(call=call, error=_NAME_BY_ERROR[kind], code=code, sentence=str(error)[:4_096])
+
+
+def error_of(failed: Failed) -> KinoswarmError:
+    """The error that a frame carries, as the same type that was raised on the other side."""
+    if failed.error == "refused":
+        return Refused(failed.code, failed.sentence)
+    return _ERROR_BY_NAME[failed.error](failed.sentence)

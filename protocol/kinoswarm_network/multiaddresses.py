@@ -1,0 +1,65 @@
+"""Multiaddresses as text, and what goes wrong with them in plain words. Owns no connection; imports no libp2p."""
+
+from kinoswarm_protocol.errors import MalformedBytes
+from kinoswarm_protocol.ids import PeerId
+from kinoswarm_protocol.keys import public_key_of
+from kinoswarm_protocol.limits import MAX_ADDRESS
+
+_TRANSPORTS = ("ip4", "ip6", "dns", "dns4", "dns6", "dnsaddr")
+
+_CONNECT_PROBLEMS = {
+    "connection refused": "nobody listens there (connection refused): is the other program running, and is the port "
+    "right?",
+    "peer id mismatch": "somebody else answers at this address: the other machine has a new identity, or the port is "
+    "another program's",
+    "no route to host": "there is no way to that machine from here (no route to host): check the address and "
+    "the network",
+    "network is unreachable": "this machine has no network that leads there",
+    "i/o timeout": "no answer in time: the machine is off, or a firewall or router between drops the connection",
+    "context deadline exceeded": "no answer in time: the machine is off, or a firewall or router between drops the "
+    "connection",
+    "dial to self attempted": "this is our own address",
+    "failed to negotiate security protocol": "something answers there that does not speak libp2p",
+    "no such host": "its name is not known (DNS)",
+    "backoff": "it did not answer a moment ago and is not tried again so soon",
+    "no addresses": "no address of it is known",
+    "routing: not found": "no address of it is known, and no peer could tell one",
+    "failed to find any peer in table": "no address of it is known, and no peer is connected that could tell one",
+}
+
+
+def peer_in(address: str) -> PeerId | None:
+    """The PeerId at the end of an address, or None when it has none."""
+    head, found, tail = address.rpartition("/p2p/")
+    return PeerId(tail) if found and head else None
+
+
+def parse_address(address: str) -> PeerId:
+    """The peer of an address such as /ip4/203.0.113.7/tcp/4001/p2p/12D3Koo…; raises MalformedBytes saying why not."""
+    if address.startswith(("http://", "https://")):
+        raise MalformedBytes("a web address, not a peer-to-peer one: it is used over HTTP instead")
+    parts = address.split("/")
+    if len(address) > MAX_ADDRESS or len(parts) < 4 or parts[0] or parts[1] not in _TRANSPORTS:
+        raise MalformedBytes("not a multiaddress such as /ip4/203.0.113.7/tcp/4001/p2p/12D3Koo…")
+    peer = peer_in(address)
+    if peer is None:
+        raise MalformedBytes("does not end in /p2p/<id>, so nobody could tell who answers there")
+    public_key_of(peer)
+    return peer
+
+
+def connect_problem(message: str) -> str:
+    """What libp2p said when a connection failed, in words that tell the user what to check."""
+    for sign, words in _CONNECT_PROBLEMS.items():
+        if sign in message:
+            return words
+    return f"could not connect ({message[:300]})"
+
+
+def stream_problem(peer: PeerId, message: str) -> str:
+    """What libp2p said when a stream could not be opened, in words."""
+    if "protocols not supported" in message or "protocol not supported" in message:
+        return (
+            f"{peer} is reached, but takes no part in this swarm (or has an incompatible version)"
+        )
+    return f"{peer}: {connect_problem(message)}"

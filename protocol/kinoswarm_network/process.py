@@ -1,0 +1,227 @@
+"""The network process: puts host, directory, store, exchange and control together and does what the service asks.
+
+Owns no protocol of its own. Ends when the service's socket closes or p2pd dies.
+"""
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from kinoswarm_network import ipc
+from kinoswarm_network.blob_server import BlobServer
+from kinoswarm_network.blob_store import BlobStore
+from kinoswarm_network.control import ControlChannel
+from kinoswarm_network.daemon import DaemonFiles
+from kinoswarm_network.directory import ClockOff, Directory
+from kinoswarm_network.exchange import Exchange
+from kinoswarm_network.hivemind_parts import load_hivemind
+from kinoswarm_network.home_folder import HomeFolder
+from kinoswarm_network.host import Host
+from kinoswarm_network.identity import load_or_create_key, write_libp2p_identity
+from kinoswarm_network.link import Link, OnProgress
+from kinoswarm_network.multiaddresses import parse_address
+from kinoswarm_network.stream_frames import blob_protocol
+from kinoswarm_network.traffic import Counters
+from kinoswarm_protocol.errors import LocalError, MalformedBytes, RemoteError
+from kinoswarm_protocol.ids import PeerId
+from kinoswarm_protocol.limits import CONTROL_TIMEOUT_S
+from kinoswarm_protocol.records import Authority
+
+_PROGRESS_EVERY_S = 0.1
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """Everything that exists once the process has started."""
+
+    config: ipc.NetworkConfig
+    home: HomeFolder
+    host: Host
+    directory: Directory
+    store: BlobStore
+    exchange: Exchange
+    control: ControlChannel
+    counters: Counters
+
+
+class NetworkProcess:
+    """Serves one service over one link."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._link = Link(reader, writer, self._handle, "the service")
+        self._parts: _Parts | None = None
+        self._ending = asyncio.Event()
+        self._watching: asyncio.Task[None] | None = None
+
+    async def run(self) -> None:
+        """Serve until the service is gone, asks for the end, or p2pd dies."""
+        serving = asyncio.create_task(self._link.serve())
+        ending = asyncio.create_task(self._ending.wait())
+        try:
+            await asyncio.wait({serving, ending}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            serving.cancel()
+            ending.cancel()
+            if self._watching is not None:
+                self._watching.cancel()
+            if self._parts is not None:
+                await self._parts.host.stop()
+
+    async def _handle(self, body: ipc.Body, on_progress: OnProgress) -> ipc.Body:
+        if isinstance(body, ipc.Start):
+            return await self._start(body.config)
+        if isinstance(body, ipc.Stop):
+            asyncio.get_running_loop().call_soon(self._ending.set)
+            return ipc.Done()
+        if self._parts is None:
+            raise LocalError("the network process was not started yet")
+        if isinstance(body, _BLOB_BODIES):
+            return await _handle_blob(self._parts, body, on_progress)
+        return await self._handle_peer(self._parts, body)
+
+    async def _handle_peer(self, parts: _Parts, body: ipc.Body) -> ipc.Body:
+        match body:
+            case ipc.Connect():
+                return await self._connect(parts, body.addresses)
+            case ipc.Control():
+                answer = await parts.control.ask(
+                    body.peer, body.addresses, body.request, body.timeout_s
+                )
+                return ipc.Raw(data=answer)
+            case ipc.Announce():
+                return ipc.Stored(ok=await parts.directory.announce(body.record))
+            case ipc.LookUp():
+                return ipc.Found(values=await parts.directory.look_up(body.key))
+            case ipc.SetAuthority():
+                parts.directory.set_authority(
+                    Authority(parts.config.swarm, body.founder, frozenset(body.coordinators))
+                )
+                return ipc.Done()
+            case ipc.AskAddresses():
+                return ipc.Ready(peer=parts.host.peer, addresses=await parts.host.addresses())
+            case ipc.AskTraffic():
+                return await _traffic(parts)
+            case _:
+                raise MalformedBytes(f"{type(body).__name__} is not a call to the network process")
+
+    async def _start(self, config: ipc.NetworkConfig) -> ipc.Ready:
+        if self._parts is not None:
+            raise LocalError("the network process has started already")
+        home = HomeFolder(Path(config.home))
+        counters = Counters()
+        store = BlobStore(
+            Path(config.store) if config.store else home.path / "blobs", config.quota_bytes
+        )
+        host = await _start_host(home, config)
+        authority = Authority(config.swarm, config.founder, frozenset(config.coordinators))
+        self._parts = _Parts(
+            config=config,
+            home=home,
+            host=host,
+            directory=await Directory.start(host, authority, config.client_mode),
+            store=store,
+            exchange=Exchange(host, store, counters, config.swarm, config.chunk_timeout_s),
+            control=ControlChannel(host, counters, config.swarm, self._ask_service),
+            counters=counters,
+        )
+        await host.serve(blob_protocol(config.swarm), BlobServer(store, counters).serve)
+        await self._parts.control.listen()
+        self._watching = asyncio.create_task(self._watch_daemon(host))
+        return ipc.Ready(peer=host.peer, addresses=await host.addresses())
+
+    async def _watch_daemon(self, host: Host) -> None:
+        status = await host.daemon.wait()
+        _log.error("p2pd ended with status %s; the network process ends too", status)
+        self._ending.set()
+
+    async def _ask_service(self, peer: PeerId, request: bytes) -> bytes:
+        inbound = ipc.InboundControl(peer=peer, request=request)
+        return (await self._link.call(inbound, ipc.Raw, CONTROL_TIMEOUT_S)).data
+
+    async def _connect(self, parts: _Parts, addresses: list[str]) -> ipc.ConnectReport:
+        reports = await asyncio.gather(*(_try_address(parts, address) for address in addresses))
+        if any(not report.problem for report in reports):
+            await parts.directory.meet_neighbours()
+        return ipc.ConnectReport(reports=list(reports))
+
+
+async def _start_host(home: HomeFolder, config: ipc.NetworkConfig) -> Host:
+    key_file = Path(config.key_file)
+    identity = key_file.with_name(key_file.name + ".libp2p")
+    write_libp2p_identity(load_or_create_key(key_file), identity)
+    home.end_stale_daemon(identity)
+    parts = load_hivemind()
+    files = DaemonFiles(parts.p2pd, identity, home.sockets() / "p2pd.sock")
+    host = await Host.start(parts, files, config)
+    home.remember_daemon(host.daemon.pid)
+    return host
+
+
+async def _try_address(parts: _Parts, address: str) -> ipc.AddressReport:
+    """Connect and join the DHT there; never raises for what is wrong with the address or the peer."""
+    peer = PeerId("")
+    ahead_ms = None
+    try:
+        peer = parse_address(address)
+        await parts.host.connect(peer, [address])
+        ahead_ms = await parts.directory.join(peer)
+        problem = ""
+    except ClockOff as error:
+        ahead_ms, problem = error.ahead_ms, str(error)
+    except RemoteError as error:
+        problem = str(error)
+    return ipc.AddressReport(address=address, peer=peer, problem=problem, clock_ahead_ms=ahead_ms)
+
+
+_BLOB_BODIES = (ipc.AddBlob, ipc.FindBlob, ipc.DropBlob, ipc.PinBlob, ipc.FetchBlob)
+
+
+async def _handle_blob(
+    parts: _Parts,
+    body: ipc.AddBlob | ipc.FindBlob | ipc.DropBlob | ipc.PinBlob | ipc.FetchBlob,
+    on_progress: OnProgress,
+) -> ipc.Body:
+    store = parts.store
+    match body:
+        case ipc.AddBlob():
+            blob = await asyncio.to_thread(store.add_file, Path(body.path))
+            return ipc.Blob(blob=blob, path=str(store.path_of(blob) or ""))
+        case ipc.FindBlob():
+            return ipc.Blob(blob=body.blob, path=str(store.path_of(body.blob) or ""))
+        case ipc.DropBlob():
+            await asyncio.to_thread(store.drop, body.blob)
+            return ipc.Done()
+        case ipc.PinBlob():
+            await asyncio.to_thread(store.pin, body.blob, body.pinned)
+            return ipc.Done()
+        case ipc.FetchBlob():
+            tell = _seldom(on_progress)
+            path = await parts.exchange.fetch(body.blob, body.providers, tell)
+            return ipc.Blob(blob=body.blob, path=str(path))
+
+
+def _seldom(on_progress: OnProgress) -> OnProgress:
+    """Pass progress on ten times a second at most, and always the end."""
+    last_s = 0.0
+    loop = asyncio.get_running_loop()
+
+    def tell(done: int, total: int) -> None:
+        nonlocal last_s
+        if done == total or loop.time() - last_s >= _PROGRESS_EVERY_S:
+            last_s = loop.time()
+            on_progress(done, total)
+
+    return tell
+
+
+async def _traffic(parts: _Parts) -> ipc.Traffic:
+    counters = parts.counters
+    return ipc.Traffic(
+        bytes_up=counters.bytes_up,
+        bytes_down=counters.bytes_down,
+        blobs_served=counters.blobs_served,
+        chunks_refused=counters.chunks_refused,
+        peers=await parts.host.num_peers(),
+    )
