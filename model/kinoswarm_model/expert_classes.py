@@ -62,7 +62,9 @@ def _check_wan(spec: ExpertSpec, model: ModelSpec) -> None:
     ):
         if length % step:
             raise MalformedBytes(f"clips of {name} {length} can't be cut into patches of {step}")
-    _expect(spec, "in_channels", clip.channels)
+        if length // step > _whole(spec, "rope_max_seq_len"):
+            raise MalformedBytes(f"rope_max_seq_len is too short for {length // step} {name}")
+    _check_channels(spec, clip.channels)
     _expect(spec, "out_channels", clip.channels)
     _expect(spec, "text_dim", model.text.dim)
     for key in ("image_dim", "added_kv_proj_dim", "pos_embed_seq_len"):
@@ -70,13 +72,22 @@ def _check_wan(spec: ExpertSpec, model: ModelSpec) -> None:
             raise MalformedBytes(f"{key}: image conditioning is not used; leave it out")
 
 
+def _check_channels(spec: ExpertSpec, channels: int) -> None:
+    """Channels beyond the clip's are position channels (wan_forward.py)."""
+    found, most = _whole(spec, "in_channels"), channels + _MAX_POSITION_CHANNELS
+    if not channels <= found <= most:
+        raise MalformedBytes(f"in_channels must be {channels} to {most}, not {found!r}")
+
+
+_MAX_POSITION_CHANNELS = 48
 _WAN_SIZES = ("num_attention_heads", "attention_head_dim", "ffn_dim", "num_layers", "freq_dim")
 
 
-def _whole(spec: ExpertSpec, key: str) -> None:
+def _whole(spec: ExpertSpec, key: str) -> int:
     value = spec.config.get(key)
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 65_536:
         raise MalformedBytes(f"{key} must be a whole number from 1 to 65536, not {value!r}")
+    return value
 
 
 def _expect(spec: ExpertSpec, key: str, wanted: int) -> None:

@@ -49,6 +49,11 @@ def tensor_shapes(model: ModelSpec) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in state.items()}
 
 
+def meta_expert(model: ModelSpec) -> Expert:
+    """The expert without memory, on the meta device: for shapes and FLOP counts."""
+    return Expert(_blueprint(model), model.expert.class_name)
+
+
 def build_expert(model: ModelSpec, *, seed: int) -> Expert:
     """A freshly initialised expert; the same seed gives the same weights. The global random state is left alone."""
     count_parameters(model)

@@ -9,6 +9,9 @@ from torch import Tensor
 
 from kinoswarm_protocol.specs import RecipeSpec
 
+_SMALLEST_T = 1e-4
+"""Keeps the velocity finite at t = 0, where nobody needs it."""
+
 
 def shifted(t: Tensor, shift: float) -> Tensor:
     """Time shift t' = a t / (1 + (a - 1) t) (Open-Sora 2.0, Stable Diffusion 3); a = 1 is the identity."""
@@ -37,11 +40,12 @@ def velocity_of(
 ) -> Tensor:
     """The velocity that a prediction stands for.
 
-    A clean-clip prediction gives v = (x_t - x_0) / max(t, t_floor) (arXiv 2511.13720); a velocity prediction is v.
+    A clean-clip prediction gives v = (x_t - x_0) / t (arXiv 2511.13720); a velocity prediction is v. Samplers ask at
+    t > 0 only; the loss's floor would leave noise behind in their last step.
     """
     if recipe.prediction == "velocity":
         return prediction_BCTHW
-    return (x_t_BCTHW - prediction_BCTHW) / _per_clip(t_B).clamp_min(recipe.t_floor)
+    return (x_t_BCTHW - prediction_BCTHW) / _per_clip(t_B).clamp_min(_SMALLEST_T)
 
 
 def clean_of(

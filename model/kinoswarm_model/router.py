@@ -76,7 +76,7 @@ def build_router(model: ModelSpec, num_clusters: int, *, seed: int) -> Router:
 
     Raises MalformedBytes when patch, width and heads don't fit, LimitExceeded when it is too large.
     """
-    _blueprint(model, num_clusters)
+    meta_router(model, num_clusters)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Router(model.router, model.clip, model.text.dim, num_clusters)
@@ -84,8 +84,21 @@ def build_router(model: ModelSpec, num_clusters: int, *, seed: int) -> Router:
 
 def router_shapes(model: ModelSpec, num_clusters: int) -> dict[str, tuple[int, ...]]:
     """Name and shape of every tensor of the router's checkpoint, without allocating it."""
-    state = _blueprint(model, num_clusters).state_dict()
+    state = meta_router(model, num_clusters).state_dict()
     return {name: tuple(tensor.shape) for name, tensor in state.items()}
+
+
+def meta_router(model: ModelSpec, num_clusters: int) -> Router:
+    """The router without memory, on the meta device; raises as build_router."""
+    spec = model.router
+    if 12 * spec.width**2 * spec.depth > MAX_ROUTER_PARAMETERS:
+        raise LimitExceeded(f"a router of {spec.depth} layers of width {spec.width} is too large")
+    with torch.device("meta"):
+        router = Router(spec, model.clip, model.text.dim, num_clusters)
+    parameters = sum(parameter.numel() for parameter in router.parameters())
+    if parameters > MAX_ROUTER_PARAMETERS:
+        raise LimitExceeded(f"a router of {parameters} parameters; at most {MAX_ROUTER_PARAMETERS}")
+    return router
 
 
 def time_features(t_B: Tensor) -> Tensor:
@@ -116,15 +129,3 @@ def _grid(spec: RouterSpec, clip: ClipSpec) -> tuple[int, int, int]:
     if spec.width % spec.heads:
         raise MalformedBytes(f"router width {spec.width} is not a multiple of {spec.heads} heads")
     return frames // p_t, height // p_h, width // p_w
-
-
-def _blueprint(model: ModelSpec, num_clusters: int) -> Router:
-    spec = model.router
-    if 12 * spec.width**2 * spec.depth > MAX_ROUTER_PARAMETERS:
-        raise LimitExceeded(f"a router of {spec.depth} layers of width {spec.width} is too large")
-    with torch.device("meta"):
-        router = Router(spec, model.clip, model.text.dim, num_clusters)
-    parameters = sum(parameter.numel() for parameter in router.parameters())
-    if parameters > MAX_ROUTER_PARAMETERS:
-        raise LimitExceeded(f"a router of {parameters} parameters; at most {MAX_ROUTER_PARAMETERS}")
-    return router

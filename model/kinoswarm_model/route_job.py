@@ -1,0 +1,141 @@
+"""A route job: train the router on all clusters' shards and measure it on held-out clips. Owns both.
+
+The router does not depend on the experts, so it trains alongside them, on trusted data by trusted workers.
+Shapes: B batch, K clusters.
+"""
+
+import hashlib
+from pathlib import Path
+
+import msgspec
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from kinoswarm_model.checkpoints import weights_of, write_checkpoint
+from kinoswarm_model.flops import TRAIN_FACTOR, router_flops
+from kinoswarm_model.flow import noised
+from kinoswarm_model.job_loop import LoopPlan, Report, forget_resume_points, train_to_end
+from kinoswarm_model.jobs import RouteDone, RouteJob
+from kinoswarm_model.noise import Purpose
+from kinoswarm_model.router import Router, build_router
+from kinoswarm_model.training import OptimizerSettings, Trainer
+from kinoswarm_model.training_data import Batch, BatchPlan, ClipSet, Drawing
+from kinoswarm_protocol import codec
+from kinoswarm_protocol.errors import LocalError
+
+MEASURED_TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
+_CALIBRATION_BINS = 10
+_WARMUP_STEPS = 20
+_MEASURE_BATCH = 64
+_WEIGHT_DECAY = 0.01
+
+
+def run(job: RouteJob, report: Report) -> RouteDone:
+    """Train (resumable), write router.safetensors, measure."""
+    num_clusters = len(job.shard_paths_by_cluster)
+    clips = ClipSet.read_clusters(job.shard_paths_by_cluster, job.model)
+    heldout = ClipSet.read_clusters([[path] for path in job.heldout_paths], job.model)
+    if len(job.heldout_paths) != num_clusters:
+        raise LocalError(
+            f"{len(job.heldout_paths)} held-out files for {num_clusters} clusters; one each is needed"
+        )
+    router = build_router(job.model, num_clusters, seed=job.seed)
+    plan = _loop_plan(job)
+    train_to_end(plan, _trainer(router, job), clips, report)
+    path = Path(job.work_dir) / "router.safetensors"
+    write_checkpoint(path, weights_of(router))
+    forget_resume_points(plan)
+    return _measured(router, job, heldout, path, num_clusters)
+
+
+@torch.no_grad()
+def probabilities_at(
+    router: Router, clips: ClipSet, t: float, seed: int, device: torch.device
+) -> Tensor:
+    """Cluster probabilities of every clip at noise level t, with its text: shape (clips, K), on the CPU."""
+    router.to(device).eval()
+    drawing = Drawing(purpose=Purpose.EVALUATE, text_dropout=0.0)
+    rows = []
+    for start in range(0, len(clips), _MEASURE_BATCH):
+        indices = range(start, min(start + _MEASURE_BATCH, len(clips)))
+        draws = [drawing.draw(seed, (index,), clips.model) for index in indices]
+        batch = clips.batch(list(indices), draws).part(0, len(indices), device)
+        t_B = torch.full((len(indices),), t, device=device)
+        x_t = noised(batch.x_0_BCTHW, batch.eps_BCTHW, t_B)
+        rows.append(router(x_t, t_B, batch.text_pooled_BD).softmax(dim=1).cpu())
+    return torch.cat(rows)
+
+
+def calibration_error(p_BK: Tensor, label_B: Tensor) -> float:
+    """Expected calibration error over ten bins of confidence (arXiv 1706.04599, equation 3)."""
+    confidence_B, guess_B = p_BK.max(dim=1)
+    right_B = (guess_B == label_B).float()
+    bin_B = (confidence_B * _CALIBRATION_BINS).long().clamp_max(_CALIBRATION_BINS - 1)
+    error = 0.0
+    for index in range(_CALIBRATION_BINS):
+        inside = bin_B == index
+        if bool(inside.any()):
+            gap = (confidence_B[inside].mean() - right_B[inside].mean()).abs()
+            error += float(gap) * float(inside.float().mean())
+    return error
+
+
+def _measured(
+    router: Router, job: RouteJob, heldout: ClipSet, path: Path, num_clusters: int
+) -> RouteDone:
+    device = torch.device(job.device)
+    label_B = torch.tensor([heldout.label(index) for index in range(len(heldout))])
+    by_time = [probabilities_at(router, heldout, t, job.seed, device) for t in MEASURED_TIMES]
+    accuracy = [float((p_BK.argmax(dim=1) == label_B).float().mean()) for p_BK in by_time]
+    picked = torch.cat([p_BK.argmax(dim=1) for p_BK in by_time])
+    share_K = torch.bincount(picked, minlength=num_clusters) / len(picked)
+    measured = len(MEASURED_TIMES) * len(heldout)
+    trained = TRAIN_FACTOR * job.steps * job.model.router.batch_size
+    return RouteDone(
+        router_path=str(path),
+        accuracy_by_t=list(zip(MEASURED_TIMES, accuracy, strict=True)),
+        calibration_error=calibration_error(torch.cat(by_time), label_B.repeat(len(by_time))),
+        share_by_cluster=[float(share) for share in share_K],
+        flops=(measured + trained) * router_flops(job.model, num_clusters),
+    )
+
+
+def _trainer(router: Router, job: RouteJob) -> Trainer:
+    recipe, spec = job.model.recipe, job.model.router
+    settings = OptimizerSettings(
+        learning_rate=spec.learning_rate,
+        warmup_steps=min(_WARMUP_STEPS, job.steps),
+        total_steps=job.steps,
+        weight_decay=_WEIGHT_DECAY,
+        betas=(recipe.beta_1, recipe.beta_2),
+        grad_clip=recipe.grad_clip,
+    )
+    return Trainer(router, lambda batch: _losses(router, batch), settings, torch.device(job.device))
+
+
+def _losses(router: Router, batch: Batch) -> Tensor:
+    logits_BK = router(batch.x_t_BCTHW, batch.t_B, batch.text_pooled_BD)
+    return functional.cross_entropy(logits_BK.float(), batch.label_B, reduction="none")
+
+
+def _loop_plan(job: RouteJob) -> LoopPlan:
+    spec = job.model.router
+    drawing = Drawing(purpose=Purpose.ROUTE, text_dropout=spec.text_dropout, uniform_t=True)
+    return LoopPlan(
+        job_id=job.job_id,
+        work_dir=Path(job.work_dir),
+        job_sha256=_job_sha256(job),
+        what="training the router",
+        steps=job.steps,
+        batches=BatchPlan(seed=job.seed, batch_size=spec.batch_size, drawing=drawing),
+        resume_every_s=job.resume_every_s,
+        steps_per_progress=max(1, job.steps // 20),
+    )
+
+
+def _job_sha256(job: RouteJob) -> str:
+    same = msgspec.structs.replace(
+        job, job_id="", work_dir="", threads=0, resume_every_s=0.0, device=""
+    )
+    return hashlib.sha256(codec.encode(same)).hexdigest()

@@ -1,0 +1,209 @@
+"""Starts, feeds and ends a worker process. Owns its life; free of torch, for asyncio services.
+
+One job at a time; a dead worker is started again by the next job. Cancelling `run` kills the worker at once, because
+memory must be given back and a job can't be stopped otherwise; resume points make that cheap.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from asyncio import StreamReader
+from asyncio.subprocess import PIPE, Process
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from kinoswarm_model.jobs import (
+    MAX_JOB_FRAME,
+    Done,
+    Event,
+    Job,
+    JobDone,
+    JobFailed,
+    JobProgress,
+    WorkerReady,
+)
+from kinoswarm_protocol import codec
+from kinoswarm_protocol.errors import LocalError, RemoteError
+from kinoswarm_protocol.limits import WORKER_START_TIMEOUT_S
+
+_PREFIX_BYTES = 4
+_STOP_GRACE_S = 5.0
+_MAX_LOG_BYTES = 4 * 1024 * 1024
+_KEPT_VARIABLES = (
+    "PATH",
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "TMPDIR",
+    "TEMP",
+    "SYSTEMROOT",
+    "PYTHONPATH",
+    "LD_LIBRARY_PATH",
+    "VIRTUAL_ENV",
+    "CUDA_VISIBLE_DEVICES",
+    "HIP_VISIBLE_DEVICES",
+    "ATEN_CPU_CAPABILITY",
+)
+_OFFLINE = {
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "PYTHONUNBUFFERED": "1",
+}
+
+
+class WorkerError(LocalError):
+    """The worker could not do a job and says why; it is ready for the next one."""
+
+    def __init__(self, code: str, sentence: str, out_of_memory: bool) -> None:
+        super().__init__(sentence)
+        self.code = code
+        self.sentence = sentence
+        self.out_of_memory = out_of_memory
+
+
+class WorkerDied(LocalError):
+    """The worker process ended in the middle of a job; the same job again resumes it."""
+
+
+class WorkerSupervisor:
+    """One worker process, started when needed."""
+
+    def __init__(
+        self, log_path: Path, *, python: str = sys.executable, env: Mapping[str, str] | None = None
+    ) -> None:
+        """`env` adds to or overrides the few variables that a worker inherits."""
+        self._log_path = log_path
+        self._python = python
+        self._env = dict(env or {})
+        self._process: Process | None = None
+        self._busy = asyncio.Lock()
+        self.devices: list[str] = []
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the running worker."""
+        return self._process.pid if self._process and self._process.returncode is None else None
+
+    async def start(self) -> None:
+        """Start the worker unless it runs. Raises WorkerDied when it does not become ready in time."""
+        if self.pid is not None:
+            return
+        self._process = await self._spawn()
+        try:
+            async with asyncio.timeout(WORKER_START_TIMEOUT_S):
+                event = await self._event(self._process)
+        except TimeoutError as error:
+            await self.kill()
+            raise WorkerDied(
+                f"the worker was not ready within {WORKER_START_TIMEOUT_S:.0f} s; see {self._log_path}"
+            ) from error
+        if not isinstance(event, WorkerReady):
+            await self.kill()
+            raise WorkerDied(f"the worker began with {type(event).__name__}; see {self._log_path}")
+        self.devices = event.devices
+
+    async def run(self, job: Job, on_progress: Callable[[JobProgress], None]) -> Done:
+        """Do one job; others wait. Raises WorkerError or WorkerDied. Cancelling it kills the worker."""
+        async with self._busy:
+            try:
+                await self.start()
+                return await self._converse(job, on_progress)
+            except (asyncio.CancelledError, WorkerDied):
+                await self.kill()
+                raise
+
+    async def stop(self) -> None:
+        """End an idle worker by closing its input; kill it if it lingers."""
+        process = self._process
+        if process is None or process.returncode is not None:
+            return
+        if process.stdin is not None:
+            process.stdin.close()
+        try:
+            async with asyncio.timeout(_STOP_GRACE_S):
+                await process.wait()
+        except TimeoutError:
+            await self.kill()
+
+    async def kill(self) -> None:
+        """End the worker and its children at once."""
+        process = self._process
+        if process is None:
+            return
+        if process.returncode is None:
+            _kill_group(process.pid)
+        await process.wait()
+        self._process = None
+
+    async def _converse(self, job: Job, on_progress: Callable[[JobProgress], None]) -> Done:
+        process = self._process
+        assert process is not None
+        assert process.stdin is not None
+        try:
+            process.stdin.write(codec.frame(codec.encode(job)))
+            await process.stdin.drain()
+        except ConnectionError as error:
+            raise self._died() from error
+        while True:
+            event = await self._event(process)
+            if isinstance(event, WorkerReady) or event.job_id != job.job_id:
+                raise WorkerDied(f"the worker answered another question; see {self._log_path}")
+            if isinstance(event, JobProgress):
+                on_progress(event)
+            elif isinstance(event, JobDone):
+                return event.done
+            elif isinstance(event, JobFailed):
+                raise WorkerError(event.code, event.sentence, event.out_of_memory)
+
+    async def _event(self, process: Process) -> Event:
+        assert process.stdout is not None
+        try:
+            payload = await _read_frame(process.stdout)
+            return codec.decode(payload, cast("type[Any]", Event), MAX_JOB_FRAME)  # type: ignore[no-any-return]
+        except (asyncio.IncompleteReadError, ConnectionError, RemoteError) as error:
+            raise self._died() from error
+
+    def _died(self) -> WorkerDied:
+        return WorkerDied(
+            f"the worker process ended in the middle of its work; its log is {self._log_path}"
+        )
+
+    async def _spawn(self) -> Process:
+        self._log_path.parent.mkdir(parents=True, exist_ok=True)
+        large = self._log_path.exists() and self._log_path.stat().st_size > _MAX_LOG_BYTES
+        with self._log_path.open("wb" if large else "ab") as log:
+            return await asyncio.create_subprocess_exec(
+                self._python,
+                "-m",
+                "kinoswarm_model.worker",
+                str(os.getpid()),
+                stdin=PIPE,
+                stdout=PIPE,
+                stderr=log,
+                env=worker_environment(os.environ) | self._env,
+                start_new_session=True,
+            )
+
+
+def worker_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """The few variables that a worker inherits; no tokens, no keys."""
+    kept = {name: environment[name] for name in _KEPT_VARIABLES if name in environment}
+    return kept | _OFFLINE
+
+
+async def _read_frame(reader: StreamReader) -> bytes:
+    prefix = await reader.readexactly(_PREFIX_BYTES)
+    return await reader.readexactly(codec.frame_length(prefix, MAX_JOB_FRAME))
+
+
+def _kill_group(pid: int) -> None:
+    """The worker leads its own process group."""
+    with contextlib.suppress(ProcessLookupError):
+        if hasattr(os, "killpg"):
+            os.killpg(pid, signal.SIGKILL)
+        else:
+            os.kill(pid, signal.SIGTERM)
