@@ -4,7 +4,7 @@
 1   unexpected: a bug of ours       6   verification failed: altered or damaged bytes
 2   the command line is wrong       7   this machine could not do the work
 3   this machine or its settings  130   ended by Ctrl-C
-4   nobody could be reached       143   ended by SIGTERM
+4   nobody could be reached
 """
 
 import errno
@@ -84,11 +84,16 @@ def explain_os_error(error: OSError) -> str:
     return f"kinoswarm: {error.strerror or error}{where}"
 
 
+def _is_expected(error: BaseException) -> bool:
+    """Whether one line is enough; a module of somebody else that is missing is an installation without extras."""
+    if isinstance(error, ModuleNotFoundError):
+        return not (error.name or "kinoswarm").startswith("kinoswarm")
+    return isinstance(error, KinoswarmError | OSError | KeyboardInterrupt)
+
+
 def say_and_code(error: BaseException) -> int:
     """Print what went wrong to standard error; returns the exit code. Unknown errors are shown whole."""
-    if os.environ.get(DEBUG_VARIABLE) or not isinstance(
-        error, (KinoswarmError, OSError, KeyboardInterrupt)
-    ):
+    if os.environ.get(DEBUG_VARIABLE) or not _is_expected(error):
         traceback.print_exception(error)
     match error:
         case KeyboardInterrupt():
@@ -99,6 +104,13 @@ def say_and_code(error: BaseException) -> int:
             return exit_code_of(error)
         case OSError():
             print(explain_os_error(error), file=sys.stderr)  # noqa: T201
+            return ExitCode.LOCAL
+        case ModuleNotFoundError() if _is_expected(error):
+            print(  # noqa: T201
+                f"kinoswarm: {error.name} is not installed, and this command needs it: "
+                "pip install 'kinoswarm[node]' (to run a coordinator: 'kinoswarm[coordinator]')",
+                file=sys.stderr,
+            )
             return ExitCode.LOCAL
         case _:
             print(  # noqa: T201

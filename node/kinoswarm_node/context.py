@@ -46,6 +46,13 @@ class NodeContext:
             raise LocalError("the swarm's charter is not known yet; join first")
         return self.charter
 
+    async def device(self) -> str:
+        """Where to train: as set, else the best that the worker found. Raises WorkerDied."""
+        if self.settings.device != "auto":
+            return self.settings.device
+        await self.trainer.start()
+        return next(iter(self.trainer.devices), "cpu")
+
     def threads(self, cores: int) -> int:
         """CPU threads for the worker: as set, else half of the cores."""
         return self.settings.threads or max(1, cores // 2)

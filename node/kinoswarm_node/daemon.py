@@ -12,11 +12,13 @@ from collections.abc import Awaitable, Callable, Iterator
 
 from kinoswarm_node import joining, pulling, segment_work, sending
 from kinoswarm_node import life_events as ev
-from kinoswarm_node.context import NodeContext
-from kinoswarm_node.life_cycle import NodeState, Phase, step
+from kinoswarm_node.context import NodeContext, program_version
+from kinoswarm_node.life_cycle import step
+from kinoswarm_node.life_state import NodeState, Phase
 from kinoswarm_node.pulling import segment_of
 from kinoswarm_protocol.errors import KinoswarmError, LocalError, Refused, RemoteError
 from kinoswarm_protocol.ids import LeaseId
+from kinoswarm_protocol.records import NodeRecord
 
 STOP_TIMEOUT_S = 15.0
 """For ending the worker and the network process; what still lives then is killed by its supervisor."""
@@ -148,10 +150,20 @@ class Daemon:
             await asyncio.sleep(node.settings.announce_every_s)
             if not self.state.joined:
                 continue
-            cluster = self.state.segment.cluster if self.state.segment else None
             blobs = segment_work.served_blobs(node, node.folder.pending_ids())
-            with contextlib.suppress(RemoteError):
-                await node.network.announce(self.state.phase.value, cluster, blobs)
+            with contextlib.suppress(KinoswarmError):
+                await node.network.announce(self._node_record(), blobs)
+
+    def _node_record(self) -> NodeRecord:
+        """What anybody may see of this node; never an address."""
+        node = self.node
+        return NodeRecord(
+            pseudonym=node.settings.pseudonym,
+            device=joining.shown_device(node),
+            state=self.state.phase.value,
+            cluster=self.state.segment.cluster if self.state.segment else None,
+            program_version=program_version(),
+        )
 
     def _stop(self, number: signal.Signals, sentence: str) -> None:
         self.interrupted = self.interrupted or number is signal.SIGINT

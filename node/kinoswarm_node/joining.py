@@ -4,9 +4,9 @@ import os
 from pathlib import Path
 
 from kinoswarm_model.jobs import SelfTestDone, SelfTestJob
+from kinoswarm_model.supervisor import WorkerDied, WorkerError
 from kinoswarm_node import life_events as ev
 from kinoswarm_node.context import NodeContext, program_version
-from kinoswarm_node.ports import JobRefused, WorkerDeath
 from kinoswarm_node.swarm_folder import SelfTest
 from kinoswarm_protocol.charter import (
     AMENDMENT,
@@ -34,13 +34,15 @@ _SELF_TEST_SEED = 0
 
 async def join(node: NodeContext) -> ev.Event:
     """Reach the swarm. Raises Unreachable or Refused to be retried, any other KinoswarmError when it can't work."""
-    await node.network.start(node.invite.addresses)
+    await node.network.start()
+    node.client.set_transports(node.network.transports())
     welcome = await node.client.ask(_hello(node), Welcome)
     charter = await _fetch_charter(node, welcome)
     _check_version(charter.min_version)
     _check_consent(node, charter)
     node.charter = charter
     node.client.coordinators = frozenset(charter.coordinators)
+    await node.network.believe(charter.founder, charter.coordinators)
     threads = node.threads(os.cpu_count() or 1)
     node.self_test = node.folder.self_test(node.settings.device, threads)
     return ev.Joined(swarm_name=charter.name, tested=node.self_test is not None)
@@ -49,7 +51,7 @@ async def join(node: NodeContext) -> ev.Event:
 def _hello(node: NodeContext) -> Hello:
     test = node.self_test
     machine = Machine(
-        device=(test.device_name[:64] if test else "") or node.settings.device,
+        device=shown_device(node),
         memory_gib=test.memory_bytes / 1024**3 if test else 0.0,
         seconds_per_step=test.seconds_per_step if test else 0.0,
     )
@@ -59,6 +61,11 @@ def _hello(node: NodeContext) -> Hello:
         machine=machine,
         addresses=node.network.addresses(),
     )
+
+
+def shown_device(node: NodeContext) -> str:
+    """The machine's device as others see it."""
+    return (node.self_test.device_name[:64] if node.self_test else "") or node.settings.device
 
 
 # --- charter ------------------------------------------------------------------------------------
@@ -155,7 +162,7 @@ async def test_self(node: NodeContext) -> ev.Event:
     """One known-answer step on this device; the result is remembered, and told to the coordinator."""
     try:
         done = await _run_self_test(node)
-    except WorkerDeath as error:
+    except WorkerDied as error:
         return ev.WorkerDied(sentence=f"The worker ended during the self-test: {error}")
     if not done.ok:
         return ev.Barred(sentence=f"This machine failed its self-test: {done.sentence}")
@@ -179,14 +186,14 @@ async def _run_self_test(node: NodeContext) -> SelfTestDone:
         job_id="self-test",
         model=charter.model,
         work_dir=str(work_dir),
-        device=node.settings.device,
+        device=await node.device(),
         threads=node.threads(os.cpu_count() or 1),
         batch_size=charter.model.recipe.batch_size,
         seed=_SELF_TEST_SEED,
     )
     try:
         done = await node.trainer.run(job, lambda progress: None)
-    except JobRefused as error:
+    except WorkerError as error:
         raise LocalError(f"this machine failed its self-test: {error}") from error
     if not isinstance(done, SelfTestDone):
         raise LocalError(f"the worker answered a self-test with {type(done).__name__}")

@@ -12,15 +12,14 @@ ends in an event, so no phase can get stuck. An event that has no entry for a ph
 
 import random
 from collections.abc import Callable
-from enum import StrEnum
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
-from msgspec import Struct, structs
+from msgspec import structs
 
 from kinoswarm_node import life_events as ev
 from kinoswarm_node.life_events import Activity, DropWork, Effect, Event, Fit, Segment
+from kinoswarm_node.life_state import NodeState, Phase, Step
 from kinoswarm_protocol.errors import Code
-from kinoswarm_protocol.ids import LeaseId
 
 BACKOFF_FIRST_MS = 1_000
 BACKOFF_MAX_MS = 5 * 60_000
@@ -47,58 +46,6 @@ MIN_RETRY_MS = 200
 
 _WAIT_AND_RETRY = frozenset({Code.OVERLOADED, Code.RATE_LIMITED, Code.UNREACHABLE})
 _CANNOT_JOIN = frozenset({Code.NOT_PERMITTED, Code.VERSION_MISMATCH, Code.WRONG_SWARM})
-
-
-class Phase(StrEnum):
-    STARTING = "starting"
-    JOINING = "joining"
-    TESTING = "testing"
-    RESUMING = "resuming"
-    IDLE = "idle"
-    FETCHING = "fetching"
-    TRAINING = "training"
-    SUBMITTING = "submitting"
-    WAITING_VERDICT = "waiting_verdict"
-    PAUSED = "paused"
-    LEAVING = "leaving"
-    STOPPED = "stopped"
-
-
-class NodeState(Struct, frozen=True, kw_only=True):
-    """Everything the decisions depend on."""
-
-    phase: Phase = Phase.STARTING
-    since_ms: int = 0
-    once: bool = False
-    """Leave after the first accepted segment."""
-    joined: bool = False
-    attempt: int = 0
-    """Failed tries in a row of what is being done now."""
-    segment: Segment | None = None
-    unsent: LeaseId | None = None
-    pending: frozenset[LeaseId] = frozenset()
-    """Submitted, without a verdict yet."""
-    fit: Fit = Fit()
-    deaths: int = 0
-    """Of the worker, in this segment."""
-    failures: int = 0
-    """Segments in a row that this machine could not do."""
-    last_failure: str = ""
-    accepted: int = 0
-    """Since the start of the program."""
-    rejected: int = 0
-    by_person: bool = False
-    """Paused by a person rather than by trouble with this machine."""
-    fault: str = ""
-    """Why the node leaves, when it is not by wish."""
-
-
-class Step(NamedTuple):
-    """What `step` decided: the new state, what to carry out, and a sentence for the volunteer."""
-
-    state: NodeState
-    effects: tuple[Effect, ...]
-    reason: str
 
 
 E = TypeVar("E", bound=ev._Event)
@@ -432,6 +379,11 @@ def _cannot_send(state: NodeState, event: ev.LostTouch, seed: int) -> Step:
 def _refused(state: NodeState, event: ev.RefusalCame, seed: int) -> Step:
     if event.code in _WAIT_AND_RETRY:
         return _retry(state, _activity_of(state), event.sentence, seed)
+    if event.code in _CANNOT_JOIN and state.phase not in (Phase.JOINING, Phase.TESTING):
+        later = structs.replace(state, joined=False, attempt=state.attempt + 1)
+        rejoin = ev.Join(delay_ms=backoff_ms(state.attempt, seed))
+        reason = f"{_sentence(event.sentence)} Joining again."
+        return _go(later, Phase.JOINING, rejoin, reason)
     if event.code in _CANNOT_JOIN:
         fault = f"The swarm does not let this node take part: {event.sentence}"
         return _leave(state, _sentence(fault), fault=fault)

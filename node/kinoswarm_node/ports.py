@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Protocol
 
 from kinoswarm_model.jobs import Done, Job, JobProgress
-from kinoswarm_protocol.ids import BlobId
+from kinoswarm_network.transport import Transport
+from kinoswarm_protocol.ids import BlobId, PeerId
 from kinoswarm_protocol.messages import ProviderHint
+from kinoswarm_protocol.records import NodeRecord
 
 OnBytes = Callable[[int, int], None]
 """(bytes here, bytes in all)."""
@@ -18,8 +20,17 @@ OnBytes = Callable[[int, int], None]
 class Network(Protocol):
     """Blobs in and out, and what others may know of this node."""
 
-    async def start(self, addresses: Sequence[str]) -> None:
-        """Start and try `addresses`; a second call only connects. Raises LocalError when it can't start."""
+    async def start(self) -> None:
+        """Start, or start again what ended, and meet known peers. Raises LocalError when it can't start."""
+
+    def transports(self) -> list[Transport]:
+        """The ways to the coordinators that are open now."""
+
+    async def believe(self, founder: PeerId, coordinators: Sequence[PeerId]) -> None:
+        """Whose records count, once the charter is known."""
+
+    async def remember_peers(self, hints: Sequence[ProviderHint]) -> None:
+        """Peers worth trying first at the next start."""
 
     async def add_blob(self, path: Path) -> BlobId:
         """Put a file into the store, pinned and served to others."""
@@ -35,8 +46,8 @@ class Network(Protocol):
     ) -> Path:
         """Bring a blob here, every chunk verified; resumes. Raises Unreachable."""
 
-    async def announce(self, state: str, cluster: int | None, blobs: Sequence[BlobId]) -> None:
-        """Tell the DHT what this node does and serves; never an address of its owner."""
+    async def announce(self, record: NodeRecord, blobs: Sequence[BlobId]) -> None:
+        """Tell the DHT what this node does, and where some blobs are served."""
 
     def addresses(self) -> list[str]:
         """Where others may dial this node; empty when nobody can."""
@@ -45,24 +56,17 @@ class Network(Protocol):
         """End the network process; nothing of it is left."""
 
 
-class WorkerDeath(Exception):
-    """The worker process ended in the middle of a job."""
-
-
-class JobRefused(Exception):
-    """The worker says that the job can't be done: its code, its sentence, and whether memory was short."""
-
-    def __init__(self, code: str, sentence: str, out_of_memory: bool) -> None:
-        super().__init__(sentence)
-        self.code = code
-        self.out_of_memory = out_of_memory
-
-
 class Trainer(Protocol):
-    """Runs jobs in a worker process, one at a time."""
+    """Runs jobs in a worker process, one at a time; kinoswarm_model.supervisor.WorkerSupervisor is the real one."""
+
+    devices: list[str]
+    """What the worker found, best first; empty before it started."""
+
+    async def start(self) -> None:
+        """Start the worker unless it runs. Raises WorkerDied."""
 
     async def run(self, job: Job, on_progress: Callable[[JobProgress], None]) -> Done:
-        """The result. Raises WorkerDeath or JobRefused; cancelling ends the worker at once."""
+        """The result. Raises WorkerDied or WorkerError; cancelling ends the worker at once."""
 
     async def stop(self) -> None:
         """End the worker; memory is given back."""

@@ -31,6 +31,7 @@ async def pull(node: NodeContext) -> ev.Event:
     lease = checked_lease(node, answer.lease)
     node.folder.keep_lease(LeaseId(lease.lease_id), answer.lease)
     node.hints[LeaseId(lease.lease_id)] = answer.providers
+    await node.network.remember_peers(answer.providers)
     return ev.LeaseGranted(segment=segment_of(node, lease))
 
 

@@ -9,10 +9,10 @@ from functools import partial
 from pathlib import Path
 
 from kinoswarm_model.jobs import JobProgress, TrainDone, TrainJob
+from kinoswarm_model.supervisor import WorkerDied, WorkerError
 from kinoswarm_node import life_events as ev
 from kinoswarm_node.context import NodeContext
 from kinoswarm_node.joining import coordinator_hints
-from kinoswarm_node.ports import JobRefused, WorkerDeath
 from kinoswarm_node.pulling import train_order
 from kinoswarm_protocol.charter import ClusterEntry
 from kinoswarm_protocol.envelope import seal
@@ -95,7 +95,10 @@ def _check_space(node: NodeContext, wanted_bytes: int) -> None:
 
 async def train(node: NodeContext, segment: ev.Segment, fit: ev.Fit) -> ev.Event:
     """Train; on success the signed contribution lies in the outbox before this returns."""
-    job = await _train_job(node, segment, fit)
+    try:
+        job = await _train_job(node, segment, fit)
+    except WorkerDied as error:
+        return ev.WorkerDied(sentence=str(error))
     reporter = asyncio.create_task(_report_progress(node, segment), name="report progress")
     worker = asyncio.create_task(
         node.trainer.run(job, lambda progress: _show(node, progress)), name="train"
@@ -116,9 +119,9 @@ async def _finished(
 ) -> ev.Event:
     try:
         result = worker.result()
-    except WorkerDeath as error:
+    except WorkerDied as error:
         return ev.WorkerDied(sentence=str(error))
-    except JobRefused as error:
+    except WorkerError as error:
         if error.out_of_memory:
             return ev.OutOfMemory(sentence=str(error))
         return ev.WorkFailed(code=_code(error.code), sentence=str(error))
@@ -142,7 +145,7 @@ async def _train_job(node: NodeContext, segment: ev.Segment, fit: ev.Fit) -> Tra
         job_id=segment.lease_id,
         model=charter.model,
         work_dir=str(node.folder.work_dir(segment.lease_id)),
-        device=node.settings.device,
+        device=await node.device(),
         threads=node.threads(os.cpu_count() or 1),
         shard_paths=[str(await _here(node, BlobId(shard.blob))) for shard in shards],
         steps=order.steps,

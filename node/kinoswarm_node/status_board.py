@@ -6,8 +6,8 @@ from pathlib import Path
 
 from msgspec import Struct, structs
 
-from kinoswarm_node.life_cycle import NodeState
 from kinoswarm_node.life_events import Segment
+from kinoswarm_node.life_state import NodeState
 from kinoswarm_node.node_status import NodeStatus, SegmentStatus, write_status
 from kinoswarm_node.swarm_folder import SwarmFolder
 from kinoswarm_protocol.errors import LocalError

@@ -6,8 +6,9 @@ Owns what a reply must satisfy before anybody believes it; the ways themselves a
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, TypeVar, overload
+from typing import TypeVar, overload
 
+from kinoswarm_network.transport import Transport
 from kinoswarm_protocol.envelope import open_envelope, seal
 from kinoswarm_protocol.errors import (
     BadSignature,
@@ -29,9 +30,6 @@ from kinoswarm_protocol.messages import (
     Request,
     RequestBody,
 )
-
-if TYPE_CHECKING:
-    from kinoswarm_network.transport import Transport
 
 A = TypeVar("A", bound=ReplyBody)
 B = TypeVar("B", bound=ReplyBody)
@@ -57,7 +55,7 @@ class CoordinatorClient:
         key: KeyPair,
         swarm: SwarmId,
         coordinators: Sequence[PeerId],
-        transports: "Sequence[Transport]",
+        transports: Sequence[Transport],
         now_ms: Callable[[], int] = _wall_clock_ms,
     ) -> None:
         self.swarm = swarm
@@ -69,7 +67,7 @@ class CoordinatorClient:
         self._transports = list(transports)
         self._now_ms = now_ms
 
-    def set_transports(self, transports: "Sequence[Transport]") -> None:
+    def set_transports(self, transports: Sequence[Transport]) -> None:
         """Replace the ways, when other addresses became known."""
         self._transports = list(transports)
 
@@ -146,7 +144,7 @@ class CoordinatorClient:
             raise BadSignature("the reply belongs to another request: an old one was replayed")
         return opened.body
 
-    def _prefer(self, transport: "Transport") -> None:
+    def _prefer(self, transport: Transport) -> None:
         if self._transports and self._transports[0] is not transport:
             self._transports.remove(transport)
             self._transports.insert(0, transport)

@@ -18,12 +18,13 @@ from kinoswarm_model.jobs import (
     TrainDone,
     TrainJob,
 )
+from kinoswarm_model.supervisor import WorkerDied, WorkerError
 from kinoswarm_network.coordinator_client import CoordinatorClient
 from kinoswarm_node.context import NodeContext
 from kinoswarm_node.home import Home
 from kinoswarm_node.joining import licences_of
 from kinoswarm_node.node_status import NodeStatus
-from kinoswarm_node.ports import JobRefused, OnBytes, WorkerDeath
+from kinoswarm_node.ports import OnBytes
 from kinoswarm_node.settings import load_settings
 from kinoswarm_node.status_board import News, StatusBoard
 from kinoswarm_node.swarm_folder import Consent, SwarmFolder
@@ -31,7 +32,7 @@ from kinoswarm_protocol.charter import CHARTER, Charter
 from kinoswarm_protocol.codec import encode
 from kinoswarm_protocol.envelope import open_envelope, seal
 from kinoswarm_protocol.errors import Code, Unreachable
-from kinoswarm_protocol.ids import BlobId, LeaseId, SwarmId, swarm_id_of
+from kinoswarm_protocol.ids import BlobId, LeaseId, PeerId, SwarmId, swarm_id_of
 from kinoswarm_protocol.invite import Invite
 from kinoswarm_protocol.keys import KeyPair
 from kinoswarm_protocol.manifest import encode_manifest, manifest_of
@@ -64,12 +65,21 @@ from kinoswarm_protocol.messages import (
     Verdicts,
     Welcome,
 )
+from kinoswarm_protocol.records import NodeRecord
 
 NOW_MS = 1_700_000_000_000
 
 
 def blob_of(data: bytes) -> BlobId:
     return encode_manifest(manifest_of([data]))[0]
+
+
+async def give_way() -> None:
+    """Let everything else that is ready run once."""
+    loop = asyncio.get_running_loop()
+    turn: asyncio.Future[None] = loop.create_future()
+    loop.call_soon(turn.set_result, None)
+    await turn
 
 
 BASE = b"base checkpoint"
@@ -127,7 +137,7 @@ class World:
 
     async def ask(self, raw: bytes) -> bytes:
         """The transport: answers a request as a coordinator would."""
-        await asyncio.sleep(0)
+        await give_way()
         request = open_envelope(raw, REQUEST, self.swarm).body
         self.bodies.append(request.body)
         kind = type(request.body)
@@ -261,8 +271,17 @@ class FakeNetwork:
         self.announced: list[str] = []
         self.unpinned: list[BlobId] = []
 
-    async def start(self, addresses: Sequence[str]) -> None:
+    async def start(self) -> None:
         self.started = True
+
+    def transports(self) -> list[World]:
+        return [self.world]
+
+    async def believe(self, founder: PeerId, coordinators: Sequence[PeerId]) -> None:
+        """Nothing is looked up here."""
+
+    async def remember_peers(self, hints: Sequence[ProviderHint]) -> None:
+        self.peers = list(hints)
 
     async def add_blob(self, path: Path) -> BlobId:
         data = path.read_bytes()
@@ -281,7 +300,7 @@ class FakeNetwork:
     async def fetch_blob(
         self, blob: BlobId, providers: Sequence[ProviderHint], on_bytes: OnBytes
     ) -> Path:
-        await asyncio.sleep(0)
+        await give_way()
         data = self.world.blobs[blob]
         if self.world.fetch_faults and data != self.world.charter_raw:
             raise self.world.fetch_faults.pop(0)
@@ -289,8 +308,8 @@ class FakeNetwork:
         (self.root / blob).write_bytes(data)
         return self.root / blob
 
-    async def announce(self, state: str, cluster: int | None, blobs: Sequence[BlobId]) -> None:
-        self.announced.append(state)
+    async def announce(self, record: NodeRecord, blobs: Sequence[BlobId]) -> None:
+        self.announced.append(record.state)
 
     def addresses(self) -> list[str]:
         return []
@@ -305,9 +324,13 @@ class FakeTrainer:
     def __init__(self, world: World) -> None:
         self.world = world
         self.stopped = False
+        self.devices: list[str] = []
+
+    async def start(self) -> None:
+        self.devices = ["cuda:0", "cpu"]
 
     async def run(self, job: Job, on_progress: Callable[[JobProgress], None]) -> Done:
-        await asyncio.sleep(0)
+        await give_way()
         self.world.jobs.append(job)
         if isinstance(job, SelfTestJob):
             return SelfTestDone(
@@ -341,12 +364,12 @@ class FakeTrainer:
         self.stopped = True
 
 
-def out_of_memory() -> JobRefused:
-    return JobRefused(Code.WORK_FAILED.value, "CUDA out of memory", True)
+def out_of_memory() -> WorkerError:
+    return WorkerError(Code.WORK_FAILED.value, "CUDA out of memory", True)
 
 
-def worker_death() -> WorkerDeath:
-    return WorkerDeath("the worker ended with signal 9")
+def worker_death() -> WorkerDied:
+    return WorkerDied("the worker ended with signal 9")
 
 
 __all__ = ["NOW_MS", "FailedOutcome", "LeaseId", "World", "out_of_memory", "worker_death"]

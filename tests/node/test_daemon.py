@@ -8,12 +8,12 @@ import pytest
 from node.scripted import World, out_of_memory, worker_death
 
 from kinoswarm_model.jobs import SelfTestJob, TrainJob
+from kinoswarm_model.supervisor import WorkerError
 from kinoswarm_node import life_events as ev
 from kinoswarm_node import sending
 from kinoswarm_node.daemon import Daemon
-from kinoswarm_node.life_cycle import NodeState, Phase
+from kinoswarm_node.life_state import NodeState, Phase
 from kinoswarm_node.node_status import read_status
-from kinoswarm_node.ports import JobRefused
 from kinoswarm_node.swarm_folder import SwarmFolder
 from kinoswarm_protocol.errors import Code, LocalError, Unreachable
 from kinoswarm_protocol.keys import KeyPair
@@ -206,7 +206,7 @@ def test_a_dead_worker_is_restarted_and_resumes(tmp_path: Path) -> None:
 
 
 def test_a_worker_that_refuses_is_believed(tmp_path: Path) -> None:
-    refusal = JobRefused(Code.NOT_FINITE.value, "the loss became NaN at step 3", False)
+    refusal = WorkerError(Code.NOT_FINITE.value, "the loss became NaN at step 3", False)
     world = World(tmp_path, worker_faults=[refusal])
     live_until(Daemon(world.node()), world, "The swarm knows")
     outcome = world.contributions[LEASE_0].outcome
@@ -275,7 +275,7 @@ def test_licences_other_than_those_agreed_to_bar_the_node(tmp_path: Path) -> Non
 
 
 def test_three_segments_that_fail_in_a_row_end_the_node(tmp_path: Path) -> None:
-    refusals = [JobRefused("work_failed", "the card fell off the bus", False) for _ in range(3)]
+    refusals = [WorkerError("work_failed", "the card fell off the bus", False) for _ in range(3)]
     world = World(tmp_path, worker_faults=list(refusals), num_leases=9)
     state = live(Daemon(world.node()))
     assert "3 segments in a row failed" in state.fault

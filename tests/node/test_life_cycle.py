@@ -12,14 +12,12 @@ from kinoswarm_node.life_cycle import (
     MAX_PENDING,
     MAX_WORKER_DEATHS,
     PATIENT_HOLDS,
-    NodeState,
-    Phase,
-    Step,
     backoff_ms,
     smaller_fit,
     step,
 )
 from kinoswarm_node.life_events import Fit, Segment
+from kinoswarm_node.life_state import NodeState, Phase, Step
 from kinoswarm_protocol.errors import Code
 from kinoswarm_protocol.ids import LeaseId
 
@@ -270,6 +268,14 @@ def test_no_work_waits_as_long_as_the_swarm_says() -> None:
     told = run(ev.NoWorkGiven(sentence="all clusters are full", retry_after_s=12.5), state=idle)
     assert told.effects == (ev.Pull(delay_ms=12_500),)
     assert "all clusters are full".capitalize() in told.reason
+
+
+def test_a_coordinator_that_forgot_the_node_is_joined_again() -> None:
+    forgot = ev.RefusalCame(code=Code.NOT_PERMITTED, sentence="say hello before asking for work")
+    idle = run(ev.Started(), ev.Joined(swarm_name="Test", tested=True)).state
+    assert run(forgot, state=idle).state.phase is Phase.JOINING
+    resumed = run(forgot, ev.Joined(swarm_name="Test", tested=True), state=training())
+    assert resumed.effects == (ev.AskGoOn(segment=SEGMENT),)
 
 
 def test_an_outdated_program_leaves_and_says_why() -> None:

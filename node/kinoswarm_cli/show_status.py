@@ -1,0 +1,61 @@
+"""Gets and prints the two kinds of status. Owns no layout (status_view.py) and no connection (swarm_visit.py)."""
+
+import asyncio
+import os
+from pathlib import Path
+
+import msgspec
+import typer
+from rich.console import Console
+
+from kinoswarm_cli.status_view import node_table, swarm_table
+from kinoswarm_node.home import Home
+from kinoswarm_node.invites import get_invite
+from kinoswarm_node.node_status import NodeStatus, read_status
+from kinoswarm_node.settings import load_settings
+from kinoswarm_node.swarm_visit import visiting
+from kinoswarm_protocol.invite import Invite
+from kinoswarm_protocol.messages import AskStatus, SwarmStatus
+
+
+def show_node(home: Path | None, as_json: bool) -> None:
+    """What the node of this home does, and why. Raises LocalError when none has run there."""
+    status = read_status(Home(load_settings(home=home).home).status_path)
+    running = is_running(status)
+    if as_json:
+        typer.echo(msgspec.json.encode({"running": running, **msgspec.to_builtins(status)}))
+    else:
+        Console().print(node_table(status, running))
+
+
+def is_running(status: NodeStatus) -> bool:
+    """Whether the process that wrote the status still lives."""
+    try:
+        os.kill(status.pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def show_swarm(typed: str, as_json: bool) -> None:
+    """The swarm as its coordinator sees it. Raises Unreachable when nobody answers."""
+    status = asyncio.run(_ask(get_invite(typed).body))
+    if as_json:
+        typer.echo(msgspec.json.encode(status_as_objects(status)))
+    else:
+        Console().print(swarm_table(status))
+
+
+def status_as_objects(status: SwarmStatus) -> object:
+    """The status with names: on the wire it is an array."""
+    plain = msgspec.structs.asdict(status)
+    plain["nodes"] = [msgspec.structs.asdict(node) for node in status.nodes]
+    plain["clusters"] = [msgspec.structs.asdict(cluster) for cluster in status.clusters]
+    return plain
+
+
+async def _ask(invite: Invite) -> SwarmStatus:
+    async with visiting(invite) as visit:
+        return await visit.client.ask(AskStatus(), SwarmStatus)

@@ -1,0 +1,26 @@
+"""`kinoswarm status`: a swarm seen from outside, and the node of this machine. Owns the command only."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer()
+
+
+@app.command()
+def status(
+    invite: Annotated[
+        str | None,
+        typer.Argument(help="An invite or a coordinator's address. Left out: your own node."),
+    ] = None,
+    home: Annotated[Path | None, typer.Option(help="Folder of your node.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+) -> None:
+    """Show who is in a swarm, what each cluster has and what was released; or what your own node does and why."""
+    from kinoswarm_cli.show_status import show_node, show_swarm
+
+    if invite is None:
+        show_node(home, as_json)
+    else:
+        show_swarm(invite, as_json)

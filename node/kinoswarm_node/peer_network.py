@@ -1,0 +1,182 @@
+"""The node's network: the network process first, then the coordinators' web addresses. Owns which way is tried when."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from kinoswarm_network.blob_store import BlobStore
+from kinoswarm_network.client import NetworkClient, NetworkConfig
+from kinoswarm_network.durable import write_atomic
+from kinoswarm_network.http_client import HttpSource
+from kinoswarm_network.transport import PeerTransport, Transport
+from kinoswarm_node.ports import OnBytes
+from kinoswarm_protocol.errors import Code, LocalError, Refused, RemoteError, Unreachable
+from kinoswarm_protocol.ids import BlobId, PeerId
+from kinoswarm_protocol.invite import Invite
+from kinoswarm_protocol.keys import KeyPair
+from kinoswarm_protocol.limits import MAX_ADDRESSES, MAX_PROVIDER_ADDRESSES
+from kinoswarm_protocol.messages import ProviderHint
+from kinoswarm_protocol.records import NodeRecord, ProviderRecord, Record, seal_record
+
+MAX_CACHED_PEERS = 32
+_MAX_CACHE_BYTES = 64 * 1024
+
+
+def web_addresses(addresses: Sequence[str]) -> list[str]:
+    """The http(s) ones."""
+    return [a for a in addresses if a.startswith(("http://", "https://"))]
+
+
+def peer_addresses(addresses: Sequence[str]) -> list[str]:
+    """The multiaddresses that name their peer."""
+    return [a for a in addresses if a.startswith("/") and "/p2p/" in a]
+
+
+def hints_of(peers: Sequence[PeerId], addresses: Sequence[str]) -> list[ProviderHint]:
+    """Each of `peers` with those of the multiaddresses that end in it."""
+    return [
+        ProviderHint(peer=p, addresses=[a for a in addresses if a.endswith(f"/p2p/{p}")])
+        for p in peers
+    ]
+
+
+@dataclass(frozen=True)
+class PeerNetworkPlan:
+    """Where things lie and who is to be met."""
+
+    key: KeyPair
+    invite: Invite
+    config: NetworkConfig
+    store: Path
+    peers_file: Path
+
+
+class PeerNetwork:
+    """ports.Network over libp2p and HTTP; both share one blob folder."""
+
+    def __init__(self, plan: PeerNetworkPlan) -> None:
+        self._plan = plan
+        self._client: NetworkClient | None = None
+        self._ended: asyncio.Task[None] | None = None
+        self._store = BlobStore(plan.store, plan.config.quota_bytes)
+        self._coordinators: Sequence[PeerId] = plan.invite.coordinators
+        self._sources = [
+            HttpSource(url, self._store, plan.invite.certificate_sha256)
+            for url in web_addresses(plan.invite.addresses)
+        ]
+
+    async def start(self) -> None:
+        """See ports.Network. A process that ended is started again."""
+        if self._client is not None and self._ended is not None and self._ended.done():
+            await self.stop()
+        if self._client is None:
+            self._client = await NetworkClient.start(self._plan.config, _answer_nobody)
+            self._ended = asyncio.create_task(self._client.wait_ended())
+        await self._client.connect(self._known_peers())
+
+    def transports(self) -> list[Transport]:
+        """The coordinators over libp2p, then over HTTP."""
+        return [
+            *(
+                PeerTransport(self._running(), hint.peer, hint.addresses)
+                for hint in self._coordinator_hints()
+            ),
+            *self._sources,
+        ]
+
+    async def believe(self, founder: PeerId, coordinators: Sequence[PeerId]) -> None:
+        """See ports.Network."""
+        self._coordinators = coordinators
+        await self._running().set_authority(founder, coordinators)
+
+    async def add_blob(self, path: Path) -> BlobId:
+        """See ports.Network."""
+        blob = await self._running().add_blob(path)
+        await self._running().pin(blob)
+        return blob
+
+    async def unpin(self, blob: BlobId) -> None:
+        """See ports.Network."""
+        await self._running().unpin(blob)
+
+    async def blob_path(self, blob: BlobId) -> Path | None:
+        """See ports.Network."""
+        return await asyncio.to_thread(self._store.path_of, blob)
+
+    async def fetch_blob(
+        self, blob: BlobId, providers: Sequence[ProviderHint], on_bytes: OnBytes
+    ) -> Path:
+        """From peers and coordinators; when that fails, over HTTP, going on with what came."""
+        problems = []
+        asked = [*self._coordinator_hints(), *providers]
+        ways: list[NetworkClient | HttpSource] = [self._running(), *self._sources]
+        for way in ways:
+            try:
+                return await way.fetch_blob(blob, asked, on_bytes)
+            except RemoteError as error:
+                problems.append(str(error))
+        raise Unreachable(f"blob {blob[:12]}… could not be had: {'; '.join(problems)}")
+
+    async def announce(self, record: NodeRecord, blobs: Sequence[BlobId]) -> None:
+        """Announce the node, and the blobs of results that wait for their verdict."""
+        client, now_ms = self._running(), _now_ms()
+        own = client.addresses[:MAX_PROVIDER_ADDRESSES]
+        records: list[Record] = [record]
+        records += [ProviderRecord(blob=blob, addresses=own) for blob in blobs]
+        for body in records:
+            sealed = seal_record(self._plan.key, self._plan.invite.swarm, body, now_ms)
+            await client.announce(sealed)
+
+    def addresses(self) -> list[str]:
+        """See ports.Network."""
+        return self._running().addresses[:MAX_ADDRESSES]
+
+    async def remember_peers(self, hints: Sequence[ProviderHint]) -> None:
+        """The newest first, bounded; a cache that can't be written is no reason to stop."""
+        new = [a for hint in hints for a in peer_addresses(hint.addresses)]
+        kept = list(dict.fromkeys([*new, *self._cached_peers()]))[:MAX_CACHED_PEERS]
+        try:
+            write_atomic(self._plan.peers_file, msgspec.json.encode(kept))
+        except LocalError:
+            return
+
+    async def stop(self) -> None:
+        """See ports.Network."""
+        client, self._client = self._client, None
+        for source in self._sources:
+            await source.close()
+        if client is not None:
+            await client.stop()
+
+    def _running(self) -> NetworkClient:
+        if self._client is None:
+            raise LocalError("the network process is not running")
+        return self._client
+
+    def _coordinator_hints(self) -> list[ProviderHint]:
+        return hints_of(self._coordinators, peer_addresses(self._plan.invite.addresses))
+
+    def _known_peers(self) -> list[str]:
+        """Cached peers first: they work even when the invite's addresses are gone."""
+        return [*self._cached_peers(), *peer_addresses(self._plan.invite.addresses)]
+
+    def _cached_peers(self) -> list[str]:
+        try:
+            with self._plan.peers_file.open("rb") as file:
+                found = msgspec.json.decode(file.read(_MAX_CACHE_BYTES), type=list[str])
+        except (OSError, msgspec.DecodeError):
+            return []
+        return peer_addresses(found)[:MAX_CACHED_PEERS]
+
+
+async def _answer_nobody(peer: PeerId, request: bytes) -> bytes:
+    """A node takes no control requests."""
+    raise Refused(Code.NOT_PERMITTED, "this is a volunteer's node, not a coordinator")
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)

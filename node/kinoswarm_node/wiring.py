@@ -1,0 +1,89 @@
+"""Puts a node's real parts together. Owns which class stands behind which port; starts nothing."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from kinoswarm_model.supervisor import WorkerSupervisor
+from kinoswarm_network.client import NetworkConfig
+from kinoswarm_network.coordinator_client import CoordinatorClient
+from kinoswarm_node.context import NodeContext
+from kinoswarm_node.home import Home
+from kinoswarm_node.node_status import NodeStatus
+from kinoswarm_node.peer_network import PeerNetwork, PeerNetworkPlan
+from kinoswarm_node.settings import NodeSettings
+from kinoswarm_node.status_board import Listener, StatusBoard
+from kinoswarm_node.swarm_folder import SwarmFolder
+from kinoswarm_protocol.invite import Invite
+from kinoswarm_protocol.keys import KeyPair
+
+
+@dataclass(frozen=True)
+class NodePlan:
+    """What `kinoswarm join` found out before anything starts."""
+
+    home: Home
+    settings: NodeSettings
+    key: KeyPair
+    invite: Invite
+    folder: SwarmFolder
+
+
+def build_node(plan: NodePlan, listener: Listener, now_ms: Callable[[], int]) -> NodeContext:
+    """A node with its real network and worker; both start when they are needed."""
+    return NodeContext(
+        settings=plan.settings,
+        key=plan.key,
+        invite=plan.invite,
+        folder=plan.folder,
+        network=_network(plan),
+        trainer=WorkerSupervisor(plan.home.root / "worker.log"),
+        client=CoordinatorClient(plan.key, plan.invite.swarm, plan.invite.coordinators, (), now_ms),
+        now_ms=now_ms,
+        board=StatusBoard(plan.home.status_path, first_status(plan, now_ms()), listener, now_ms),
+    )
+
+
+def first_status(plan: NodePlan, now_ms: int) -> NodeStatus:
+    """The status before anything happened, with the counts of earlier runs."""
+    history = list(plan.folder.history())
+    verdicts = [line for line in history if line.state in ("accepted", "rejected", "quarantined")]
+    accepted = sum(line.state == "accepted" for line in verdicts)
+    return NodeStatus(
+        pid=os.getpid(),
+        peer_id=plan.key.peer_id,
+        pseudonym=plan.settings.pseudonym,
+        swarm=plan.invite.swarm,
+        swarm_name=plan.invite.name,
+        state="starting",
+        since_ms=now_ms,
+        updated_at_ms=now_ms,
+        reason="",
+        accepted=accepted,
+        rejected=len(verdicts) - accepted,
+        last_verdict=verdicts[-1].sentence if verdicts else "",
+    )
+
+
+def _network(plan: NodePlan) -> PeerNetwork:
+    config = NetworkConfig(
+        home=str(plan.folder.root / "network"),
+        swarm=plan.invite.swarm,
+        key_file=str(plan.home.identity_path),
+        founder=plan.invite.founder,
+        coordinators=list(plan.invite.coordinators),
+        store=str(plan.home.blobs_path),
+        log_file=str(plan.home.root / "network.log"),
+        listen=list(plan.settings.listen),
+        client_mode=not plan.settings.listen,
+        quota_bytes=plan.settings.max_disk_bytes,
+    )
+    return PeerNetwork(
+        PeerNetworkPlan(
+            key=plan.key,
+            invite=plan.invite,
+            config=config,
+            store=plan.home.blobs_path,
+            peers_file=plan.folder.root / "peers.json",
+        )
+    )
