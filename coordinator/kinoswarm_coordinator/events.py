@@ -1,0 +1,123 @@
+"""Everything that ever happens to a swarm, as events. Owns what the log holds; a change here needs a migration."""
+
+from msgspec import Struct
+
+from kinoswarm_coordinator.state import Purpose
+from kinoswarm_protocol.ids import BlobId, LeaseId, PeerId
+from kinoswarm_protocol.messages import AccuracyAt, Lease, Outcome, ReleaseFile, Verdict
+
+
+class _Event(Struct, frozen=True, kw_only=True, tag_field="event", forbid_unknown_fields=True):
+    at_ms: int
+
+
+class Founded(_Event, frozen=True, kw_only=True, tag="founded"):
+    """Version 0 of every lineage is the common seed."""
+
+    num_clusters: int
+    seed_checkpoint: BlobId
+
+
+class NodeJoined(_Event, frozen=True, kw_only=True, tag="node_joined"):
+    """A node said hello for the first time, or differently than before."""
+
+    peer: PeerId
+    pseudonym: str
+    device: str
+    program_version: str
+    addresses: list[str]
+    seconds_per_step: float
+
+
+class LeaseIssued(_Event, frozen=True, kw_only=True, tag="lease_issued"):
+    lease: Lease
+    purpose: Purpose
+    request_id: str
+
+
+class LeaseExpired(_Event, frozen=True, kw_only=True, tag="lease_expired"):
+    lease_id: LeaseId
+
+
+class LeaseFailed(_Event, frozen=True, kw_only=True, tag="lease_failed"):
+    """The node said that it could not do the work."""
+
+    lease_id: LeaseId
+    code: str
+    sentence: str
+
+
+class WorkReceived(_Event, frozen=True, kw_only=True, tag="work_received"):
+    """A signed contribution; `raw` is the evidence."""
+
+    lease_id: LeaseId
+    node: PeerId
+    outcome: Outcome
+    raw: bytes
+
+
+class BlobsArrived(_Event, frozen=True, kw_only=True, tag="blobs_arrived"):
+    """Everything that a contribution names is in the coordinator's store."""
+
+    lease_id: LeaseId
+
+
+class VerdictGiven(_Event, frozen=True, kw_only=True, tag="verdict"):
+    verdict: Verdict
+
+
+class VersionCut(_Event, frozen=True, kw_only=True, tag="version_cut"):
+    cluster: int
+    lineage: int
+    version: int
+    checkpoint: BlobId
+    momentum: BlobId | None
+    heldout_loss: float
+    base_loss: float
+    contributions: list[LeaseId]
+
+
+class MergeQuarantined(_Event, frozen=True, kw_only=True, tag="merge_quarantined"):
+    """A merged version failed its paired test: the old one stays, its contributions are set aside."""
+
+    cluster: int
+    lineage: int
+    base_version: int
+    contributions: list[LeaseId]
+    sentence: str
+
+
+class RouterTrained(_Event, frozen=True, kw_only=True, tag="router_trained"):
+    blob: BlobId
+    accuracy_by_t: list[AccuracyAt]
+    calibration_error: float
+    share_by_cluster: list[float]
+
+
+class ReleaseBuilt(_Event, frozen=True, kw_only=True, tag="release_built"):
+    version: int
+    expert_versions: list[int]
+    files: list[ReleaseFile]
+    share_by_expert: list[float]
+
+
+class ReleasePublished(_Event, frozen=True, kw_only=True, tag="release_published"):
+    version: int
+    manifest: BlobId
+
+
+Event = (
+    Founded
+    | NodeJoined
+    | LeaseIssued
+    | LeaseExpired
+    | LeaseFailed
+    | WorkReceived
+    | BlobsArrived
+    | VerdictGiven
+    | VersionCut
+    | MergeQuarantined
+    | RouterTrained
+    | ReleaseBuilt
+    | ReleasePublished
+)

@@ -1,0 +1,237 @@
+"""apply(state, event): the only place where state changes. Owns how events change the entities; decides nothing."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from msgspec import structs
+
+from kinoswarm_coordinator import events as ev
+from kinoswarm_coordinator.state import (
+    LeasePhase,
+    LeaseState,
+    LineageKey,
+    NodeState,
+    ReleaseState,
+    RouterState,
+    SwarmState,
+    VersionState,
+    WorkPhase,
+    WorkState,
+)
+from kinoswarm_protocol.ids import LeaseId
+from kinoswarm_protocol.messages import EvaluateOrder, TrainOrder
+
+
+def fold(state: SwarmState, events: Iterable[ev.Event]) -> SwarmState:
+    """Apply events in order; returns the same container."""
+    for event in events:
+        apply(state, event)
+    return state
+
+
+def apply(state: SwarmState, event: ev.Event) -> None:
+    """Apply one event."""
+    _APPLY[type(event)](state, event)
+
+
+def _founded(state: SwarmState, event: ev.Founded) -> None:
+    for cluster in range(event.num_clusters):
+        state.versions[cluster, 0] = [
+            VersionState(
+                version=0,
+                checkpoint=event.seed_checkpoint,
+                momentum=None,
+                heldout_loss=None,
+                created_at_ms=event.at_ms,
+                contributions=[],
+            )
+        ]
+        state.unmerged[cluster, 0] = set()
+
+
+def _node_joined(state: SwarmState, event: ev.NodeJoined) -> None:
+    before = state.nodes.get(event.peer)
+    state.nodes[event.peer] = NodeState(
+        peer=event.peer,
+        pseudonym=event.pseudonym,
+        device=event.device,
+        program_version=event.program_version,
+        addresses=event.addresses,
+        seconds_per_step=event.seconds_per_step,
+        joined_at_ms=before.joined_at_ms if before else event.at_ms,
+        accepted=before.accepted if before else 0,
+        rejected=before.rejected if before else 0,
+        failed=before.failed if before else 0,
+    )
+
+
+def _lease_issued(state: SwarmState, event: ev.LeaseIssued) -> None:
+    lease_id = LeaseId(event.lease.lease_id)
+    lease = LeaseState(lease=event.lease, purpose=event.purpose, request_id=event.request_id)
+    state.leases[lease_id] = lease
+    state.open_leases.add(lease_id)
+    state.lease_by_request[event.lease.node, event.request_id] = lease_id
+    if isinstance(event.lease.order, EvaluateOrder):
+        state.in_judgement |= set(judged_by(state, lease))
+
+
+def _lease_expired(state: SwarmState, event: ev.LeaseExpired) -> None:
+    _close_lease(state, event.lease_id, "expired")
+
+
+def _lease_failed(state: SwarmState, event: ev.LeaseFailed) -> None:
+    lease = _close_lease(state, event.lease_id, "failed")
+    state.unsettled.discard(event.lease_id)
+    node = state.nodes.get(lease.lease.node)
+    if node is not None:
+        state.nodes[node.peer] = structs.replace(node, failed=node.failed + 1)
+
+
+def _close_lease(state: SwarmState, lease_id: LeaseId, phase: LeasePhase) -> LeaseState:
+    lease = structs.replace(state.leases[lease_id], phase=phase)
+    state.leases[lease_id] = lease
+    state.open_leases.discard(lease_id)
+    if phase != "submitted":
+        state.in_judgement -= set(judged_by(state, lease))
+    return lease
+
+
+def judged_by(state: SwarmState, lease: LeaseState) -> list[LeaseId]:
+    """The contributions whose deltas an evaluate lease names; none for other leases."""
+    order = lease.order
+    if not isinstance(order, EvaluateOrder):
+        return []
+    wanted = set(order.deltas)
+    return [
+        lease_id
+        for lease_id in sorted(state.undecided)
+        if getattr(state.work[lease_id].outcome, "delta", None) in wanted
+        and lineage_of(state, lease_id)[0] == order.cluster
+    ]
+
+
+def lineage_of(state: SwarmState, lease_id: LeaseId) -> LineageKey:
+    """Cluster and lineage of a train lease."""
+    order = state.leases[lease_id].order
+    if not isinstance(order, TrainOrder):
+        raise TypeError(f"lease {lease_id} is no train lease")
+    return order.cluster, order.lineage
+
+
+def _work_received(state: SwarmState, event: ev.WorkReceived) -> None:
+    lease = _close_lease(state, event.lease_id, "submitted")
+    state.work[event.lease_id] = WorkState(
+        lease_id=event.lease_id,
+        node=event.node,
+        outcome=event.outcome,
+        received_at_ms=event.at_ms,
+    )
+    state.unsettled.add(event.lease_id)
+    if lease.purpose == "train":
+        state.undecided.add(event.lease_id)
+
+
+def _blobs_arrived(state: SwarmState, event: ev.BlobsArrived) -> None:
+    _set_phase(state, event.lease_id, "available")
+    state.unsettled.discard(event.lease_id)
+    lease = state.leases[event.lease_id]
+    if lease.purpose == "evaluate":
+        state.in_judgement -= set(judged_by(state, lease))
+
+
+def _set_phase(state: SwarmState, lease_id: LeaseId, phase: WorkPhase) -> None:
+    state.work[lease_id] = structs.replace(state.work[lease_id], phase=phase)
+
+
+def _verdict_given(state: SwarmState, event: ev.VerdictGiven) -> None:
+    verdict = event.verdict
+    lease_id = LeaseId(verdict.lease_id)
+    state.work[lease_id] = structs.replace(
+        state.work[lease_id], phase=verdict.state, verdict=verdict, decided_at_ms=event.at_ms
+    )
+    state.undecided.discard(lease_id)
+    state.unsettled.discard(lease_id)
+    state.in_judgement.discard(lease_id)
+    accepted = verdict.state == "accepted"
+    if accepted:
+        state.unmerged[lineage_of(state, lease_id)].add(lease_id)
+    node = state.nodes.get(verdict.node)
+    if node is not None:
+        state.nodes[node.peer] = structs.replace(
+            node, accepted=node.accepted + accepted, rejected=node.rejected + (not accepted)
+        )
+
+
+def _version_cut(state: SwarmState, event: ev.VersionCut) -> None:
+    key = event.cluster, event.lineage
+    line = state.versions[key]
+    if line[-1].version == 0 and line[-1].heldout_loss is None:
+        line[-1] = structs.replace(line[-1], heldout_loss=event.base_loss)
+    line.append(
+        VersionState(
+            version=event.version,
+            checkpoint=event.checkpoint,
+            momentum=event.momentum,
+            heldout_loss=event.heldout_loss,
+            created_at_ms=event.at_ms,
+            contributions=event.contributions,
+        )
+    )
+    _leave_unmerged(state, key, event.contributions, "merged")
+
+
+def _merge_quarantined(state: SwarmState, event: ev.MergeQuarantined) -> None:
+    _leave_unmerged(state, (event.cluster, event.lineage), event.contributions, "quarantined")
+
+
+def _leave_unmerged(
+    state: SwarmState, key: LineageKey, lease_ids: list[LeaseId], phase: WorkPhase
+) -> None:
+    for lease_id in lease_ids:
+        state.unmerged[key].discard(lease_id)
+        _set_phase(state, lease_id, phase)
+
+
+def _router_trained(state: SwarmState, event: ev.RouterTrained) -> None:
+    state.router = RouterState(
+        blob=event.blob,
+        accuracy_by_t=event.accuracy_by_t,
+        calibration_error=event.calibration_error,
+        share_by_cluster=event.share_by_cluster,
+        created_at_ms=event.at_ms,
+    )
+
+
+def _release_built(state: SwarmState, event: ev.ReleaseBuilt) -> None:
+    state.releases.append(
+        ReleaseState(
+            version=event.version,
+            expert_versions=event.expert_versions,
+            files=event.files,
+            share_by_expert=event.share_by_expert,
+            created_at_ms=event.at_ms,
+        )
+    )
+
+
+def _release_published(state: SwarmState, event: ev.ReleasePublished) -> None:
+    for index, release in enumerate(state.releases):
+        if release.version == event.version:
+            state.releases[index] = structs.replace(release, manifest=event.manifest)
+
+
+_APPLY: dict[type[Any], Callable[[SwarmState, Any], None]] = {
+    ev.Founded: _founded,
+    ev.NodeJoined: _node_joined,
+    ev.LeaseIssued: _lease_issued,
+    ev.LeaseExpired: _lease_expired,
+    ev.LeaseFailed: _lease_failed,
+    ev.WorkReceived: _work_received,
+    ev.BlobsArrived: _blobs_arrived,
+    ev.VerdictGiven: _verdict_given,
+    ev.VersionCut: _version_cut,
+    ev.MergeQuarantined: _merge_quarantined,
+    ev.RouterTrained: _router_trained,
+    ev.ReleaseBuilt: _release_built,
+    ev.ReleasePublished: _release_published,
+}

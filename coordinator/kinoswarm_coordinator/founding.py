@@ -1,0 +1,291 @@
+"""Founding a swarm: common seed, keys, charter, invite. Owns the order of these steps; each can be run again.
+
+A finished swarm has its invite; until then the same command goes on where it stopped.
+"""
+
+import asyncio
+import os
+import shutil
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version as package_version
+from pathlib import Path
+
+from msgspec import structs
+
+from kinoswarm_coordinator.home import SwarmFolder
+from kinoswarm_coordinator.settings import SETTINGS_FILE
+from kinoswarm_model.data.data_manifest import DataFile, DataManifest, read_manifest
+from kinoswarm_model.data.shards import read_shard
+from kinoswarm_model.jobs import JobProgress, TrainDone, TrainJob
+from kinoswarm_model.presets import Preset, preset
+from kinoswarm_model.supervisor import WorkerSupervisor
+from kinoswarm_network.blob_store import BlobStore
+from kinoswarm_network.durable import write_atomic
+from kinoswarm_network.identity import load_or_create_key
+from kinoswarm_protocol.charter import CHARTER, Charter, ClusterEntry, Licences, ShardEntry
+from kinoswarm_protocol.envelope import peek_payload, seal
+from kinoswarm_protocol.errors import LocalError
+from kinoswarm_protocol.ids import BlobId, PeerId, SwarmId, swarm_id_of
+from kinoswarm_protocol.invite import Invite, write_invite
+from kinoswarm_protocol.limits import MAX_CHARTER_BYTES, MAX_SENTENCE
+
+Progress = Callable[[int, int, str], None]
+_PROMPTS_PER_CLUSTER = 2
+_MAX_PROMPTS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundingConfig:
+    """What the founder decides."""
+
+    name: str
+    preset: str = "demo"
+    hosts: tuple[str, ...] = ()
+    """Addresses or names under which nodes reach this machine; empty is this machine alone (127.0.0.1)."""
+    p2p_port: int = 0
+    """0 picks a free port, which is then kept."""
+    http_port: int = 0
+    target_version: int = 2
+    content_note: str = ""
+    data_licence: str = "CC0-1.0"
+    seed: int = 0
+    seed_steps: int = 0
+    """0 is the preset's."""
+    threads: int = 0
+    """CPU threads of the seed training; 0 is all cores."""
+
+
+@dataclass(frozen=True)
+class Founded:
+    swarm: SwarmId
+    invite: str
+    folder: Path
+
+
+@dataclass(frozen=True)
+class _Ports:
+    p2p: int
+    http: int
+
+
+def create_swarm(
+    data: Path, out: Path, config: FoundingConfig, progress: Progress | None = None
+) -> Founded:
+    """Found a swarm from a prepared data folder. Raises LocalError when `out` holds a finished swarm."""
+    folder = SwarmFolder(out.resolve())
+    if folder.invite.exists():
+        raise LocalError(
+            f"a swarm was founded in {out} already; serve it with `kinoswarm swarm serve {out}` "
+            "or choose another folder"
+        )
+    manifest = read_manifest(data)
+    chosen = _chosen_preset(manifest, config)
+    founder = load_or_create_key(folder.founder_key)
+    coordinator = load_or_create_key(folder.key)
+    store = BlobStore(folder.store)
+    report = progress or (lambda done, total, what: None)
+    _keep_heldout(data, manifest, folder)
+    clusters = _cluster_entries(data, manifest, store, report)
+    seed = _train_seed(data, manifest, chosen, folder, config, report)
+    ports = _Ports(config.p2p_port or _free_port(), config.http_port or _free_port())
+    addresses = _addresses(config, ports, coordinator.peer_id)
+    charter = Charter(
+        name=config.name,
+        founder=founder.peer_id,
+        created_at_ms=int(time.time() * 1000),
+        content_note=config.content_note,
+        licences=Licences(
+            data=config.data_licence,
+            base_weights="none: trained from nothing",
+            contributions="Apache-2.0",
+            release="Apache-2.0",
+        ),
+        model=chosen.model,
+        clusters=clusters,
+        seed_checkpoint=store.add_file(Path(seed.output_path)),
+        seed_flops=seed.flops,
+        seed_steps=seed.steps,
+        policy=structs.replace(chosen.policy, target_version=config.target_version),
+        coordinators=[coordinator.peer_id],
+        addresses=addresses,
+        min_version=package_version("kinoswarm"),
+    )
+    raw = seal(founder, CHARTER, "", charter)
+    swarm = swarm_id_of(peek_payload(raw, MAX_CHARTER_BYTES))
+    _write_settings(folder, config, ports, addresses, _prompts(data, manifest))
+    write_atomic(folder.charter, raw)
+    store.add_file(folder.charter)
+    invite = write_invite(founder, _invite(charter, swarm))
+    write_atomic(folder.invite, (invite + "\n").encode(), mode=0o644)
+    return Founded(swarm, invite, folder.root)
+
+
+def _chosen_preset(manifest: DataManifest, config: FoundingConfig) -> Preset:
+    clip = manifest.clip
+    chosen = preset(
+        config.preset,
+        frames=clip.frames,
+        height=clip.height,
+        width=clip.width,
+        num_clusters=len(manifest.clusters),
+        fps=clip.fps,
+    )
+    text = structs.replace(chosen.model.text, encoder=manifest.text_encoder, dim=manifest.text_dim)
+    return Preset(
+        model=structs.replace(chosen.model, text=text),
+        policy=chosen.policy,
+        seed_steps=config.seed_steps or chosen.seed_steps,
+        segment_steps=chosen.segment_steps,
+    )
+
+
+def _keep_heldout(data: Path, manifest: DataManifest, folder: SwarmFolder) -> None:
+    """Copy the private files to the coordinator's home, so that the data folder may go."""
+    for index, cluster in enumerate(manifest.clusters):
+        target = folder.heldout(index)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_suffix(".part")
+        shutil.copyfile(data / cluster.heldout.path, temporary)
+        os.replace(temporary, target)
+
+
+def _cluster_entries(
+    data: Path, manifest: DataManifest, store: BlobStore, report: Progress
+) -> list[ClusterEntry]:
+    entries = []
+    for index, cluster in enumerate(manifest.clusters):
+        entries.append(
+            ClusterEntry(
+                label=cluster.label,
+                num_clips=cluster.num_clips,
+                num_heldout=cluster.heldout.num_clips,
+                heldout_sha256=cluster.heldout.sha256,
+                shards=[_shard_entry(data, shard, store) for shard in cluster.shards],
+            )
+        )
+        report(index + 1, len(manifest.clusters), "storing shards")
+    return entries
+
+
+def _shard_entry(data: Path, shard: DataFile, store: BlobStore) -> ShardEntry:
+    blob: BlobId = store.add_file(data / shard.path)
+    return ShardEntry(blob, shard.num_clips, shard.size_bytes)
+
+
+def _train_seed(
+    data: Path,
+    manifest: DataManifest,
+    chosen: Preset,
+    folder: SwarmFolder,
+    config: FoundingConfig,
+    report: Progress,
+) -> TrainDone:
+    """Version 0: a short training over all clusters; resumes from its own resume points."""
+    work = folder.work / "seed"
+    work.mkdir(parents=True, exist_ok=True)
+    shards = [str(data.resolve() / s.path) for c in manifest.clusters for s in c.shards]
+    job = TrainJob(
+        job_id="seed",
+        model=chosen.model,
+        work_dir=str(work),
+        threads=config.threads or os.cpu_count() or 1,
+        shard_paths=shards,
+        steps=chosen.seed_steps,
+        batch_size=chosen.model.recipe.batch_size,
+        seed=config.seed,
+        resume_every_s=30.0,
+    )
+
+    def on_progress(event: JobProgress) -> None:
+        report(event.step, event.total, "training the common seed")
+
+    async def train() -> TrainDone:
+        supervisor = WorkerSupervisor(log_path=folder.work / "seed.log")
+        try:
+            done = await supervisor.run(job, on_progress)
+        finally:
+            await supervisor.stop()
+        assert isinstance(done, TrainDone)
+        return done
+
+    return asyncio.run(train())
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _addresses(config: FoundingConfig, ports: _Ports, peer: PeerId) -> list[str]:
+    found = []
+    for host in config.hosts or ("127.0.0.1",):
+        kind = _address_kind(host)
+        found.append(f"/{kind}/{host}/tcp/{ports.p2p}/p2p/{peer}")
+        shown = f"[{host}]" if kind == "ip6" else host
+        found.append(f"http://{shown}:{ports.http}")
+    return found
+
+
+def _address_kind(host: str) -> str:
+    if ":" in host:
+        return "ip6"
+    return "ip4" if host.replace(".", "").isdecimal() else "dns4"
+
+
+def _prompts(data: Path, manifest: DataManifest) -> list[str]:
+    """Frequent captions of every cluster: each release is sampled with them, so that progress is seen."""
+    prompts: list[str] = []
+    for cluster in manifest.clusters:
+        shard = read_shard(data / cluster.shards[0].path)
+        counts = sorted(
+            (-int((shard.caption_index == index).sum()), caption)
+            for index, caption in enumerate(shard.captions)
+        )
+        prompts += [caption for _, caption in counts[:_PROMPTS_PER_CLUSTER]]
+    return prompts[:_MAX_PROMPTS]
+
+
+def _write_settings(
+    folder: SwarmFolder,
+    config: FoundingConfig,
+    ports: _Ports,
+    addresses: list[str],
+    prompts: list[str],
+) -> None:
+    private = not config.hosts or set(config.hosts) <= {"127.0.0.1", "localhost"}
+    host = "127.0.0.1" if private else "0.0.0.0"  # noqa: S104 (the founder named a public host)
+    lines = [
+        "# How the coordinator runs on this machine; see `kinoswarm swarm serve --help`.",
+        f"listen = {_toml([f'/ip4/{host}/tcp/{ports.p2p}'])}",
+        f"announce = {_toml(addresses)}",
+        f"http_host = {_toml_text(host)}",
+        f"http_port = {ports.http}",
+        f"prompts = {_toml(prompts)}",
+    ]
+    write_atomic(folder.home / SETTINGS_FILE, ("\n".join(lines) + "\n").encode())
+
+
+def _toml(texts: list[str]) -> str:
+    return "[" + ", ".join(_toml_text(text) for text in texts) + "]"
+
+
+def _toml_text(text: str) -> str:
+    escaped = "".join(f"\\u{ord(c):04x}" if ord(c) < 32 or c in '"\\\x7f' else c for c in text)
+    return f'"{escaped}"'
+
+
+def _invite(charter: Charter, swarm: SwarmId) -> Invite:
+    return Invite(
+        swarm=swarm,
+        name=charter.name,
+        founder=charter.founder,
+        coordinators=charter.coordinators,
+        addresses=charter.addresses,
+        licences=charter.licences,
+        content_note=charter.content_note[:MAX_SENTENCE],
+    )

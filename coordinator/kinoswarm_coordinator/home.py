@@ -1,0 +1,64 @@
+"""Where a coordinator keeps what. Owns the names of files in a swarm's folder."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from kinoswarm_protocol.errors import LocalError
+
+
+@dataclass(frozen=True)
+class SwarmFolder:
+    """The founder's folder; the coordinator's home is a part of it that can be moved to another machine."""
+
+    root: Path
+
+    @property
+    def founder_key(self) -> Path:
+        return self.root / "founder.key"
+
+    @property
+    def invite(self) -> Path:
+        return self.root / "invite.txt"
+
+    @property
+    def home(self) -> Path:
+        return self.root / "coordinator"
+
+    @property
+    def charter(self) -> Path:
+        return self.home / "charter.bin"
+
+    @property
+    def key(self) -> Path:
+        return self.home / "key"
+
+    @property
+    def log(self) -> Path:
+        return self.home / "log.sqlite"
+
+    @property
+    def store(self) -> Path:
+        return self.home / "store"
+
+    @property
+    def network(self) -> Path:
+        return self.home / "network"
+
+    @property
+    def work(self) -> Path:
+        return self.home / "work"
+
+    @property
+    def releases(self) -> Path:
+        return self.home / "releases"
+
+    def heldout(self, cluster: int) -> Path:
+        """The private held-out file of a cluster; never in the store, never served."""
+        return self.home / "heldout" / f"cluster-{cluster:02d}.safetensors"
+
+    def require_founded(self) -> None:
+        """Raise LocalError unless a swarm was founded here."""
+        if not self.invite.is_file() or not self.charter.is_file():
+            raise LocalError(
+                f"no swarm was founded in {self.root}; run `kinoswarm swarm create DATA --name NAME --out {self.root}`"
+            )

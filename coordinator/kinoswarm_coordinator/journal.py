@@ -1,0 +1,61 @@
+"""State and log together: apply at once, reply after the fsync. Owns the grouping of commits.
+
+Decisions see the newest state; nobody outside hears of an event before it is on disk. A failed write ends the process:
+the state in memory is then ahead of the log, and a restart folds the log anew.
+"""
+
+import asyncio
+from collections.abc import Sequence
+
+from kinoswarm_coordinator.event_log import EventLog
+from kinoswarm_coordinator.events import Event
+from kinoswarm_coordinator.fold import apply, fold
+from kinoswarm_coordinator.state import SwarmState
+
+
+class Journal:
+    """One writer. Appends that come while a commit runs share the next one."""
+
+    def __init__(self, log: EventLog) -> None:
+        self.state = fold(SwarmState(), log.read())
+        self._log = log
+        self._waiting: list[tuple[Sequence[Event], asyncio.Future[None]]] = []
+        self._writer: asyncio.Task[None] | None = None
+        self._changed = asyncio.Event()
+
+    async def append(self, events: Sequence[Event]) -> None:
+        """Apply now, return when durable. Raises what the log raised."""
+        if not events:
+            return
+        for event in events:
+            apply(self.state, event)
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((events, done))
+        if self._writer is None or self._writer.done():
+            self._writer = asyncio.create_task(self._write())
+        await done
+        self._announce_change()
+
+    async def wait_for_change(self) -> None:
+        """Return after the next durable change."""
+        await self._changed.wait()
+
+    def _announce_change(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def _write(self) -> None:
+        while self._waiting:
+            group, self._waiting = self._waiting, []
+            try:
+                await asyncio.to_thread(
+                    self._log.append, [e for events, _ in group for e in events]
+                )
+            except BaseException as error:
+                for _, done in group:
+                    if not done.done():
+                        done.set_exception(error)
+                raise
+            for _, done in group:
+                if not done.done():
+                    done.set_result(None)

@@ -1,0 +1,223 @@
+"""Trusted leases to worker jobs, and what workers did to outcomes. Owns the paths of the operator's machine."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from kinoswarm_coordinator.home import SwarmFolder
+from kinoswarm_coordinator.state import Rules
+from kinoswarm_model.jobs import (
+    Done,
+    EvaluateDone,
+    EvaluateJob,
+    Job,
+    MergeDelta,
+    MergeDone,
+    MergeJob,
+    PairedLoss,
+    ReleaseDone,
+    ReleaseJob,
+    RouteDone,
+    RouteJob,
+)
+from kinoswarm_network.client import NetworkClient
+from kinoswarm_protocol.errors import LocalError
+from kinoswarm_protocol.ids import BlobId
+from kinoswarm_protocol.limits import MAX_SENTENCE
+from kinoswarm_protocol.messages import (
+    AccuracyAt,
+    DeltaJudgement,
+    EvaluateOrder,
+    EvaluateOutcome,
+    Lease,
+    MergeOrder,
+    MergeOutcome,
+    Outcome,
+    ReleaseFile,
+    ReleaseOrder,
+    ReleaseOutcome,
+    RouteOrder,
+    RouteOutcome,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workbench:
+    """Where the operator's worker finds and leaves things."""
+
+    folder: SwarmFolder
+    rules: Rules
+    network: NetworkClient
+    threads: int
+    device: str
+
+    async def job_of(self, lease: Lease) -> Job:
+        """The job of a trusted lease; every path exists. Raises LocalError when a blob is gone from the store."""
+        match lease.order:
+            case EvaluateOrder():
+                return await self._evaluate(lease.lease_id, lease.order)
+            case MergeOrder():
+                return await self._merge(lease.lease_id, lease.order)
+            case RouteOrder():
+                return await self._route(lease.lease_id, lease.order)
+            case ReleaseOrder():
+                return await self._release(lease.lease_id, lease.order)
+            case _:
+                raise LocalError(f"the operator's worker does not do {type(lease.order).__name__}")
+
+    async def _evaluate(self, job_id: str, order: EvaluateOrder) -> Job:
+        return EvaluateJob(
+            job_id=job_id,
+            model=self.rules.charter.model,
+            work_dir=self._work_dir(job_id),
+            device=self.device,
+            threads=self.threads,
+            base_path=await self._path(order.base),
+            delta_paths=[await self._path(delta) for delta in order.deltas],
+            heldout_path=str(self.folder.heldout(order.cluster)),
+            pairs=order.pairs,
+            seed=order.seed,
+        )
+
+    async def _merge(self, job_id: str, order: MergeOrder) -> Job:
+        deltas = [
+            MergeDelta(
+                path=await self._path(delta.delta), weight=delta.weight, key=delta.contribution
+            )
+            for delta in order.deltas
+        ]
+        return MergeJob(
+            job_id=job_id,
+            model=self.rules.charter.model,
+            work_dir=self._work_dir(job_id),
+            device=self.device,
+            threads=self.threads,
+            base_path=await self._path(order.base),
+            deltas=deltas,
+            outer_rate=order.outer_rate,
+            outer_momentum=order.outer_momentum,
+            momentum_path=await self._path(order.momentum) if order.momentum else None,
+            norm_clip=order.norm_clip,
+            heldout_path=str(self.folder.heldout(order.cluster)),
+            pairs=order.pairs,
+            seed=order.seed,
+        )
+
+    async def _route(self, job_id: str, order: RouteOrder) -> Job:
+        clusters = self.rules.charter.clusters
+        return RouteJob(
+            job_id=job_id,
+            model=self.rules.charter.model,
+            work_dir=self._work_dir(job_id),
+            device=self.device,
+            threads=self.threads,
+            shard_paths_by_cluster=[
+                [await self._path(shard.blob) for shard in cluster.shards] for cluster in clusters
+            ],
+            heldout_paths=[str(self.folder.heldout(index)) for index in range(len(clusters))],
+            steps=order.steps,
+            seed=order.seed,
+        )
+
+    async def _release(self, job_id: str, order: ReleaseOrder) -> Job:
+        charter = self.rules.charter
+        return ReleaseJob(
+            job_id=job_id,
+            model=charter.model,
+            work_dir=self._work_dir(job_id),
+            device=self.device,
+            threads=self.threads,
+            swarm_name=charter.name,
+            version=order.version,
+            expert_paths=[await self._path(expert.checkpoint) for expert in order.experts],
+            expert_versions=[expert.version for expert in order.experts],
+            cluster_labels=[cluster.label for cluster in charter.clusters],
+            router_path=await self._path(order.router),
+            text_encoder_dir=None,
+            prompts=list(order.prompts),
+            seed=order.seed,
+            licence=charter.licences.release,
+        )
+
+    async def outcome_of(self, lease: Lease, done: Done) -> Outcome:
+        """What the worker did, with its files in the store."""
+        match done:
+            case EvaluateDone():
+                return _judgements(lease.order, done)
+            case MergeDone():
+                return await self._merged(done)
+            case RouteDone():
+                return await self._routed(done)
+            case ReleaseDone():
+                return await self._released(done)
+            case _:
+                raise LocalError(f"the worker answered with {type(done).__name__}")
+
+    async def _merged(self, done: MergeDone) -> MergeOutcome:
+        momentum = await self._add(Path(done.momentum_path)) if done.momentum_path else None
+        return MergeOutcome(
+            checkpoint=await self._add(Path(done.checkpoint_path)),
+            momentum=momentum,
+            base_loss=done.loss.base,
+            difference=done.loss.difference,
+            standard_error=done.loss.standard_error,
+            flops=done.flops,
+        )
+
+    async def _routed(self, done: RouteDone) -> RouteOutcome:
+        return RouteOutcome(
+            router=await self._add(Path(done.router_path)),
+            accuracy_by_t=[AccuracyAt(t=t, accuracy=value) for t, value in done.accuracy_by_t],
+            calibration_error=done.calibration_error,
+            share_by_cluster=list(done.share_by_cluster),
+            flops=done.flops,
+        )
+
+    async def _released(self, done: ReleaseDone) -> ReleaseOutcome:
+        root = Path(done.release_dir)
+        files = [
+            ReleaseFile(
+                path=name,
+                blob=await self._add(root / name),
+                size_bytes=(root / name).stat().st_size,
+            )
+            for name in sorted(done.files)
+        ]
+        return ReleaseOutcome(files=files, share_by_expert=list(done.share_by_expert))
+
+    async def _add(self, path: Path) -> BlobId:
+        blob = await self.network.add_blob(path)
+        await self.network.pin(blob)
+        return blob
+
+    async def _path(self, blob: BlobId) -> str:
+        path = await self.network.blob_path(blob)
+        if path is None:
+            raise LocalError(f"blob {blob[:12]}… is gone from the store; restore it from a backup")
+        return str(path)
+
+    def work_dir(self, job_id: str) -> Path:
+        """The job's own folder."""
+        return self.folder.work / job_id
+
+    def _work_dir(self, job_id: str) -> str:
+        path = self.work_dir(job_id)
+        path.mkdir(parents=True, exist_ok=True)
+        return str(path)
+
+
+def _judgements(order: object, done: EvaluateDone) -> EvaluateOutcome:
+    assert isinstance(order, EvaluateOrder)
+    nothing = PairedLoss(base=0.0, candidate=0.0, difference=0.0, standard_error=0.0, num_pairs=0)
+    judgements = [
+        DeltaJudgement(
+            delta=delta,
+            code=report.code,
+            problem=report.problem[:MAX_SENTENCE],
+            norm=report.norm,
+            base_loss=(report.loss or nothing).base,
+            difference=(report.loss or nothing).difference,
+            standard_error=(report.loss or nothing).standard_error,
+        )
+        for delta, report in zip(order.deltas, done.reports, strict=True)
+    ]
+    return EvaluateOutcome(judgements=judgements, flops=done.flops)

@@ -1,0 +1,33 @@
+"""Who was seen when, and how far their segments are. Owns what is never logged: it is worth nothing after a restart."""
+
+from dataclasses import dataclass, field
+
+from kinoswarm_protocol.ids import LeaseId, PeerId
+from kinoswarm_protocol.messages import Progress
+
+ONLINE_FOR_MS = 90_000
+"""A node that said nothing for this long counts as gone; nodes report at least every minute."""
+
+
+@dataclass
+class Presence:
+    """Last words of nodes and leases."""
+
+    last_seen_ms: dict[PeerId, int] = field(default_factory=dict)
+    step_by_lease: dict[LeaseId, int] = field(default_factory=dict)
+    loss_by_lease: dict[LeaseId, float] = field(default_factory=dict)
+
+    def seen(self, peer: PeerId, now_ms: int) -> None:
+        """A peer said something."""
+        self.last_seen_ms[peer] = now_ms
+
+    def progressed(self, progress: Progress) -> None:
+        """A node told how far a segment is."""
+        lease_id = LeaseId(progress.lease_id)
+        self.step_by_lease[lease_id] = progress.step
+        if progress.loss is not None:
+            self.loss_by_lease[lease_id] = progress.loss
+
+    def is_online(self, peer: PeerId, now_ms: int) -> bool:
+        """Whether a peer was heard of lately."""
+        return now_ms - self.last_seen_ms.get(peer, -ONLINE_FOR_MS) < ONLINE_FOR_MS

@@ -1,0 +1,192 @@
+"""Who gets which lease. Owns the order of trusted work, the choice of a cluster and the length of a segment; pure.
+
+A decision is (LeaseIssued, reason) or (None, reason, when to ask again): the reason is a sentence for the volunteer.
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+from kinoswarm_coordinator.events import LeaseIssued
+from kinoswarm_coordinator.state import LeaseState, LineageKey, Purpose, Rules, SwarmState
+from kinoswarm_coordinator.trusted_work import next_trusted_work
+from kinoswarm_protocol.ids import LeaseId, PeerId
+from kinoswarm_protocol.messages import Lease, Order, PullLease, TrainOrder
+
+_FIRST_TIME_STEPS_SHARE = 0.25
+_TRUSTED_LEASE_S = 1_800.0
+_RETRY_SOON_S = 2.0
+_RETRY_LATER_S = 30.0
+
+
+@dataclass(frozen=True)
+class Granted:
+    """A lease, new (`event`) or the one that this node holds already."""
+
+    lease: Lease
+    event: LeaseIssued | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """No work now."""
+
+    reason: str
+    retry_after_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pull:
+    """One node asking for work, now."""
+
+    peer: PeerId
+    request_id: str
+    body: PullLease
+    now_ms: int
+    seed: int
+    """Fresh randomness of the shell: lease ids and training seeds come from it."""
+
+
+def decide(state: SwarmState, rules: Rules, pull: Pull) -> Granted | Nothing:
+    """The lease that this pull gets. The same pull again, or a pull while a lease is open, gets the same lease."""
+    held = _held_lease(state, pull)
+    if held is not None:
+        return Granted(held.lease, None, "this lease is already yours")
+    if pull.peer == rules.operator:
+        return _trusted(state, rules, pull)
+    return _training(state, rules, pull)
+
+
+def _held_lease(state: SwarmState, pull: Pull) -> LeaseState | None:
+    repeated = state.lease_by_request.get((pull.peer, pull.request_id))
+    if repeated is not None and state.leases[repeated].phase == "open":
+        return state.leases[repeated]
+    for lease_id in sorted(state.open_leases):
+        lease = state.leases[lease_id]
+        if lease.lease.node == pull.peer and lease.lease.deadline_ms > pull.now_ms:
+            return lease
+    return None
+
+
+def _trusted(state: SwarmState, rules: Rules, pull: Pull) -> Granted | Nothing:
+    work = next_trusted_work(state, rules, pull.now_ms, derived_seed(pull.seed, "work"))
+    if work is None:
+        return Nothing("nothing to check, merge, route or release now", _RETRY_SOON_S)
+    purpose, order, reason = work
+    return _granted(pull, purpose, order, _TRUSTED_LEASE_S, reason)
+
+
+def _training(state: SwarmState, rules: Rules, pull: Pull) -> Granted | Nothing:
+    policy = rules.charter.policy
+    candidates = [
+        (_need(state, key), key not in _on_disk(pull), key)
+        for key in sorted(state.versions)
+        if _wants_training(state, rules, key)
+    ]
+    if not candidates:
+        return _no_training(state, rules)
+    _, _, key = min(candidates)
+    cluster, lineage = key
+    base = state.newest(key)
+    steps = segment_steps(rules, pull.body.seconds_per_step)
+    order = TrainOrder(
+        cluster=cluster,
+        lineage=lineage,
+        base_version=base.version,
+        base=base.checkpoint,
+        mode=pull.body.modes[0],
+        steps=steps,
+        batch_size=rules.charter.model.recipe.batch_size,
+        seed=derived_seed(pull.seed, "train"),
+    )
+    expected_s = steps * pull.body.seconds_per_step or policy.segment_s
+    lease_s = max(policy.lease_min_s, policy.lease_factor * expected_s)
+    label = rules.charter.clusters[cluster].label
+    reason = f"expert {cluster} ({label}) needs version {base.version + 1}"
+    return _granted(pull, "train", order, lease_s, reason)
+
+
+def _granted(pull: Pull, purpose: Purpose, order: Order, lease_s: float, reason: str) -> Granted:
+    lease = Lease(
+        lease_id=LeaseId(f"{derived_seed(pull.seed, 'a'):016x}{derived_seed(pull.seed, 'b'):016x}"),
+        node=pull.peer,
+        issued_at_ms=pull.now_ms,
+        deadline_ms=pull.now_ms + round(lease_s * 1000),
+        order=order,
+    )
+    event = LeaseIssued(at_ms=pull.now_ms, lease=lease, purpose=purpose, request_id=pull.request_id)
+    return Granted(lease, event, reason)
+
+
+def derived_seed(seed: int, purpose: str) -> int:
+    """A 63-bit seed that is a function of another and a word."""
+    digest = hashlib.sha256(f"{seed}/{purpose}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def segment_steps(rules: Rules, seconds_per_step: float) -> int:
+    """Steps of a segment of about policy.segment_s at the node's measured speed; fewer while it is not measured."""
+    policy = rules.charter.policy
+    if seconds_per_step <= 0.0:
+        wanted = round(policy.segment_steps_max * _FIRST_TIME_STEPS_SHARE)
+    else:
+        wanted = round(policy.segment_s / seconds_per_step)
+    return max(policy.segment_steps_min, min(policy.segment_steps_max, wanted))
+
+
+def _wants_training(state: SwarmState, rules: Rules, key: LineageKey) -> bool:
+    """Whether this lineage is below its target and has less work under way than a version needs."""
+    policy = rules.charter.policy
+    if policy.target_version and state.newest(key).version >= policy.target_version:
+        return False
+    return samples_under_way(state, key) < policy.quorum_samples
+
+
+def samples_under_way(state: SwarmState, key: LineageKey) -> int:
+    """Samples leased, awaiting a verdict, or accepted and unmerged, on the newest version of a lineage."""
+    return leased_samples(state, key) + sum(
+        _planned_samples(state.leases[lease_id])
+        for lease_id in [*state.undecided, *state.unmerged[key]]
+        if _is_for(state.leases[lease_id], key)
+    )
+
+
+def leased_samples(state: SwarmState, key: LineageKey) -> int:
+    """Samples of the open train leases of a lineage."""
+    return sum(
+        _planned_samples(state.leases[lease_id])
+        for lease_id in state.open_leases
+        if _is_for(state.leases[lease_id], key)
+    )
+
+
+def _is_for(lease: LeaseState, key: LineageKey) -> bool:
+    order = lease.order
+    return isinstance(order, TrainOrder) and (order.cluster, order.lineage) == key
+
+
+def _planned_samples(lease: LeaseState) -> int:
+    order = lease.order
+    return order.steps * order.batch_size if isinstance(order, TrainOrder) else 0
+
+
+def _need(state: SwarmState, key: LineageKey) -> tuple[int, int]:
+    """Neediest first: the lowest version, then the least work under way."""
+    return state.newest(key).version, samples_under_way(state, key)
+
+
+def _on_disk(pull: Pull) -> set[LineageKey]:
+    return {(cluster, 0) for cluster in pull.body.clusters_on_disk}
+
+
+def _no_training(state: SwarmState, rules: Rules) -> Nothing:
+    target = rules.charter.policy.target_version
+    if target and all(state.newest(key).version >= target for key in state.versions):
+        return Nothing(
+            f"every expert has reached version {target}, the swarm's goal; thank you",
+            _RETRY_LATER_S,
+        )
+    return Nothing(
+        "every expert has enough work under way; the next version is being checked and merged",
+        _RETRY_SOON_S,
+    )

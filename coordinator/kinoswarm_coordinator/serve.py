@@ -1,0 +1,249 @@
+"""Runs a coordinator: log, service, network process, operator's worker, page. Owns how they start and end."""
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+import uvicorn
+
+from kinoswarm_coordinator import events as ev
+from kinoswarm_coordinator.event_log import SqlLog, sqlite_url
+from kinoswarm_coordinator.home import SwarmFolder
+from kinoswarm_coordinator.intake import Intake
+from kinoswarm_coordinator.journal import Journal
+from kinoswarm_coordinator.operator_jobs import Workbench
+from kinoswarm_coordinator.operator_worker import OperatorWorker
+from kinoswarm_coordinator.presence import Presence
+from kinoswarm_coordinator.publisher import Publisher
+from kinoswarm_coordinator.records_book import RecordsBook
+from kinoswarm_coordinator.service import Service
+from kinoswarm_coordinator.settings import CoordinatorSettings
+from kinoswarm_coordinator.state import Rules
+from kinoswarm_coordinator.submissions import expired
+from kinoswarm_coordinator.web.app import create_app
+from kinoswarm_coordinator.web.sources import WebSources
+from kinoswarm_model.supervisor import WorkerSupervisor
+from kinoswarm_network.blob_store import BlobStore
+from kinoswarm_network.client import NetworkClient, NetworkConfig
+from kinoswarm_network.identity import load_key
+from kinoswarm_protocol.charter import Charter, is_coordinator, open_charter
+from kinoswarm_protocol.errors import LocalError
+from kinoswarm_protocol.ids import PeerId, SwarmId
+from kinoswarm_protocol.invite import Invite, read_invite
+from kinoswarm_protocol.keys import KeyPair
+
+_log = structlog.get_logger("serve")
+
+
+@dataclass(frozen=True)
+class Serving:
+    """What is up: for the terminal."""
+
+    page: str
+    addresses: list[str]
+    invite: str
+    swarm: SwarmId
+    swarm_name: str
+    peer: PeerId
+
+
+@dataclass(frozen=True)
+class _Founding:
+    """What the founder left in the folder, checked."""
+
+    swarm: SwarmId
+    charter: Charter
+    key: KeyPair
+    invite: str
+
+
+async def run_coordinator(
+    root: Path, settings: CoordinatorSettings, on_ready: Callable[[Serving], None]
+) -> None:
+    """Serve the swarm founded in `root` until cancelled. Raises LocalError when it can't start."""
+    folder = SwarmFolder(root.resolve())
+    founding = _read_founding(folder)
+    http_socket = _bound_socket(settings.http_host, settings.http_port)
+    log = SqlLog(settings.database_url or sqlite_url(folder.log))
+    try:
+        journal = Journal(log)
+        service = _service(folder, founding, journal, settings)
+        await _found(service)
+        network = await NetworkClient.start(
+            _network_config(folder, founding, settings),
+            lambda peer, request: service.answer(request),
+        )
+        try:
+            await _run_parts(folder, service, network, settings, http_socket, founding, on_ready)
+        finally:
+            await network.stop()
+    finally:
+        log.close()
+        http_socket.close()
+
+
+def _read_founding(folder: SwarmFolder) -> _Founding:
+    folder.require_founded()
+    text = folder.invite.read_text()
+    invite: Invite = read_invite(text).body
+    charter = open_charter(folder.charter.read_bytes(), invite.swarm).body
+    key = load_key(folder.key)
+    if not is_coordinator(charter, key.peer_id):
+        raise LocalError(f"{folder.key} is not a coordinator key of this swarm's charter")
+    return _Founding(invite.swarm, charter, key, text.strip())
+
+
+def _service(
+    folder: SwarmFolder, founding: _Founding, journal: Journal, settings: CoordinatorSettings
+) -> Service:
+    rules = Rules(
+        charter=founding.charter,
+        charter_blob=BlobStore(folder.store).add_file(folder.charter),
+        operator=founding.key.peer_id,
+        prompts=tuple(settings.prompts),
+    )
+    addresses = list(settings.announce or founding.charter.addresses)
+    return Service(
+        journal=journal,
+        rules=rules,
+        key=founding.key,
+        swarm=founding.swarm,
+        presence=Presence(),
+        book=RecordsBook(key=founding.key, swarm=founding.swarm, addresses=addresses),
+    )
+
+
+async def _found(service: Service) -> None:
+    """The log's first event."""
+    if not service.journal.state.versions:
+        charter = service.rules.charter
+        event = ev.Founded(
+            at_ms=service.now_ms(),
+            num_clusters=len(charter.clusters),
+            seed_checkpoint=charter.seed_checkpoint,
+        )
+        await service.record([event])
+
+
+def _network_config(
+    folder: SwarmFolder, founding: _Founding, settings: CoordinatorSettings
+) -> NetworkConfig:
+    return NetworkConfig(
+        home=str(folder.network),
+        swarm=founding.swarm,
+        key_file=str(folder.key),
+        founder=founding.charter.founder,
+        coordinators=founding.charter.coordinators,
+        store=str(folder.store),
+        listen=settings.listen,
+    )
+
+
+async def _run_parts(
+    folder: SwarmFolder,
+    service: Service,
+    network: NetworkClient,
+    settings: CoordinatorSettings,
+    http_socket: socket.socket,
+    founding: _Founding,
+    on_ready: Callable[[Serving], None],
+) -> None:
+    intake = Intake(service=service, network=network)
+    service.on_events = intake.on_events
+    bench = Workbench(
+        folder=folder,
+        rules=service.rules,
+        network=network,
+        threads=settings.threads,
+        device=settings.device,
+    )
+    supervisor = WorkerSupervisor(folder.home / "worker.log")
+    operator = OperatorWorker(service, bench, supervisor, settings.idle_s)
+    publisher = Publisher(
+        service=service,
+        network=network,
+        folder=folder,
+        announce_every_s=settings.announce_every_s,
+    )
+    sources = WebSources(
+        service=service,
+        store=BlobStore(folder.store),
+        folder=folder,
+        invite=founding.invite,
+        doing=lambda: operator.doing,
+    )
+    server = _server(sources)
+    on_ready(_serving(http_socket, settings, network, founding))
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            intake.resume()
+            tasks.create_task(operator.run())
+            tasks.create_task(publisher.run())
+            tasks.create_task(_expire_leases(service, settings.tick_s))
+            tasks.create_task(_end_with(network.wait_ended, "the network process ended"))
+            tasks.create_task(_serve_http(server, http_socket))
+    finally:
+        await intake.stop()
+
+
+async def _expire_leases(service: Service, tick_s: float) -> None:
+    while True:
+        await asyncio.sleep(tick_s)
+        await service.record(expired(service.journal.state, service.now_ms()))
+
+
+async def _end_with(wait: Callable[[], Awaitable[None]], why: str) -> None:
+    await wait()
+    raise LocalError(f"{why}; start the coordinator again, and look into network.log")
+
+
+def _bound_socket(host: str, port: int) -> socket.socket:
+    """Bind before anything starts, so that a taken port is told at once."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((host, port))
+    except OSError as error:
+        bound.close()
+        raise LocalError(
+            f"the page cannot listen on {host}:{port} ({error.strerror}); end the program that uses the port, "
+            "or set http_port in settings.toml"
+        ) from error
+    return bound
+
+
+def _server(sources: WebSources) -> uvicorn.Server:
+    config = uvicorn.Config(
+        create_app(sources), log_level="warning", access_log=False, lifespan="off"
+    )
+    return uvicorn.Server(config)
+
+
+async def _serve_http(server: uvicorn.Server, bound: socket.socket) -> None:
+    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
+    try:
+        await server.serve(sockets=[bound])
+    except asyncio.CancelledError:
+        server.should_exit = True
+        raise
+
+
+def _serving(
+    bound: socket.socket,
+    settings: CoordinatorSettings,
+    network: NetworkClient,
+    founding: _Founding,
+) -> Serving:
+    host = "127.0.0.1" if settings.http_host in ("0.0.0.0", "::") else settings.http_host  # noqa: S104
+    return Serving(
+        page=f"http://{host}:{bound.getsockname()[1]}/",
+        addresses=network.addresses,
+        invite=founding.invite,
+        swarm=founding.swarm,
+        swarm_name=founding.charter.name,
+        peer=network.peer_id,
+    )

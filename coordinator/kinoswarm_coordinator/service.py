@@ -1,0 +1,130 @@
+"""Answers requests: opens the envelope, decides, logs, signs the reply. Owns the clock, the chance and the key."""
+
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+
+from kinoswarm_coordinator import requests as rq
+from kinoswarm_coordinator.events import Event
+from kinoswarm_coordinator.journal import Journal
+from kinoswarm_coordinator.presence import Presence
+from kinoswarm_coordinator.records_book import RecordsBook
+from kinoswarm_coordinator.state import Rules
+from kinoswarm_coordinator.status import swarm_status
+from kinoswarm_protocol.envelope import open_envelope, seal
+from kinoswarm_protocol.errors import RemoteError
+from kinoswarm_protocol.ids import SwarmId
+from kinoswarm_protocol.keys import KeyPair
+from kinoswarm_protocol.limits import MAX_RECORDS_PER_LOOKUP
+from kinoswarm_protocol.messages import (
+    LEASE,
+    REPLY,
+    REQUEST,
+    VERDICT,
+    LeaseGrant,
+    NoWork,
+    Progress,
+    ProgressNoted,
+    ProviderHint,
+    Receipt,
+    Records,
+    Refusal,
+    Reply,
+    ReplyBody,
+    Verdict,
+    Verdicts,
+    Welcome,
+)
+
+_UNKNOWN_REQUEST = "0" * 32
+_log = structlog.get_logger("service")
+
+
+def wall_clock_ms() -> int:
+    """Milliseconds since 1970."""
+    return int(time.time() * 1000)
+
+
+@dataclass(kw_only=True)
+class Service:
+    """One coordinator's answers. `on_events` hears of every durable change."""
+
+    journal: Journal
+    rules: Rules
+    key: KeyPair
+    swarm: SwarmId
+    presence: Presence
+    book: RecordsBook
+    on_events: Callable[[list[Event]], None] = lambda events: None
+    now_ms: Callable[[], int] = wall_clock_ms
+
+    async def answer(self, raw: bytes) -> bytes:
+        """The signed reply to a request's bytes; bytes that are no request get a refusal, never an exception."""
+        try:
+            opened = open_envelope(raw, REQUEST, self.swarm)
+        except RemoteError as error:
+            _log.info("refused", code=error.code, why=str(error))
+            refusal = Refusal(code=error.code, sentence=str(error)[:500])
+            return self._reply(_UNKNOWN_REQUEST, refusal)
+        now_ms = self.now_ms()
+        self.presence.seen(opened.signer, now_ms)
+        request = opened.body
+        if isinstance(request.body, Progress):
+            self.presence.progressed(request.body)
+        asked = rq.Asked(
+            signer=opened.signer,
+            request=request,
+            swarm=self.swarm,
+            now_ms=now_ms,
+            seed=secrets.randbits(128),
+        )
+        decision = rq.handle(self.journal.state, self.rules, asked)
+        if decision.events:
+            _log.info("decided", peer=opened.signer, why=decision.reason)
+        await self.record(decision.events)
+        return self._reply(request.request_id, self._said(decision.say))
+
+    async def record(self, events: list[Event]) -> None:
+        """Make events durable and tell whoever listens."""
+        if events:
+            await self.journal.append(events)
+            self.on_events(events)
+
+    def _reply(self, request_id: str, body: ReplyBody) -> bytes:
+        reply = Reply(request_id=request_id, time_ms=self.now_ms(), body=body)
+        return seal(self.key, REPLY, self.swarm, reply)
+
+    def _said(self, say: rq.Say) -> ReplyBody:
+        match say:
+            case rq.SayWelcome():
+                return self._welcome()
+            case rq.SayLease():
+                lease = seal(self.key, LEASE, self.swarm, say.lease)
+                return LeaseGrant(lease=lease, providers=[self._self_as_provider()])
+            case rq.SayReceipt():
+                verdict = self._sealed(say.verdict) if say.verdict else None
+                return Receipt(lease_id=say.lease_id, verdict=verdict)
+            case rq.SayVerdicts():
+                return Verdicts(verdicts=[self._sealed(verdict) for verdict in say.verdicts])
+            case rq.SayRecords():
+                records = self.book.under(say.key, self.journal.state, self.now_ms())
+                return Records(records=[r.value for r in records[:MAX_RECORDS_PER_LOOKUP]])
+            case rq.SayStatus():
+                return swarm_status(self.journal.state, self.rules, self.presence, self.now_ms())
+            case NoWork() | ProgressNoted() | Refusal():
+                return say
+
+    def _welcome(self) -> Welcome:
+        return Welcome(
+            charter=self.rules.charter_blob, amendments=[], notice="", observed_reachable=False
+        )
+
+    def _self_as_provider(self) -> ProviderHint:
+        addresses = [a for a in self.book.addresses if a.startswith("/")]
+        return ProviderHint(peer=self.key.peer_id, addresses=addresses)
+
+    def _sealed(self, verdict: Verdict) -> bytes:
+        return seal(self.key, VERDICT, self.swarm, verdict)

@@ -1,0 +1,93 @@
+"""How this coordinator runs on this machine. Owns its settings: TOML file, environment, flags; flags win."""
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from kinoswarm_protocol.errors import LocalError
+
+SETTINGS_FILE = "settings.toml"
+
+
+class CoordinatorSettings(BaseSettings):
+    """Every field can be set in settings.toml, or as KINOSWARM_COORDINATOR_<NAME> in the environment."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="KINOSWARM_COORDINATOR_", frozen=True, extra="forbid"
+    )
+
+    listen: list[str] = Field(
+        default=["/ip4/0.0.0.0/tcp/0"],
+        description="Multiaddresses that libp2p listens on.",
+    )
+    announce: list[str] = Field(
+        default=[],
+        description="Addresses that nodes are told to dial: multiaddresses and http(s) URLs.",
+    )
+    http_host: str = Field(default="127.0.0.1", description="Address that the page listens on.")
+    http_port: int = Field(
+        default=8700, ge=0, le=65_535, description="Port of the page and API; 0 is any free one."
+    )
+    threads: int = Field(
+        default=1, ge=1, le=1_024, description="CPU threads of the operator's worker."
+    )
+    device: str = Field(default="cpu", max_length=16, description="Device of that worker.")
+    prompts: list[str] = Field(
+        default=[], max_length=64, description="Prompts that every release is sampled with."
+    )
+    tick_s: float = Field(
+        default=1.0, gt=0.0, le=60.0, description="Seconds between looks at expired leases."
+    )
+    announce_every_s: float = Field(
+        default=120.0, gt=0.0, le=3_600.0, description="Seconds between announcements in the DHT."
+    )
+    idle_s: float = Field(
+        default=0.5, gt=0.0, le=60.0, description="Pause of the idle operator's worker, in seconds."
+    )
+    database_url: str = Field(
+        default="",
+        max_length=500,
+        description="Database of the event log; empty is SQLite at home.",
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags (init) over environment over the file that `load_settings` names."""
+        file = TomlConfigSettingsSource(settings_cls, _file_in_use)
+        return init_settings, env_settings, file
+
+
+_file_in_use: Path | None = None
+
+
+def load_settings(home: Path, **flags: Any) -> CoordinatorSettings:
+    """Settings of a coordinator's home. Raises LocalError naming setting, value and what is allowed."""
+    global _file_in_use
+    _file_in_use = home / SETTINGS_FILE
+    try:
+        return CoordinatorSettings(**{k: v for k, v in flags.items() if v is not None})
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(str(part) for part in e['loc'])} = {e.get('input')!r}: {e['msg']}"
+            for e in error.errors()
+        )
+        raise LocalError(f"coordinator settings ({_file_in_use}): {problems}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise LocalError(f"{_file_in_use} is not TOML: {error}") from error
+    finally:
+        _file_in_use = None

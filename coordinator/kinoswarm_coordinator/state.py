@@ -1,0 +1,132 @@
+"""What the coordinator knows: frozen entities in one container. Owns their shape; only fold.py changes the container.
+
+State is a fold of the event log. Who was seen when, and how far a segment is, is presence: beside it, never logged.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from msgspec import Struct
+
+from kinoswarm_protocol.charter import Charter
+from kinoswarm_protocol.ids import BlobId, LeaseId, PeerId
+from kinoswarm_protocol.messages import (
+    AccuracyAt,
+    Lease,
+    Order,
+    Outcome,
+    ReleaseFile,
+    Verdict,
+)
+
+Purpose = Literal["train", "evaluate", "merge", "route", "release"]
+LeasePhase = Literal["open", "expired", "failed", "submitted"]
+WorkPhase = Literal["received", "available", "accepted", "rejected", "quarantined", "merged"]
+LineageKey = tuple[int, int]
+"""(cluster, lineage)"""
+
+
+class NodeState(Struct, frozen=True, kw_only=True):
+    """One volunteer, or the operator's own worker."""
+
+    peer: PeerId
+    pseudonym: str
+    device: str
+    program_version: str
+    addresses: list[str]
+    """For dialling only; never shown."""
+    seconds_per_step: float
+    joined_at_ms: int
+    accepted: int = 0
+    rejected: int = 0
+    failed: int = 0
+
+
+class LeaseState(Struct, frozen=True, kw_only=True):
+    lease: Lease
+    purpose: Purpose
+    """Ours alone: an audit will look like any other train lease to its node."""
+    request_id: str
+    phase: LeasePhase = "open"
+
+    @property
+    def order(self) -> Order:
+        return self.lease.order
+
+
+class WorkState(Struct, frozen=True, kw_only=True):
+    """A contribution on its way to a verdict."""
+
+    lease_id: LeaseId
+    node: PeerId
+    outcome: Outcome
+    received_at_ms: int
+    phase: WorkPhase = "received"
+    verdict: Verdict | None = None
+    decided_at_ms: int = 0
+
+
+class VersionState(Struct, frozen=True, kw_only=True):
+    """One version of an expert. Its held-out loss is on the cluster's private clips."""
+
+    version: int
+    checkpoint: BlobId
+    momentum: BlobId | None
+    heldout_loss: float | None
+    created_at_ms: int
+    contributions: list[LeaseId]
+
+
+class RouterState(Struct, frozen=True, kw_only=True):
+    blob: BlobId
+    accuracy_by_t: list[AccuracyAt]
+    calibration_error: float
+    share_by_cluster: list[float]
+    created_at_ms: int
+
+
+class ReleaseState(Struct, frozen=True, kw_only=True):
+    version: int
+    expert_versions: list[int]
+    files: list[ReleaseFile]
+    share_by_expert: list[float]
+    created_at_ms: int
+    manifest: BlobId | None = None
+    """The signed table of contents; None until it is published."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """What decisions go by: the charter as amended, and who runs the trusted work."""
+
+    charter: Charter
+    charter_blob: BlobId
+    operator: PeerId
+    prompts: tuple[str, ...]
+
+
+@dataclass
+class SwarmState:
+    """All entities by their keys, and the indices that decisions look things up by."""
+
+    nodes: dict[PeerId, NodeState] = field(default_factory=dict)
+    leases: dict[LeaseId, LeaseState] = field(default_factory=dict)
+    work: dict[LeaseId, WorkState] = field(default_factory=dict)
+    versions: dict[LineageKey, list[VersionState]] = field(default_factory=dict)
+    router: RouterState | None = None
+    releases: list[ReleaseState] = field(default_factory=list)
+
+    open_leases: set[LeaseId] = field(default_factory=set)
+    lease_by_request: dict[tuple[PeerId, str], LeaseId] = field(default_factory=dict)
+    undecided: set[LeaseId] = field(default_factory=set)
+    """Train contributions without a verdict."""
+    unmerged: dict[LineageKey, set[LeaseId]] = field(default_factory=dict)
+    """Accepted train contributions that no version holds yet."""
+    unsettled: set[LeaseId] = field(default_factory=set)
+    """Contributions of any kind whose blobs have not all arrived."""
+    in_judgement: set[LeaseId] = field(default_factory=set)
+    """Contributions that an open evaluate lease looks at."""
+
+    def newest(self, key: LineageKey) -> VersionState:
+        """The newest version of a lineage; version 0 exists from the founding."""
+        return self.versions[key][-1]

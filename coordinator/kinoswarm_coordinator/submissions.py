@@ -1,0 +1,218 @@
+"""What a submitted contribution leads to: receipt, refusal, verdicts, versions, releases. Owns these; pure."""
+
+from dataclasses import dataclass
+
+from kinoswarm_coordinator import events as ev
+from kinoswarm_coordinator.fold import judged_by
+from kinoswarm_coordinator.state import LeaseState, Rules, SwarmState, WorkState
+from kinoswarm_coordinator.verdicts import is_worse, rejected, verdict_of
+from kinoswarm_protocol.errors import Code
+from kinoswarm_protocol.ids import LeaseId, PeerId
+from kinoswarm_protocol.messages import (
+    Contribution,
+    EvaluateOrder,
+    EvaluateOutcome,
+    FailedOutcome,
+    MergeOrder,
+    MergeOutcome,
+    Order,
+    Outcome,
+    ReleaseOrder,
+    ReleaseOutcome,
+    RouteOrder,
+    RouteOutcome,
+    TrainOrder,
+    TrainOutcome,
+)
+
+_OUTCOME_BY_ORDER: dict[type[Order], type[Outcome]] = {
+    TrainOrder: TrainOutcome,
+    EvaluateOrder: EvaluateOutcome,
+    MergeOrder: MergeOutcome,
+    RouteOrder: RouteOutcome,
+    ReleaseOrder: ReleaseOutcome,
+}
+
+
+@dataclass(frozen=True)
+class Denied:
+    """The submission is not taken; the code and sentence go back to the node."""
+
+    code: Code
+    sentence: str
+
+
+def receive(
+    state: SwarmState,
+    rules: Rules,
+    signer: PeerId,
+    contribution: Contribution,
+    raw: bytes,
+    now_ms: int,
+) -> list[ev.Event] | Denied:
+    """Events of a contribution that just came; an empty list when it was received before. Late work is welcome."""
+    lease_id = LeaseId(contribution.lease_id)
+    if lease_id in state.work:
+        return []
+    lease = state.leases.get(lease_id)
+    denied = _denied(state, rules, signer, contribution, lease)
+    if denied is not None:
+        return denied
+    outcome = contribution.outcome
+    if isinstance(outcome, FailedOutcome):
+        if lease is not None and lease.phase == "failed":
+            return []
+        return [
+            ev.LeaseFailed(
+                at_ms=now_ms, lease_id=lease_id, code=outcome.code, sentence=outcome.sentence
+            )
+        ]
+    return [ev.WorkReceived(at_ms=now_ms, lease_id=lease_id, node=signer, outcome=outcome, raw=raw)]
+
+
+def _denied(
+    state: SwarmState,
+    rules: Rules,
+    signer: PeerId,
+    contribution: Contribution,
+    lease: LeaseState | None,
+) -> Denied | None:
+    if lease is None:
+        return Denied(Code.UNKNOWN_LEASE, "no such lease was given; pull a new one")
+    if signer != lease.lease.node or contribution.node != signer:
+        return Denied(Code.LEASE_FOREIGN, "this lease was given to another node")
+    outcome, order = contribution.outcome, lease.order
+    if isinstance(outcome, FailedOutcome):
+        return None
+    if not isinstance(outcome, _OUTCOME_BY_ORDER[type(order)]):
+        return Denied(
+            Code.MALFORMED,
+            f"a {lease.purpose} lease wants a {_OUTCOME_BY_ORDER[type(order)].__name__}, "
+            f"got {type(outcome).__name__}",
+        )
+    if lease.phase == "failed":
+        return Denied(Code.LEASE_USED, "you gave this lease back as failed; pull a new one")
+    if isinstance(order, TrainOrder):
+        return _too_stale(state, rules, order)
+    if lease.phase == "expired":
+        return Denied(Code.LEASE_EXPIRED, "this lease has expired and was given to another worker")
+    return None
+
+
+def _too_stale(state: SwarmState, rules: Rules, order: TrainOrder) -> Denied | None:
+    behind = state.newest((order.cluster, order.lineage)).version - order.base_version
+    allowed = rules.charter.policy.max_staleness
+    if behind <= allowed:
+        return None
+    return Denied(
+        Code.STALE_BASE,
+        f"base version {order.base_version} is {behind} behind; at most {allowed} allowed. "
+        "Nothing is wrong with your machine: it was slower than the others",
+    )
+
+
+def settle(state: SwarmState, rules: Rules, work: WorkState, now_ms: int) -> list[ev.Event]:
+    """Events that follow when all blobs of a contribution are here. Train work waits for its evaluation."""
+    arrived = ev.BlobsArrived(at_ms=now_ms, lease_id=work.lease_id)
+    lease = state.leases[work.lease_id]
+    match work.outcome:
+        case EvaluateOutcome():
+            return [*_verdicts(state, rules, lease, work.outcome, now_ms), arrived]
+        case MergeOutcome():
+            return [arrived, _merged(state, rules, lease, work.outcome, now_ms)]
+        case RouteOutcome() as routed:
+            return [
+                arrived,
+                ev.RouterTrained(
+                    at_ms=now_ms,
+                    blob=routed.router,
+                    accuracy_by_t=routed.accuracy_by_t,
+                    calibration_error=routed.calibration_error,
+                    share_by_cluster=routed.share_by_cluster,
+                ),
+            ]
+        case ReleaseOutcome():
+            return [arrived, _released(lease, work.outcome, now_ms)]
+        case _:
+            return [arrived]
+
+
+def unavailable(state: SwarmState, work: WorkState, now_ms: int, why: str) -> list[ev.Event]:
+    """Events when a contribution's blobs could not be had: a verdict for training, a failed lease otherwise."""
+    if isinstance(work.outcome, TrainOutcome):
+        sentence = (
+            f"your delta could not be fetched ({why}); keep the daemon running until the verdict"
+        )
+        verdict = rejected(work.lease_id, work.node, Code.BLOB_UNAVAILABLE, sentence, now_ms)
+        return [ev.VerdictGiven(at_ms=now_ms, verdict=verdict)]
+    return [
+        ev.LeaseFailed(
+            at_ms=now_ms, lease_id=work.lease_id, code=Code.BLOB_UNAVAILABLE, sentence=why[:500]
+        )
+    ]
+
+
+def _verdicts(
+    state: SwarmState, rules: Rules, lease: LeaseState, outcome: EvaluateOutcome, now_ms: int
+) -> list[ev.Event]:
+    """One verdict per judged contribution; what the evaluator left out is judged again later."""
+    judgements = {judgement.delta: judgement for judgement in outcome.judgements}
+    events: list[ev.Event] = []
+    for lease_id in judged_by(state, lease):
+        work = state.work[lease_id]
+        judgement = judgements.get(getattr(work.outcome, "delta", None))  # type: ignore[arg-type]
+        if judgement is not None:
+            verdict = verdict_of(lease_id, work.node, judgement, rules.charter.policy, now_ms)
+            events.append(ev.VerdictGiven(at_ms=now_ms, verdict=verdict))
+    return events
+
+
+def _merged(
+    state: SwarmState, rules: Rules, lease: LeaseState, outcome: MergeOutcome, now_ms: int
+) -> ev.Event:
+    """The new version, or its quarantine: the paired test decides, the old version stays in doubt."""
+    order = lease.order
+    assert isinstance(order, MergeOrder)
+    contributions = [LeaseId(delta.contribution) for delta in order.deltas]
+    if is_worse(outcome, rules.charter.policy):
+        return ev.MergeQuarantined(
+            at_ms=now_ms,
+            cluster=order.cluster,
+            lineage=order.lineage,
+            base_version=order.base_version,
+            contributions=contributions,
+            sentence=f"the merged version was worse by {outcome.difference:.4f} than version "
+            f"{order.base_version} ({outcome.base_loss:.4f}); the old version stays",
+        )
+    return ev.VersionCut(
+        at_ms=now_ms,
+        cluster=order.cluster,
+        lineage=order.lineage,
+        version=order.base_version + 1,
+        checkpoint=outcome.checkpoint,
+        momentum=outcome.momentum,
+        heldout_loss=outcome.base_loss + outcome.difference,
+        base_loss=outcome.base_loss,
+        contributions=contributions,
+    )
+
+
+def _released(lease: LeaseState, outcome: ReleaseOutcome, now_ms: int) -> ev.Event:
+    order = lease.order
+    assert isinstance(order, ReleaseOrder)
+    return ev.ReleaseBuilt(
+        at_ms=now_ms,
+        version=order.version,
+        expert_versions=[expert.version for expert in order.experts],
+        files=outcome.files,
+        share_by_expert=outcome.share_by_expert,
+    )
+
+
+def expired(state: SwarmState, now_ms: int) -> list[ev.Event]:
+    """Leases whose deadline has passed: their work is free again."""
+    return [
+        ev.LeaseExpired(at_ms=now_ms, lease_id=lease_id)
+        for lease_id in sorted(state.open_leases)
+        if state.leases[lease_id].lease.deadline_ms <= now_ms
+    ]

@@ -1,0 +1,61 @@
+"""From an evaluator's judgement to a verdict. Owns the sentences and the thresholds; pure.
+
+Rejected only when worse by more than two standard errors *and* the charter's margin: an honest volunteer must not lose
+work to noise.
+"""
+
+from kinoswarm_protocol.charter import Policy
+from kinoswarm_protocol.errors import Code
+from kinoswarm_protocol.ids import LeaseId, PeerId
+from kinoswarm_protocol.limits import MAX_SENTENCE
+from kinoswarm_protocol.messages import DeltaJudgement, MergeOutcome, Verdict
+
+_STANDARD_ERRORS = 2.0
+
+
+def verdict_of(
+    lease_id: LeaseId, node: PeerId, judgement: DeltaJudgement, policy: Policy, now_ms: int
+) -> Verdict:
+    """What becomes of a contribution, given how its delta did on held-out clips."""
+    if judgement.code != Code.ACCEPTED:
+        sentence = f"the delta could not be used: {judgement.problem}"
+        return _verdict(lease_id, node, judgement.code, sentence, now_ms)
+    if is_worse(judgement, policy):
+        sentence = (
+            f"held-out loss got worse by {_percent(judgement.difference, judgement.base_loss)} "
+            f"(from {judgement.base_loss:.4f}), more than chance and the margin of "
+            f"{policy.heldout_margin:.1%} explain; check the machine's memory and clock speeds"
+        )
+        return _verdict(lease_id, node, Code.WORSE_ON_HELDOUT, sentence, now_ms)
+    change = _percent(abs(judgement.difference), judgement.base_loss)
+    direction = "fell" if judgement.difference <= 0 else "rose (within noise)"
+    sentence = f"held-out loss {direction} by {change}, from {judgement.base_loss:.4f}"
+    return _verdict(lease_id, node, Code.ACCEPTED, sentence, now_ms)
+
+
+def is_worse(result: DeltaJudgement | MergeOutcome, policy: Policy) -> bool:
+    """Whether a paired difference is beyond noise and margin."""
+    return (
+        result.difference > _STANDARD_ERRORS * result.standard_error
+        and result.difference > policy.heldout_margin * abs(result.base_loss)
+    )
+
+
+def rejected(lease_id: LeaseId, node: PeerId, code: str, sentence: str, now_ms: int) -> Verdict:
+    """A rejection before any evaluation."""
+    return _verdict(lease_id, node, code, sentence, now_ms)
+
+
+def _verdict(lease_id: LeaseId, node: PeerId, code: str, sentence: str, now_ms: int) -> Verdict:
+    return Verdict(
+        lease_id=lease_id,
+        node=node,
+        state="accepted" if code == Code.ACCEPTED else "rejected",
+        code=str(code),
+        sentence=sentence[:MAX_SENTENCE],
+        decided_at_ms=now_ms,
+    )
+
+
+def _percent(part: float, whole: float) -> str:
+    return f"{part / whole:.2%}" if whole else f"{part:.4f}"
