@@ -125,7 +125,7 @@ def read_bounded(path: Path, limit: int) -> bytes:
 
 
 _AGAIN = "run `kinoswarm download` again"
-_NESTED = {
+_NESTED: dict[str, type[Struct]] = {
     "expert": ExpertSpec,
     "clip": ClipSpec,
     "text": TextSpec,

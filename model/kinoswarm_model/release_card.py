@@ -1,0 +1,121 @@
+"""The model card of a release: README.md with the front matter that model hubs read. Owns its words; free of torch."""
+
+from kinoswarm_model.release_layout import ReleaseInfo
+
+_TEMPLATE = """\
+---
+library_name: diffusers
+pipeline_tag: text-to-video
+license: other
+tags: [text-to-video, decentralized-diffusion, mixture-of-experts, kinoswarm]
+---
+
+# {name}, release {version}
+
+A text-to-video model that volunteers of the swarm “{name}” trained together: {num_experts} experts, each trained on one
+part of the data without exchanging gradients with the others, and a router that picks experts at every denoising step
+([decentralized diffusion models](https://arxiv.org/abs/2501.05450)).
+
+## Use
+
+```python
+import torch
+from kinoswarm_model.pipeline import RoutedVideoPipeline
+
+pipe = RoutedVideoPipeline.from_pretrained("path/to/this/folder")
+clip = pipe("{prompt}", generator=torch.Generator().manual_seed(0)).frames[0]
+```
+
+Or from a terminal: `kinoswarm generate "{prompt}" --model path/to/this/folder --out clip.mp4`.
+A single expert is an ordinary diffusers model: `{class_name}.from_pretrained("path/to/this/folder/experts/0")`
+(diffusers asks for `accelerate` to be installed there).
+
+## What it makes
+
+Clips of {frames} frames at {width}×{height} pixels and {fps} frames a second. `samples/` holds these prompts as mp4 too:
+
+{samples}
+
+## Experts
+
+| expert | cluster of the data | version |
+|---|---|---|
+{experts}
+
+Version 0 is the common seed that all experts start from; each further version merged volunteers' training.
+
+## Recipe
+
+| | |
+|---|---|
+| expert | `{class_name}`, preset `{preset}` |
+| network predicts | {prediction} |
+| text encoder | `{encoder}`, {text_dim} numbers a token, at most {max_tokens} tokens |
+| router | transformer of width {router_width}, {router_depth} layers; reads noisy clip, time and text |
+| sampling | Euler, {steps} steps, guidance {guidance:g}, top {top_k} of {num_experts} experts, shift {shift:g} |
+
+`kinoswarm.json` holds every setting.
+
+## Data and licence
+
+{licence}
+
+The clusters above were found in the swarm's captioned video data; its charter names sources and licences of data, base
+weights and contributions. The text encoder is a copy of the one named above, under its own licence.
+
+## Limits
+
+Small clips, the scenes of its training data only. Prompts about anything else give nearby scenes or noise. It was not
+trained to refuse prompts.
+"""
+
+
+def model_card(info: ReleaseInfo, prompts: list[str], sample_names: list[str]) -> str:
+    """Markdown of the card; `sample_names` are the strips of the prompts, relative to the folder."""
+    model, recipe = info.model, info.model.recipe
+    return _TEMPLATE.format(
+        name=_line(info.swarm_name),
+        version=info.version,
+        num_experts=len(info.experts),
+        prompt=_line(prompts[0] if prompts else "a video").replace('"', "'"),
+        class_name=model.expert.class_name,
+        frames=model.clip.frames,
+        width=model.clip.width,
+        height=model.clip.height,
+        fps=model.clip.fps,
+        samples=_samples(prompts, sample_names),
+        experts=_experts(info),
+        preset=_line(model.preset),
+        prediction=_PREDICTIONS[recipe.prediction],
+        encoder=_line(model.text.encoder),
+        text_dim=model.text.dim,
+        max_tokens=model.text.max_tokens,
+        router_width=model.router.width,
+        router_depth=model.router.depth,
+        steps=recipe.sample_steps,
+        guidance=recipe.guidance,
+        top_k=recipe.top_k,
+        shift=recipe.shift,
+        licence=info.licence.strip(),
+    )
+
+
+_PREDICTIONS = {
+    "clean": "the clean clip ([arXiv 2511.13720](https://arxiv.org/abs/2511.13720))",
+    "velocity": "the velocity from data to noise (flow matching)",
+}
+
+
+def _samples(prompts: list[str], names: list[str]) -> str:
+    rows = [f"![{_line(prompt)}]({name})" for prompt, name in zip(prompts, names, strict=True)]
+    return "\n\n".join(rows) or "(none in this release)"
+
+
+def _experts(info: ReleaseInfo) -> str:
+    rows = enumerate(info.experts)
+    return "\n".join(f"| {index} | {_line(e.label)} | {e.version} |" for index, e in rows)
+
+
+def _line(text: str) -> str:
+    """One line that can't break out of a table, a link or a code block."""
+    return "".join(" " if c in "|[]`<>\\\n\r" else c for c in text).strip()

@@ -1,0 +1,116 @@
+"""A release job: checkpoints in, a whole release folder with samples out. Owns the folder's atomic appearance.
+
+The same job gives the same bytes. A kill leaves at most the unfinished folder, which the next attempt removes.
+"""
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from kinoswarm_model.checkpoints import write_atomic
+from kinoswarm_model.clip_sampling import SampledClips, sample_clips, text_on
+from kinoswarm_model.frame_strips import frame_strip, write_png
+from kinoswarm_model.jobs import JobProgress, ReleaseDone, ReleaseJob
+from kinoswarm_model.release_card import model_card
+from kinoswarm_model.release_layout import MODEL_CARD, SAMPLES, ReleaseExpert, ReleaseInfo
+from kinoswarm_model.release_reader import Release, open_release
+from kinoswarm_model.release_writer import files_under, sync_files, write_release
+from kinoswarm_model.sampler import settings_of
+from kinoswarm_model.video_io import write_mp4
+from kinoswarm_protocol.errors import LocalError
+
+_MP4_SCALE = 4
+_STRIP_SCALE = 3
+
+Report = Callable[[JobProgress], None]
+
+
+def run(job: ReleaseJob, report: Report) -> ReleaseDone:
+    """Write `work_dir/release`, sample its prompts, say what lies there.
+
+    Raises LocalError for a job whose lists don't fit, and what reading the checkpoints raises.
+    """
+    info = info_of(job)
+    final = Path(job.work_dir) / "release"
+    part = final.with_name(".release.part")
+    shutil.rmtree(part, ignore_errors=True)
+    write_release(
+        part,
+        info,
+        [Path(path) for path in job.expert_paths],
+        Path(job.router_path),
+        Path(job.text_encoder_dir) if job.text_encoder_dir is not None else None,
+    )
+    sampled = sample_prompts(open_release(part), job, report)
+    samples = _write_samples(part, job, sampled)
+    _publish(part, final)
+    return ReleaseDone(
+        release_dir=str(final),
+        files=files_under(final),
+        sample_paths=[str(final / name) for name in samples],
+        share_by_expert=sampled.share_by_expert,
+    )
+
+
+def info_of(job: ReleaseJob) -> ReleaseInfo:
+    """kinoswarm.json of a job."""
+    lengths = {len(job.expert_paths), len(job.expert_versions), len(job.cluster_labels)}
+    if lengths != {len(job.expert_paths)} or not job.expert_paths:
+        raise LocalError(
+            f"a release needs as many experts ({len(job.expert_paths)}) as versions ({len(job.expert_versions)}) "
+            f"and labels ({len(job.cluster_labels)}), and at least one"
+        )
+    experts = [
+        ReleaseExpert(label=label, version=version)
+        for label, version in zip(job.cluster_labels, job.expert_versions, strict=True)
+    ]
+    return ReleaseInfo(
+        swarm_name=job.swarm_name,
+        version=job.version,
+        licence=job.licence,
+        experts=experts,
+        model=job.model,
+    )
+
+
+def sample_prompts(release: Release, job: ReleaseJob, report: Report) -> SampledClips:
+    """The fixed prompts by the recipe's own settings; prompt i has seed + i, as in `kinoswarm generate`."""
+    device = torch.device(job.device)
+    release.move(device)
+
+    def on_steps(done: int, total: int) -> None:
+        report(JobProgress(job_id=job.job_id, step=done, total=total, loss=None, what="sampling"))
+
+    return sample_clips(
+        release.routed(),
+        text_on(release.text.encode(job.prompts), device),
+        [job.seed + i for i in range(len(job.prompts))],
+        settings_of(job.model.recipe),
+        batch_size=1,
+        on_steps=on_steps,
+    )
+
+
+def _write_samples(folder: Path, job: ReleaseJob, sampled: SampledClips) -> list[str]:
+    """Write an mp4 and a strip for every prompt and the card that shows them; gives the mp4s' relative paths."""
+    names = [f"{SAMPLES}/sample-{i:02d}" for i in range(len(job.prompts))]
+    (folder / SAMPLES).mkdir(exist_ok=True)
+    for name, clip in zip(names, sampled.clips, strict=True):
+        write_mp4(folder / f"{name}.mp4", clip, job.model.clip.fps, scale=_MP4_SCALE)
+        write_png(folder / f"{name}.png", frame_strip(clip, scale=_STRIP_SCALE))
+    card = model_card(info_of(job), _prompts(job.prompts), [f"{name}.png" for name in names])
+    write_atomic(folder / MODEL_CARD, card.encode())
+    return [f"{name}.mp4" for name in names]
+
+
+def _prompts(prompts: Sequence[str]) -> list[str]:
+    return [prompt.strip() for prompt in prompts]
+
+
+def _publish(part: Path, final: Path) -> None:
+    """Put the whole folder in place of whatever an earlier attempt left."""
+    sync_files(part)
+    shutil.rmtree(final, ignore_errors=True)
+    part.rename(final)

@@ -1,0 +1,96 @@
+"""A release folder, checked and opened. Owns the order of checks; generation, pipeline and evaluation start here."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from kinoswarm_model.checkpoints import read_checkpoint
+from kinoswarm_model.data.text import TextEncoder
+from kinoswarm_model.expert_set import ExpertSet
+from kinoswarm_model.release_configs import check_configs
+from kinoswarm_model.release_layout import ROUTER_WEIGHTS, TEXT_ENCODER, ReleaseInfo, read_info
+from kinoswarm_model.router import Router, build_router, router_shapes
+from kinoswarm_model.sampler import RoutedModel
+from kinoswarm_protocol.errors import MalformedBytes, VersionMismatch
+
+
+@dataclass(frozen=True)
+class Release:
+    """An opened release: everything that sampling needs."""
+
+    folder: Path
+    info: ReleaseInfo
+    experts: ExpertSet
+    router: Router
+    text: TextEncoder
+
+    def routed(self) -> RoutedModel:
+        """What the common sampler takes."""
+        return RoutedModel(
+            model=self.info.model,
+            expert=self.experts,
+            available_K=[True] * len(self.experts),
+            router=self.router,
+        )
+
+    def move(self, device: torch.device) -> None:
+        """Sample on this device from now on."""
+        self.experts.move(device)
+        self.router.to(device)
+
+
+def open_release(folder: Path) -> Release:
+    """Check a release folder and open it; experts are read (and their tensors checked) on first use.
+
+    Raises LocalError for missing files, MalformedBytes, LimitExceeded, BadTensors or NotFinite for foreign contents,
+    VersionMismatch for what this version can't sample.
+    """
+    info = read_info(folder)
+    check_configs(folder, info)
+    if info.model.clip.codec != "pixel":
+        raise VersionMismatch(
+            f"this release needs a {info.model.clip.codec} decoder, this version has none: update kinoswarm"
+        )
+    return Release(
+        folder=folder,
+        info=info,
+        experts=ExpertSet.of_release(folder, info.model, len(info.experts)),
+        router=read_router(folder / ROUTER_WEIGHTS, info),
+        text=_read_text_encoder(folder / TEXT_ENCODER, info),
+    )
+
+
+def read_router(path: Path, info: ReleaseInfo) -> Router:
+    """The router of a checkpoint file, checked against kinoswarm.json."""
+    router = build_router(info.model, len(info.experts), seed=0)
+    router.load_state_dict(read_checkpoint(path, router_shapes(info.model, len(info.experts))))
+    return router.eval().requires_grad_(False)
+
+
+def _read_text_encoder(folder: Path, info: ReleaseInfo) -> TextEncoder:
+    try:
+        with _quiet_transformers():
+            return TextEncoder.load(folder, info.model.text.max_tokens)
+    except Exception as error:  # noqa: BLE001  tokenizers raises bare Exception for foreign bytes
+        raise MalformedBytes(
+            f"the text encoder in {folder} is damaged: {str(error)[:200]}; run `kinoswarm download` again"
+        ) from error
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """No progress bar and no table of the pooler weights that are left out on purpose."""
+    from transformers.utils import logging
+
+    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bar:
+            logging.enable_progress_bar()

@@ -1,0 +1,75 @@
+"""Generation from a release: requests are checked, seeds decide the clip, settings are obeyed."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kinoswarm_model.generate import GenerateConfig, generate
+from kinoswarm_model.video_io import write_mp4
+from kinoswarm_protocol.errors import LocalError
+from kinoswarm_protocol.limits import MAX_PROMPT
+
+
+def mp4_bytes(release_dir: Path, path: Path, seed: int) -> bytes:
+    (clip,) = generate(release_dir, ["a long corridor"], GenerateConfig(seed=seed))
+    write_mp4(path, clip, 8, scale=4)
+    return path.read_bytes()
+
+
+def test_the_same_seed_gives_the_same_file_and_another_seed_another(
+    release_dir: Path, tmp_path: Path
+) -> None:
+    first = mp4_bytes(release_dir, tmp_path / "a.mp4", seed=5)
+    assert mp4_bytes(release_dir, tmp_path / "b.mp4", seed=5) == first
+    assert mp4_bytes(release_dir, tmp_path / "c.mp4", seed=6) != first
+
+
+def test_clips_are_bytes_of_the_models_geometry(release_dir: Path) -> None:
+    clips = generate(release_dir, ["a", "b"], GenerateConfig(clips_per_prompt=2, steps=1))
+    assert [clip.shape for clip in clips] == [(4, 32, 32, 3)] * 4
+    assert clips[0].dtype == np.uint8
+
+
+def test_clip_i_of_a_call_is_the_clip_of_seed_plus_i(release_dir: Path) -> None:
+    both = generate(release_dir, ["a wall"], GenerateConfig(seed=7, clips_per_prompt=2))
+    (second,) = generate(release_dir, ["a wall"], GenerateConfig(seed=8))
+    assert np.array_equal(both[1], second)
+
+
+def test_steps_guidance_and_top_k_change_the_clip(release_dir: Path) -> None:
+    (usual,) = generate(release_dir, ["a wall"], GenerateConfig(seed=1))
+    for config in (
+        GenerateConfig(seed=1, steps=2),
+        GenerateConfig(seed=1, guidance=6.0),
+        GenerateConfig(seed=1, top_k=2),
+    ):
+        (other,) = generate(release_dir, ["a wall"], config)
+        assert not np.array_equal(usual, other)
+
+
+def test_progress_counts_all_steps(release_dir: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    config = GenerateConfig(steps=3, clips_per_prompt=2)
+    generate(release_dir, ["a wall"], config, lambda done, total: seen.append((done, total)))
+    assert seen == [(done, 6) for done in range(1, 7)]
+
+
+@pytest.mark.parametrize(
+    ("prompts", "config", "words"),
+    [
+        ([], GenerateConfig(), "at least one prompt"),
+        (["  "], GenerateConfig(), "empty"),
+        (["x" * (MAX_PROMPT + 1)], GenerateConfig(), f"at most {MAX_PROMPT}"),
+        (["x"], GenerateConfig(seed=-1), "seed"),
+        (["x"], GenerateConfig(steps=0), "steps"),
+        (["x"], GenerateConfig(top_k=0), "top_k"),
+        (["x"], GenerateConfig(guidance=float("nan")), "guidance"),
+        (["x"] * 600, GenerateConfig(clips_per_prompt=2), "at most"),
+    ],
+)
+def test_a_bad_request_is_refused_before_the_release_is_read(
+    tmp_path: Path, prompts: list[str], config: GenerateConfig, words: str
+) -> None:
+    with pytest.raises(LocalError, match=words):
+        generate(tmp_path / "nowhere", prompts, config)
