@@ -32,7 +32,7 @@ A single expert is an ordinary diffusers model: `{class_name}.from_pretrained("p
 
 ## What it makes
 
-Clips of {frames} frames at {width}×{height} pixels and {fps} frames a second. `samples/` holds these prompts as mp4 too:
+Clips of {frames} frames at {width}×{height} pixels and {fps} frames a second. `samples/` holds these as mp4:
 
 {samples}
 

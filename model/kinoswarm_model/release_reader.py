@@ -74,7 +74,7 @@ def _read_text_encoder(folder: Path, info: ReleaseInfo) -> TextEncoder:
     try:
         with _quiet_transformers():
             return TextEncoder.load(folder, info.model.text.max_tokens)
-    except Exception as error:  # noqa: BLE001  tokenizers raises bare Exception for foreign bytes
+    except Exception as error:
         raise MalformedBytes(
             f"the text encoder in {folder} is damaged: {str(error)[:200]}; run `kinoswarm download` again"
         ) from error

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from release.tiny_release import write_tiny_release
 
 from kinoswarm_model.jobs import JobProgress, ReleaseDone
-from release.tiny_release import write_tiny_release
 
 
 @pytest.fixture(scope="session")

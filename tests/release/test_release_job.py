@@ -6,12 +6,12 @@ from pathlib import Path
 
 import av
 import pytest
+from release.tiny_release import NUM_EXPERTS, PROMPTS, tiny_job
 
 from kinoswarm_model.jobs import JobProgress, ReleaseDone
 from kinoswarm_model.release_job import run
 from kinoswarm_model.release_layout import required_files
 from kinoswarm_protocol.errors import KinoswarmError, LocalError
-from release.tiny_release import NUM_EXPERTS, PROMPTS, tiny_job
 
 Written = tuple[ReleaseDone, list[JobProgress]]
 

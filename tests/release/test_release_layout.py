@@ -7,6 +7,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from release.tiny_release import tiny_model
 
 from kinoswarm_model.release_layout import (
     INFO,
@@ -18,7 +19,6 @@ from kinoswarm_model.release_layout import (
     required_files,
 )
 from kinoswarm_protocol.errors import KinoswarmError, LimitExceeded, LocalError, MalformedBytes
-from release.tiny_release import tiny_model
 
 
 def info() -> ReleaseInfo:
@@ -78,7 +78,7 @@ def test_any_bytes_are_decoded_or_refused(raw: bytes) -> None:
         decode_info(raw)
 
 
-@given(st.recursive(st.none() | st.integers() | st.text(), lambda inner: st.lists(inner)))
+@given(st.recursive(st.none() | st.integers() | st.text(), st.lists))
 def test_any_json_as_model_is_refused(model: object) -> None:
     fields = {**json.loads(encode_info(info())), "model": model}
     with pytest.raises(KinoswarmError):
