@@ -54,6 +54,8 @@ class FoundingConfig:
     seed: int = 0
     seed_steps: int = 0
     """0 is the preset's."""
+    segment_steps: int = 0
+    """Steps of every segment; 0 is the preset's policy."""
     threads: int = 0
     """CPU threads of the seed training; 0 is all cores."""
 
@@ -108,7 +110,7 @@ def create_swarm(
         seed_checkpoint=store.add_file(Path(seed.output_path)),
         seed_flops=seed.flops,
         seed_steps=seed.steps,
-        policy=structs.replace(chosen.policy, target_version=config.target_version),
+        policy=chosen.policy,
         coordinators=[coordinator.peer_id],
         addresses=addresses,
         min_version=package_version("kinoswarm"),
@@ -134,9 +136,17 @@ def _chosen_preset(manifest: DataManifest, config: FoundingConfig) -> Preset:
         fps=clip.fps,
     )
     text = structs.replace(chosen.model.text, encoder=manifest.text_encoder, dim=manifest.text_dim)
+    policy = structs.replace(chosen.policy, target_version=config.target_version)
+    if config.segment_steps:
+        policy = structs.replace(
+            policy,
+            segment_steps_min=config.segment_steps,
+            segment_steps_max=config.segment_steps,
+            quorum_samples=config.segment_steps * chosen.model.recipe.batch_size,
+        )
     return Preset(
         model=structs.replace(chosen.model, text=text),
-        policy=chosen.policy,
+        policy=policy,
         seed_steps=config.seed_steps or chosen.seed_steps,
         segment_steps=chosen.segment_steps,
     )

@@ -16,6 +16,9 @@ class Presence:
     last_seen_ms: dict[PeerId, int] = field(default_factory=dict)
     step_by_lease: dict[LeaseId, int] = field(default_factory=dict)
     loss_by_lease: dict[LeaseId, float] = field(default_factory=dict)
+    bytes_up: int = 0
+    """Blobs and control frames that this coordinator sent since it started."""
+    bytes_down: int = 0
 
     def seen(self, peer: PeerId, now_ms: int) -> None:
         """A peer said something."""

@@ -36,6 +36,7 @@ from kinoswarm_protocol.invite import Invite, read_invite
 from kinoswarm_protocol.keys import KeyPair
 
 _log = structlog.get_logger("serve")
+_TRAFFIC_EVERY_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -183,6 +184,7 @@ async def _run_parts(
             tasks.create_task(operator.run())
             tasks.create_task(publisher.run())
             tasks.create_task(_expire_leases(service, settings.tick_s))
+            tasks.create_task(_watch_traffic(service, network))
             tasks.create_task(_end_with(network.wait_ended, "the network process ended"))
             tasks.create_task(_serve_http(server, http_socket))
     finally:
@@ -193,6 +195,14 @@ async def _expire_leases(service: Service, tick_s: float) -> None:
     while True:
         await asyncio.sleep(tick_s)
         await service.record(expired(service.journal.state, service.now_ms()))
+
+
+async def _watch_traffic(service: Service, network: NetworkClient) -> None:
+    while True:
+        traffic = await network.traffic()
+        service.presence.bytes_up = traffic.bytes_up
+        service.presence.bytes_down = traffic.bytes_down
+        await asyncio.sleep(_TRAFFIC_EVERY_S)
 
 
 async def _end_with(wait: Callable[[], Awaitable[None]], why: str) -> None:

@@ -103,6 +103,9 @@ class SwarmView(Struct, frozen=True, kw_only=True):
     contributions_by_state: dict[str, int]
     samples_trained: int
     flops_trained: float
+    bytes_up: int
+    """Sent by the coordinator since it started."""
+    bytes_down: int
     router: RouterView | None
     releases: list[ReleaseView]
 
@@ -137,6 +140,8 @@ def view_of(
         contributions_by_state=_contributions(state),
         samples_trained=sum(outcome.samples for outcome in counted),
         flops_trained=sum(outcome.flops for outcome in counted),
+        bytes_up=presence.bytes_up,
+        bytes_down=presence.bytes_down,
         router=RouterView(
             accuracy_by_t=router.accuracy_by_t, calibration_error=router.calibration_error
         )

@@ -1,0 +1,99 @@
+"""`kinoswarm swarm …`: found a swarm and run its coordinator. Owns the flags; the work is kinoswarm_coordinator's."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="Found a swarm and run its coordinator.", no_args_is_help=True)
+
+
+@app.command()
+def create(
+    data: Annotated[Path, typer.Argument(help="Folder made by `kinoswarm data prepare`.")],
+    name: Annotated[str, typer.Option(help="What volunteers will see.")],
+    out: Annotated[Path, typer.Option(help="Folder for keys, charter, invite and coordinator.")],
+    preset: Annotated[str, typer.Option(help="Size of the model: tiny or demo.")] = "demo",
+    host: Annotated[
+        list[str] | None, typer.Option(help="Address or name that nodes can reach; repeatable.")
+    ] = None,
+    target_version: Annotated[int, typer.Option(min=1, help="Versions to train per expert.")] = 2,
+    seed_steps: Annotated[
+        int, typer.Option(min=0, help="Steps of the common seed; 0 is the preset's.")
+    ] = 0,
+    segment_steps: Annotated[
+        int, typer.Option(min=0, help="Steps of every segment; 0 follows the node's speed.")
+    ] = 0,
+    note: Annotated[str, typer.Option(help="What is in the data, in a sentence.")] = "",
+    data_licence: Annotated[str, typer.Option(help="SPDX name of the data's licence.")] = "CC0-1.0",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the common seed training.")] = 0,
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 is all cores.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Train the common seed, sign the charter, write the invite."""
+    from kinoswarm_cli.progress_bars import reporting
+    from kinoswarm_coordinator.founding import FoundingConfig, create_swarm
+
+    config = FoundingConfig(
+        name=name,
+        preset=preset,
+        hosts=tuple(host or ()),
+        target_version=target_version,
+        seed_steps=seed_steps,
+        segment_steps=segment_steps,
+        content_note=note,
+        data_licence=data_licence,
+        seed=seed,
+        threads=threads,
+    )
+    with reporting(quiet=as_json) as report:
+        founded = create_swarm(data, out, config, report)
+    facts = {"swarm": founded.swarm, "invite": founded.invite, "folder": str(out)}
+    text = (
+        f"Swarm {founded.swarm[:12]}… founded in {out}\n"
+        f"Take {out / 'founder.key'} off-line: it signs the charter and amendments only.\n"
+        f"Invite ({out / 'invite.txt'}):\n{founded.invite}\n"
+        f"Next: kinoswarm swarm serve {out}"
+    )
+    typer.echo(json.dumps(facts) if as_json else text)
+
+
+@app.command()
+def serve(
+    folder: Annotated[Path, typer.Argument(help="Folder made by `kinoswarm swarm create`.")],
+    http_host: Annotated[str | None, typer.Option(help="Address that the page listens on.")] = None,
+    http_port: Annotated[
+        int | None, typer.Option(min=0, max=65_535, help="Port of the page and API.")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads of the operator's worker.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="Device of that worker, e.g. cuda.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what is up as JSON.")] = False,
+) -> None:
+    """Run the coordinator: leases, verdicts, versions, releases, page; and its worker."""
+    import asyncio
+
+    from kinoswarm_cli.signals import run_until_signalled
+    from kinoswarm_coordinator.home import SwarmFolder
+    from kinoswarm_coordinator.logs import log_to
+    from kinoswarm_coordinator.serve import Serving, run_coordinator
+    from kinoswarm_coordinator.settings import load_settings
+
+    swarm = SwarmFolder(folder)
+    swarm.require_founded()
+    settings = load_settings(
+        swarm.home, http_host=http_host, http_port=http_port, threads=threads, device=device
+    )
+    log_to(swarm.home / "coordinator.log")
+
+    def on_ready(up: Serving) -> None:
+        facts = {"page": up.page, "peer": up.peer, "addresses": up.addresses, "swarm": up.swarm}
+        text = (
+            f"Coordinator of {up.swarm_name} is up.\nPage:   {up.page}\n"
+            f"Join:   kinoswarm join {up.invite}\nCtrl-C ends it; the same command goes on."
+        )
+        typer.echo(json.dumps(facts) if as_json else text)
+
+    asyncio.run(run_until_signalled(run_coordinator(folder, settings, on_ready)))
