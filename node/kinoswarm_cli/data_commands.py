@@ -1,4 +1,4 @@
-"""`kinoswarm data …`: render captioned clips, prepare a data set. Owns the flags; the work is kinoswarm_model.data's."""
+"""`kinoswarm data …`: render captioned clips, prepare a data set. Owns the flags, not the work."""
 
 import json
 from pathlib import Path
@@ -50,10 +50,9 @@ def prepare(
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Decode, embed, cluster and shard captioned videos; keep a held-out part of every cluster."""
+    from kinoswarm_cli.progress_bars import reporting
     from kinoswarm_model.data.prepare import PrepareConfig
     from kinoswarm_model.data.prepare import prepare as prepare_data
-
-    from kinoswarm_cli.progress_bars import reporting
 
     config = PrepareConfig(
         num_clusters=clusters,

@@ -109,93 +109,49 @@ class _Demo:
         config, clips, data = self.config, self.out / "clips", self.out / "data"
         if (data / "manifest.json").is_file():
             return
-        wanted = len(SCENES) * config.clips_per_scene
-        if len(list(clips.glob("*.txt"))) < wanted:
-            self._phase(
-                "render",
-                "rendering captioned clips of calm places",
-                [
-                    "data",
-                    "render",
-                    str(clips),
-                    "--clips-per-scene",
-                    str(config.clips_per_scene),
-                    "--seed",
-                    str(config.seed),
-                ],
-            )
-        self._phase(
-            "prepare",
-            "decoding, embedding and clustering",
-            [
-                "data",
-                "prepare",
-                str(clips),
-                str(data),
-                "--clusters",
-                str(config.clusters),
-                "--seed",
-                str(config.seed),
-            ],
-        )
+        if len(list(clips.glob("*.txt"))) < len(SCENES) * config.clips_per_scene:
+            flags = _flags(clips_per_scene=config.clips_per_scene, seed=config.seed)
+            arguments = ["data", "render", str(clips), *flags]
+            self._phase("render", "rendering captioned clips of calm places", arguments)
+        flags = _flags(clusters=config.clusters, seed=config.seed)
+        arguments = ["data", "prepare", str(clips), str(data), *flags]
+        self._phase("prepare", "decoding, embedding and clustering", arguments)
 
     def _found(self) -> None:
         config, swarm = self.config, self.out / "swarm"
         if (swarm / "invite.txt").is_file():
             return
-        steps = _steps_for(config)
-        self._phase(
-            "found",
-            "training the common seed, signing the charter",
-            [
-                "swarm",
-                "create",
-                str(self.out / "data"),
-                "--out",
-                str(swarm),
-                "--name",
-                "Kinoswarm demo",
-                "--preset",
-                config.preset,
-                "--target-version",
-                str(_TARGET_VERSION),
-                "--seed",
-                str(config.seed),
-                "--note",
-                "Rendered walks through calm places of the Freedoom maps.",
-                *steps,
-            ],
+        flags = _flags(
+            out=swarm,
+            name="Kinoswarm demo",
+            preset=config.preset,
+            target_version=_TARGET_VERSION,
+            seed=config.seed,
+            note="Rendered walks through calm places of the Freedoom maps.",
+            **_steps_for(config),
         )
+        arguments = ["swarm", "create", str(self.out / "data"), *flags]
+        self._phase("found", "training the common seed, signing the charter", arguments)
 
     def _start_swarm(self) -> tuple[Child, list[Child]]:
         with self.watch.phase("start"):
             self.screen.say("starting the coordinator")
-            coordinator = self.trees.start(
-                "coordinator", ["swarm", "serve", str(self.out / "swarm")]
-            )
+            arguments = ["swarm", "serve", str(self.out / "swarm")]
+            coordinator = self.trees.start("coordinator", arguments)
             self._wait_for(lambda: self._status(coordinator) is not None, coordinator, "the page")
             self.screen.page = page_address(self.out / "swarm")
             nodes = [self._start_node(index) for index in range(self.config.nodes)]
         return coordinator, nodes
 
     def _start_node(self, index: int) -> Child:
-        invite = str(self.out / "swarm" / "invite.txt")
-        return self.trees.start(
-            f"node-{index}",
-            [
-                "join",
-                invite,
-                "--yes",
-                "--home",
-                str(self.out / "nodes" / f"node-{index}"),
-                "--threads",
-                "1",
-                "--pseudonym",
-                f"volunteer-{index + 1}",
-                "--listen",
-                "/ip4/127.0.0.1/tcp/0",
-            ],
+        flags = _flags(
+            home=self.out / "nodes" / f"node-{index}",
+            threads=1,
+            pseudonym=f"volunteer-{index + 1}",
+            listen="/ip4/127.0.0.1/tcp/0",
         )
+        invite = str(self.out / "swarm" / "invite.txt")
+        return self.trees.start(f"node-{index}", ["join", invite, "--yes", *flags])
 
     def _train(self, coordinator: Child, nodes: list[Child]) -> dict[str, Any]:
         facts = facts_of_run(coordinator, nodes)
@@ -214,13 +170,11 @@ class _Demo:
         return facts.as_dict()
 
     def _download(self) -> None:
-        if not (self.out / "model").is_dir():
+        model = self.out / "model"
+        if not model.is_dir():
             invite = str(self.out / "swarm" / "invite.txt")
-            self._phase(
-                "download",
-                "downloading the release as a fifth identity",
-                ["download", invite, "--out", str(self.out / "model")],
-            )
+            arguments = ["download", invite, *_flags(out=model)]
+            self._phase("download", "downloading the release as a fifth identity", arguments)
 
     def _generate(self) -> None:
         clips = self.out / "generated"
@@ -228,38 +182,20 @@ class _Demo:
         for index, prompt in enumerate(heldout_captions(self.out, _CLIPS)):
             target = clips / f"{index}.mp4"
             if not target.is_file():
-                self._phase(
-                    "generate",
-                    f"generating clip {index + 1} of {_CLIPS}: {prompt}",
-                    [
-                        "generate",
-                        prompt,
-                        "--model",
-                        str(self.out / "model"),
-                        "--out",
-                        str(target),
-                        "--seed",
-                        str(self.config.seed + index),
-                    ],
-                )
+                flags = _flags(model=self.out / "model", out=target, seed=self.config.seed + index)
+                what = f"generating clip {index + 1} of {_CLIPS}: {prompt}"
+                self._phase("generate", what, ["generate", prompt, *flags])
 
     def _evaluate(self) -> None:
-        if not (self.out / "evaluation.json").is_file():
-            self._phase(
-                "evaluate",
-                "measuring the release against its seed",
-                [
-                    "evaluate",
-                    str(self.out / "model"),
-                    str(self.out / "data"),
-                    "--seed-checkpoint",
-                    str(seed_checkpoint(self.out)),
-                    "--out",
-                    str(self.out / "evaluation.json"),
-                    "--contact-sheet",
-                    str(self.out / "contact-sheet.png"),
-                ],
+        report = self.out / "evaluation.json"
+        if not report.is_file():
+            flags = _flags(
+                seed_checkpoint=seed_checkpoint(self.out),
+                out=report,
+                contact_sheet=self.out / "contact-sheet.png",
             )
+            arguments = ["evaluate", str(self.out / "model"), str(self.out / "data"), *flags]
+            self._phase("evaluate", "measuring the release against its seed", arguments)
 
     # --- helpers --------------------------------------------------------------------------------
 
@@ -296,20 +232,27 @@ class _Demo:
         return read_status(page_address(self.out / "swarm")) if coordinator.running else None
 
 
-def _steps_for(config: DemoConfig) -> list[str]:
+def _flags(**values: object) -> list[str]:
+    """Keyword arguments as command-line flags."""
+    return [
+        text
+        for name, value in values.items()
+        for text in (f"--{name.replace('_', '-')}", str(value))
+    ]
+
+
+def _steps_for(config: DemoConfig) -> dict[str, int]:
     """The preset's own steps at the usual budget; proportionally more or fewer otherwise."""
     if config.budget_minutes == _DEFAULT_BUDGET_MINUTES:
-        return []
+        return {}
     from kinoswarm_model.presets import preset
 
     chosen = preset(config.preset, frames=8, height=32, width=32, num_clusters=config.clusters)
     factor = config.budget_minutes / _DEFAULT_BUDGET_MINUTES
-    return [
-        "--seed-steps",
-        str(max(1, round(chosen.seed_steps * factor))),
-        "--segment-steps",
-        str(max(1, round(chosen.segment_steps * factor))),
-    ]
+    return {
+        "seed_steps": max(1, round(chosen.seed_steps * factor)),
+        "segment_steps": max(1, round(chosen.segment_steps * factor)),
+    }
 
 
 def heldout_captions(out: Path, count: int) -> list[str]:
