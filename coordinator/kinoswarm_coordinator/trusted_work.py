@@ -129,12 +129,11 @@ def _routing(state: SwarmState, rules: Rules, seed: int) -> TrustedWork | None:
 
 
 def _release(state: SwarmState, rules: Rules, seed: int) -> TrustedWork | None:
-    """A release is due when every expert is newer than in the last one."""
+    """A release is due when every expert is newer than in the last one, or all have reached their target."""
     if state.router is None or _is_open(state, "release"):
         return None
     newest = [state.newest((cluster, 0)) for cluster in range(len(rules.charter.clusters))]
-    before = state.releases[-1].expert_versions if state.releases else [0] * len(newest)
-    if any(expert.version <= old for expert, old in zip(newest, before, strict=True)):
+    if not _deserves_release(state, rules, [expert.version for expert in newest]):
         return None
     order = ReleaseOrder(
         version=len(state.releases) + 1,
@@ -148,7 +147,15 @@ def _release(state: SwarmState, rules: Rules, seed: int) -> TrustedWork | None:
         prompts=list(rules.prompts),
         seed=seed,
     )
-    return "release", order, f"every expert is newer than in release {order.version - 1}"
+    return "release", order, f"the experts are newer than in release {order.version - 1}"
+
+
+def _deserves_release(state: SwarmState, rules: Rules, versions: list[int]) -> bool:
+    before = state.releases[-1].expert_versions if state.releases else [0] * len(versions)
+    target = rules.charter.policy.target_version
+    if target and min(versions) >= target:
+        return versions != before
+    return all(new > old for new, old in zip(versions, before, strict=True))
 
 
 def _is_open(state: SwarmState, purpose: Purpose) -> bool:
