@@ -66,8 +66,8 @@ class DemoReport:
             f"Contact sheet:  {self.out / 'contact-sheet.png'}",
             f"Release:        {self.out / 'model'}",
             f"Report:         {self.out / REPORT}",
-            f"Fréchet distance on TransNetV2 features: {figures['release']['distance']:.3f} "
-            f"(seed version {figures['seed']['distance']:.3f}, real against real {figures['floor']:.3f})",
+            f"Fréchet distance on TransNetV2 features: {figures['release']['value']:.3f} "
+            f"(seed version {figures['seed']['value']:.3f}, real against real {figures['floor']:.3f})",
             f"Router accuracy on held-out clips at t = 0.5: {accuracy:.0%}" if accuracy else "",
             f"Took {self.content['seconds_total']:.0f} s, "
             f"at most {self.content['peak_memory_bytes'] / 1e9:.1f} GB of memory.",

@@ -22,6 +22,9 @@ COMMANDS = {
     "generate": LazyCommand(
         "kinoswarm_cli.generate_command", "Make a clip from a prompt with a downloaded release."
     ),
+    "evaluate": LazyCommand(
+        "kinoswarm_cli.evaluate_command", "Measure a release on held-out clips."
+    ),
     "data": LazyCommand("kinoswarm_cli.data_commands", "Make and prepare captioned video data."),
     "swarm": LazyCommand("kinoswarm_cli.swarm_commands", "Found a swarm and run its coordinator."),
     "demo": LazyCommand(
