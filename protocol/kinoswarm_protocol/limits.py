@@ -87,7 +87,7 @@ MAX_IPC_FRAME = 16 * MIB
 
 MAX_BLOB_FRAME = 1 * KIB
 MAX_INBOUND_STREAMS = 128
-MAX_INBOUND_STREAMS_PER_PEER = 8
+MAX_INBOUND_STREAMS_PER_PEER = 16
 """Streams served at once; more are told "overloaded" and may come again."""
 
 CHUNKS_IN_FLIGHT = 4
