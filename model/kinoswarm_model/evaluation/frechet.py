@@ -22,9 +22,9 @@ _CLIPS_PER_DIMENSION = 4
 """A covariance from fewer clips a dimension is mostly sampling error."""
 
 _SMALLEST_SET = 2 * _CLIPS_PER_DIMENSION
-_POINTS = 8
+_POINTS = 6
 _SMALLEST_FRACTION = 0.4
-_DRAWS_PER_POINT = 6
+_DRAWS_PER_POINT = 4
 
 Matrix = NDArray[np.float64]
 
@@ -32,7 +32,7 @@ Matrix = NDArray[np.float64]
 class Distance(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One Fréchet distance, at its sample sizes and in the limit of many samples."""
 
-    value: float
+    distance: float
     limit: float
     """Intercept of a line through the distances of smaller subsets over 1 / size; may be a little below 0."""
     limit_error: float
@@ -121,7 +121,7 @@ def frechet_distance(a_BD: Matrix, b_BD: Matrix) -> float:
 def _distance(clips_BD: Matrix, real_BD: Matrix, seed: int) -> Distance:
     limit, error = _extrapolated(clips_BD, real_BD, seed)
     return Distance(
-        value=frechet_distance(clips_BD, real_BD),
+        distance=frechet_distance(clips_BD, real_BD),
         limit=limit,
         limit_error=error,
         num_clips=len(clips_BD),

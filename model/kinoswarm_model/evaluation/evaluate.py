@@ -1,0 +1,201 @@
+"""Evaluates a release folder against its seed on held-out clips. Owns the order of the measurements.
+
+Release and seed version are sampled with the same captions, seeds and steps. The result is a function of the inputs and
+the settings, seed included; progress goes to a callback.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from kinoswarm_model.contact_sheet import SheetText, write_contact_sheet
+from kinoswarm_model.evaluation.frechet import METRIC
+from kinoswarm_model.evaluation.generated import (
+    Generated,
+    GenerationPlan,
+    generate_for,
+    seed_version,
+)
+from kinoswarm_model.evaluation.measured import ClipSets, Measured, OnProgress, measure
+from kinoswarm_model.evaluation.real_clips import RealClips, floor_and_fit_clips, heldout_clips
+from kinoswarm_model.evaluation.report import EvaluationReport, Sampling
+from kinoswarm_model.evaluation.sheet_rows import spread_rows
+from kinoswarm_model.flops import expert_flops, router_flops
+from kinoswarm_model.generate import GenerateConfig, settings_from
+from kinoswarm_model.release_reader import Release, open_release
+from kinoswarm_model.route_job import MEASURED_TIMES, probabilities_at
+from kinoswarm_model.training_data import ClipSet
+from kinoswarm_protocol.errors import LocalError
+
+_SHEET_ROWS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationInput:
+    """Where everything lies."""
+
+    model_dir: Path
+    heldout_by_cluster: Sequence[Path]
+    shards_by_cluster: Sequence[Sequence[Path]]
+    """Public shards: other real clips for the floor and the PCA."""
+    seed_checkpoint: Path | None = None
+    """Version 0 of the experts; None measures the release alone."""
+    contact_sheet: Path | None = None
+    """Where to write the PNG; None writes none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """How much is measured."""
+
+    num_clips: int = 256
+    """Clips of the release, and of the seed version; at least 2,000 for figures that are to be compared with others'."""
+    sampling: GenerateConfig = GenerateConfig()
+    """Seed, steps, guidance, experts and device; what is None is the recipe's own value."""
+
+
+def evaluate_release(
+    given: EvaluationInput, config: EvaluationConfig, on_progress: OnProgress | None = None
+) -> EvaluationReport:
+    """Measure a release. Raises LocalError for inputs that don't fit it, and what opening a release raises."""
+    report = on_progress or (lambda done, total, what: None)
+    release = open_release(given.model_dir)
+    _check(given, config, release)
+    plan = _plan(release, given, config)
+    accuracy = _router_accuracy(release, given, config, report)
+    made, made_by_seed = _generate(release, given, plan, report)
+    floor, projection = floor_and_fit_clips(
+        given.shards_by_cluster, release.info.model, config.num_clips, config.sampling.seed
+    )
+    sets = ClipSets(
+        heldout=plan.captions.pixels[: plan.captions.num_distinct],
+        floor=floor.pixels,
+        projection=projection.pixels,
+        release=made.pixels,
+        seed=made_by_seed.pixels if made_by_seed is not None else None,
+    )
+    measured = measure(sets, config.sampling.seed, report)
+    captions = _write_sheet(release, given, plan.captions, made, measured)
+    return _report(release, plan, made, measured, accuracy, captions)
+
+
+def _check(given: EvaluationInput, config: EvaluationConfig, release: Release) -> None:
+    clusters = len(release.info.experts)
+    found = (len(given.heldout_by_cluster), len(given.shards_by_cluster))
+    if found != (clusters, clusters):
+        raise LocalError(
+            f"held-out files of {found[0]} and shards of {found[1]} clusters, but the release has {clusters} experts; "
+            "give the data that this swarm was founded on"
+        )
+    if config.num_clips < 1:
+        raise LocalError(f"{config.num_clips} clips can't be measured; ask for at least 16")
+
+
+def _plan(release: Release, given: EvaluationInput, config: EvaluationConfig) -> GenerationPlan:
+    captions = heldout_clips(
+        given.heldout_by_cluster, release.info.model, config.num_clips, config.sampling.seed
+    )
+    return GenerationPlan(
+        captions=captions,
+        settings=settings_from(release, config.sampling),
+        seed=config.sampling.seed,
+        device=torch.device(config.sampling.device),
+    )
+
+
+def _router_accuracy(
+    release: Release, given: EvaluationInput, config: EvaluationConfig, on_progress: OnProgress
+) -> list[tuple[float, float]]:
+    paths = [[str(path)] for path in given.heldout_by_cluster]
+    clips = ClipSet.read_clusters(paths, release.info.model)
+    labels_B = torch.tensor([clips.label(index) for index in range(len(clips))])
+    device, found = torch.device(config.sampling.device), []
+    for t in MEASURED_TIMES:
+        on_progress(len(found), len(MEASURED_TIMES), "measuring the router")
+        p_BK = probabilities_at(release.router, clips, t, config.sampling.seed, device)
+        found.append((t, float((p_BK.argmax(dim=1) == labels_B).float().mean())))
+    return found
+
+
+def _generate(
+    release: Release, given: EvaluationInput, plan: GenerationPlan, on_progress: OnProgress
+) -> tuple[Generated, Generated | None]:
+    """The release's clips, and the seed version's if it is known."""
+    release.move(plan.device)
+    clusters = len(release.info.experts)
+    made = generate_for(
+        release.routed(), plan, clusters, lambda d, n: on_progress(d, n, "sampling the release")
+    )
+    if given.seed_checkpoint is None:
+        return made, None
+    routed = seed_version(release.info.model, given.seed_checkpoint, plan.device)
+    return made, generate_for(
+        routed, plan, clusters, lambda d, n: on_progress(d, n, "sampling the seed version")
+    )
+
+
+def _write_sheet(
+    release: Release,
+    given: EvaluationInput,
+    captions: RealClips,
+    made: Generated,
+    measured: Measured,
+) -> list[str]:
+    """Write the contact sheet; gives the captions on it."""
+    if given.contact_sheet is None:
+        return []
+    rows = spread_rows(captions, _SHEET_ROWS)
+    text = SheetText(
+        note=f"{release.info.swarm_name}, release {release.info.version}. {METRIC}: "
+        f"{measured.both.release.distance:.3f} (other real clips: {measured.both.floor:.3f})",
+        real="held-out clips",
+        generated="generated from the same captions",
+    )
+    given.contact_sheet.parent.mkdir(parents=True, exist_ok=True)
+    write_contact_sheet(
+        given.contact_sheet,
+        [(captions.captions[i], captions.pixels[i], made.pixels[i]) for i in rows],
+        text,
+    )
+    return [captions.captions[i] for i in rows]
+
+
+def _report(
+    release: Release,
+    plan: GenerationPlan,
+    made: Generated,
+    measured: Measured,
+    accuracy: list[tuple[float, float]],
+    sheet_captions: list[str],
+) -> EvaluationReport:
+    info = release.info
+    return EvaluationReport(
+        swarm_name=info.swarm_name,
+        release_version=info.version,
+        expert_versions=[expert.version for expert in info.experts],
+        frechet=measured.both,
+        frechet_motion=measured.motion,
+        explained_variance=measured.explained_variance,
+        samples=measured.counts,
+        sampling=_sampling(release, plan),
+        cluster_labels=[expert.label for expert in info.experts],
+        share_by_expert=made.share_by_expert(plan.captions.clusters),
+        share_by_cluster=made.share_by_cluster,
+        router_accuracy_by_t=accuracy,
+        contact_sheet_captions=sheet_captions,
+    )
+
+
+def _sampling(release: Release, plan: GenerationPlan) -> Sampling:
+    settings, experts = plan.settings, len(release.info.experts)
+    passes = (1 if settings.guidance == 1.0 else 2) * min(settings.top_k, experts)
+    expert, router = expert_flops(release.info.model), router_flops(release.info.model, experts)
+    return Sampling(
+        steps=settings.steps,
+        guidance=settings.guidance,
+        top_k=settings.top_k,
+        seed=plan.seed,
+        flops_per_clip=settings.steps * (passes * expert + router),
+    )
