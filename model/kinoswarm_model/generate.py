@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from kinoswarm_protocol.errors import LocalError
 from kinoswarm_protocol.limits import MAX_CLUSTERS, MAX_PROMPT
+from kinoswarm_protocol.specs import RecipeSpec
 
 if TYPE_CHECKING:
     from kinoswarm_model.release_reader import Release
@@ -78,16 +79,15 @@ def generate_from(
     rows = [i for i in range(len(prompts)) for _ in range(config.clips_per_prompt)]
     text = rows_of(text_on(release.text.encode(prompts), device), rows)
     seeds = [config.seed + i for i in range(len(rows))]
-    settings = settings_from(release, config)
+    settings = settings_from(release.info.model.recipe, config)
     sampled = sample_clips(release.routed(), text, seeds, settings, config.batch_size, on_step)
     return list(sampled.clips)
 
 
-def settings_from(release: "Release", config: GenerateConfig) -> "SampleSettings":
+def settings_from(recipe: RecipeSpec, config: GenerateConfig) -> "SampleSettings":
     """The sampler's settings: what was asked for, else the recipe's."""
     from kinoswarm_model.sampler import SampleSettings
 
-    recipe = release.info.model.recipe
     return SampleSettings(
         steps=recipe.sample_steps if config.steps is None else config.steps,
         guidance=recipe.guidance if config.guidance is None else config.guidance,
@@ -98,10 +98,7 @@ def settings_from(release: "Release", config: GenerateConfig) -> "SampleSettings
 
 def check_request(prompts: Sequence[str], config: GenerateConfig) -> None:
     """Raises LocalError saying which prompt or setting can't be used and what is allowed."""
-    try:
-        msgspec.convert(msgspec.to_builtins(config), GenerateConfig)
-    except msgspec.ValidationError as error:
-        raise LocalError(f"generate: {error}") from error
+    check_config(config)
     if not prompts:
         raise LocalError("generate needs at least one prompt")
     clips = len(prompts) * config.clips_per_prompt
@@ -109,6 +106,14 @@ def check_request(prompts: Sequence[str], config: GenerateConfig) -> None:
         raise LocalError(f"{clips} clips asked for; at most {MAX_CLIPS} in one call")
     for prompt in prompts:
         _check_prompt(prompt)
+
+
+def check_config(config: GenerateConfig) -> None:
+    """Raises LocalError naming the setting that is out of bounds."""
+    try:
+        msgspec.convert(msgspec.to_builtins(config), GenerateConfig)
+    except msgspec.ValidationError as error:
+        raise LocalError(f"generate: {error}") from error
 
 
 def _check_prompt(prompt: str) -> None:

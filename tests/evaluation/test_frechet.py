@@ -48,17 +48,17 @@ def test_equal_distributions_are_near_the_floor_and_a_shift_is_not() -> None:
     real = gaussian(200, 2)
     floor = space.distances(gaussian(200, 3), real)
     shifted = space.distances(gaussian(200, 4, shift=0.3), real)
-    assert floor.both.distance < 0.1
-    assert abs(floor.both.limit) < 0.5 * floor.both.distance
-    assert shifted.both.distance > 3 * floor.both.distance
+    assert floor.both.value < 0.1
+    assert abs(floor.both.limit) < 0.5 * floor.both.value
+    assert shifted.both.value > 3 * floor.both.value
 
 
 def test_the_estimate_is_biased_by_sample_size_and_the_limit_is_less_so() -> None:
     space = fit_space(gaussian(400, 1), 100)
     few = space.distances(gaussian(100, 5), gaussian(100, 6)).both
     many = space.distances(gaussian(1600, 7), gaussian(1600, 8)).both
-    assert few.distance > 3 * many.distance
-    assert abs(few.limit - many.limit) < 0.3 * (few.distance - many.distance)
+    assert few.value > 3 * many.value
+    assert abs(few.limit - many.limit) < 0.3 * (few.value - many.value)
 
 
 def test_shuffled_frames_raise_the_motion_half_above_its_floor() -> None:
@@ -69,8 +69,8 @@ def test_shuffled_frames_raise_the_motion_half_above_its_floor() -> None:
     order = np.random.default_rng(0).permutation(8)
     floor = space.distances(extractor.extract(other), real)
     shuffled = space.distances(extractor.extract(np.ascontiguousarray(other[:, order])), real)
-    assert shuffled.motion.distance > 3 * floor.motion.distance
-    assert shuffled.both.distance > floor.both.distance
+    assert shuffled.motion.value > 3 * floor.motion.value
+    assert shuffled.both.value > floor.both.value
 
 
 def test_the_result_says_how_many_clips_and_dimensions_it_comes_from() -> None:
@@ -91,7 +91,7 @@ def test_the_same_features_and_seed_give_the_same_result() -> None:
 def test_blank_clips_have_a_finite_distance() -> None:
     space = fit_space(gaussian(60, 1), 32)
     blank = VideoFeatures(np.zeros((40, 40)), np.zeros((40, 40)))
-    assert np.isfinite(space.distances(blank, gaussian(40, 2)).both.distance)
+    assert np.isfinite(space.distances(blank, gaussian(40, 2)).both.value)
 
 
 def test_too_few_clips_are_refused_with_their_number() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from kinoswarm_model.contact_sheet import SheetText, write_contact_sheet
-from kinoswarm_model.evaluation.frechet import METRIC
+from kinoswarm_model.evaluation.frechet import METRIC, SMALLEST_SET
 from kinoswarm_model.evaluation.generated import (
     Generated,
     GenerationPlan,
@@ -23,7 +23,7 @@ from kinoswarm_model.evaluation.real_clips import RealClips, floor_and_fit_clips
 from kinoswarm_model.evaluation.report import EvaluationReport, Sampling
 from kinoswarm_model.evaluation.sheet_rows import spread_rows
 from kinoswarm_model.flops import expert_flops, router_flops
-from kinoswarm_model.generate import GenerateConfig, settings_from
+from kinoswarm_model.generate import GenerateConfig, check_config, settings_from
 from kinoswarm_model.release_reader import Release, open_release
 from kinoswarm_model.route_job import MEASURED_TIMES, probabilities_at
 from kinoswarm_model.training_data import ClipSet
@@ -51,9 +51,14 @@ class EvaluationConfig:
     """How much is measured."""
 
     num_clips: int = 256
-    """Clips of the release, and of the seed version; at least 2,000 for figures that are to be compared with others'."""
-    sampling: GenerateConfig = GenerateConfig()
-    """Seed, steps, guidance, experts and device; what is None is the recipe's own value."""
+    """Clips of the release, and of the seed version; take 2,000 or more for figures that others will compare with."""
+    seed: int = 0
+    """Of the first clip; also draws which held-out clips are taken when not all are."""
+    steps: int | None = None
+    """Denoising steps; None, as in the next two, is the recipe's own value."""
+    guidance: float | None = None
+    top_k: int | None = None
+    device: str = "cpu"
 
 
 def evaluate_release(
@@ -67,7 +72,7 @@ def evaluate_release(
     accuracy = _router_accuracy(release, given, config, report)
     made, made_by_seed = _generate(release, given, plan, report)
     floor, projection = floor_and_fit_clips(
-        given.shards_by_cluster, release.info.model, config.num_clips, config.sampling.seed
+        given.shards_by_cluster, release.info.model, config.num_clips, config.seed
     )
     sets = ClipSets(
         heldout=plan.captions.pixels[: plan.captions.num_distinct],
@@ -76,7 +81,7 @@ def evaluate_release(
         release=made.pixels,
         seed=made_by_seed.pixels if made_by_seed is not None else None,
     )
-    measured = measure(sets, config.sampling.seed, report)
+    measured = measure(sets, config.seed, report)
     captions = _write_sheet(release, given, plan.captions, made, measured)
     return _report(release, plan, made, measured, accuracy, captions)
 
@@ -89,19 +94,32 @@ def _check(given: EvaluationInput, config: EvaluationConfig, release: Release) -
             f"held-out files of {found[0]} and shards of {found[1]} clusters, but the release has {clusters} experts; "
             "give the data that this swarm was founded on"
         )
-    if config.num_clips < 1:
-        raise LocalError(f"{config.num_clips} clips can't be measured; ask for at least 16")
+    if config.num_clips < SMALLEST_SET:
+        raise LocalError(
+            f"{config.num_clips} clips can't be measured; ask for at least {SMALLEST_SET}"
+        )
+    check_config(_asked(config))
+
+
+def _asked(config: EvaluationConfig) -> GenerateConfig:
+    return GenerateConfig(
+        seed=config.seed,
+        steps=config.steps,
+        guidance=config.guidance,
+        top_k=config.top_k,
+        device=config.device,
+    )
 
 
 def _plan(release: Release, given: EvaluationInput, config: EvaluationConfig) -> GenerationPlan:
     captions = heldout_clips(
-        given.heldout_by_cluster, release.info.model, config.num_clips, config.sampling.seed
+        given.heldout_by_cluster, release.info.model, config.num_clips, config.seed
     )
     return GenerationPlan(
         captions=captions,
-        settings=settings_from(release, config.sampling),
-        seed=config.sampling.seed,
-        device=torch.device(config.sampling.device),
+        settings=settings_from(release, _asked(config)),
+        seed=config.seed,
+        device=torch.device(config.device),
     )
 
 
@@ -111,10 +129,11 @@ def _router_accuracy(
     paths = [[str(path)] for path in given.heldout_by_cluster]
     clips = ClipSet.read_clusters(paths, release.info.model)
     labels_B = torch.tensor([clips.label(index) for index in range(len(clips))])
-    device, found = torch.device(config.sampling.device), []
+    device = torch.device(config.device)
+    found: list[tuple[float, float]] = []
     for t in MEASURED_TIMES:
         on_progress(len(found), len(MEASURED_TIMES), "measuring the router")
-        p_BK = probabilities_at(release.router, clips, t, config.sampling.seed, device)
+        p_BK = probabilities_at(release.router, clips, t, config.seed, device)
         found.append((t, float((p_BK.argmax(dim=1) == labels_B).float().mean())))
     return found
 
@@ -149,7 +168,7 @@ def _write_sheet(
     rows = spread_rows(captions, _SHEET_ROWS)
     text = SheetText(
         note=f"{release.info.swarm_name}, release {release.info.version}. {METRIC}: "
-        f"{measured.both.release.distance:.3f} (other real clips: {measured.both.floor:.3f})",
+        f"{measured.both.release.value:.3f} (other real clips: {measured.both.floor:.3f})",
         real="held-out clips",
         generated="generated from the same captions",
     )

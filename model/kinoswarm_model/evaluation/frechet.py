@@ -21,7 +21,7 @@ MAX_DIMENSIONS = 128
 _CLIPS_PER_DIMENSION = 4
 """A covariance from fewer clips a dimension is mostly sampling error."""
 
-_SMALLEST_SET = 2 * _CLIPS_PER_DIMENSION
+SMALLEST_SET = 2 * _CLIPS_PER_DIMENSION
 _POINTS = 6
 _SMALLEST_FRACTION = 0.4
 _DRAWS_PER_POINT = 4
@@ -32,7 +32,7 @@ Matrix = NDArray[np.float64]
 class Distance(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One Fréchet distance, at its sample sizes and in the limit of many samples."""
 
-    distance: float
+    value: float
     limit: float
     """Intercept of a line through the distances of smaller subsets over 1 / size; may be a little below 0."""
     limit_error: float
@@ -80,9 +80,9 @@ class FrechetSpace:
         Raises LocalError when either set is too small to say anything.
         """
         for features, name in ((clips, "measured"), (real, "real")):
-            if len(features) < _SMALLEST_SET:
+            if len(features) < SMALLEST_SET:
                 raise LocalError(
-                    f"{len(features)} {name} clips; at least {_SMALLEST_SET} are needed for a distance"
+                    f"{len(features)} {name} clips; at least {SMALLEST_SET} are needed for a distance"
                 )
         return Distances(
             both=_distance(self.both(_joined(clips)), self.both(_joined(real)), seed),
@@ -95,8 +95,8 @@ def fit_space(real: VideoFeatures, num_measured: int) -> FrechetSpace:
 
     Halves are weighted by their total variance first: motion's numbers are small, but count as much.
     """
-    if len(real) < _SMALLEST_SET:
-        raise LocalError(f"{len(real)} real clips for the PCA; at least {_SMALLEST_SET} are needed")
+    if len(real) < SMALLEST_SET:
+        raise LocalError(f"{len(real)} real clips for the PCA; at least {SMALLEST_SET} are needed")
     smallest = min(len(real), num_measured)
     dimensions = max(2, min(MAX_DIMENSIONS, smallest // _CLIPS_PER_DIMENSION))
     weights = np.concatenate([_weight(real.mean), _weight(real.motion)]) / np.sqrt(2.0)
@@ -121,7 +121,7 @@ def frechet_distance(a_BD: Matrix, b_BD: Matrix) -> float:
 def _distance(clips_BD: Matrix, real_BD: Matrix, seed: int) -> Distance:
     limit, error = _extrapolated(clips_BD, real_BD, seed)
     return Distance(
-        distance=frechet_distance(clips_BD, real_BD),
+        value=frechet_distance(clips_BD, real_BD),
         limit=limit,
         limit_error=error,
         num_clips=len(clips_BD),

@@ -92,7 +92,7 @@ def _comparison(
     return Comparison(
         release=ours,
         seed=before,
-        release_by_seed=ours.distance / before.distance if before is not None else None,
-        floor=half(floor).distance,
+        release_by_seed=ours.value / before.value if before is not None else None,
+        floor=half(floor).value,
         floor_details=half(floor),
     )

@@ -57,7 +57,9 @@ def floor_and_fit_clips(
     shards, labels = _enough_shards(paths_by_cluster, model, 2 * count)
     total = _total(shards)
     if total < 2:
-        raise LocalError(f"{total} public clips; an evaluation needs some for its floor and its PCA")
+        raise LocalError(
+            f"{total} public clips; an evaluation needs some for its floor and its PCA"
+        )
     half = min(count, total // 2)
     picked = order(seed, total, 0, 2 * half)
     return _taken(shards, labels, picked[:half]), _taken(shards, labels, picked[half:])
