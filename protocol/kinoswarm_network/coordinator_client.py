@@ -6,9 +6,8 @@ Owns what a reply must satisfy before anybody believes it; the ways themselves a
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from typing import TypeVar, overload
+from typing import Protocol, TypeVar, overload
 
-from kinoswarm_network.transport import Transport
 from kinoswarm_protocol.envelope import open_envelope, seal
 from kinoswarm_protocol.errors import (
     BadSignature,
@@ -35,6 +34,17 @@ A = TypeVar("A", bound=ReplyBody)
 B = TypeVar("B", bound=ReplyBody)
 
 
+class Asks(Protocol):
+    """A way to a coordinator; `str()` names it. Every transport is one."""
+
+    async def ask(self, request: bytes) -> bytes:
+        """The answer to a control request's bytes. Raises a RemoteError."""
+
+
+UNREAD_REQUEST = "0" * 32
+"""The request id in a refusal of a request that the coordinator could not open."""
+
+
 def new_request_id() -> str:
     """32 random hex digits; the same id is answered the same, so a lost reply loses nothing."""
     return secrets.token_hex(16)
@@ -55,7 +65,7 @@ class CoordinatorClient:
         key: KeyPair,
         swarm: SwarmId,
         coordinators: Sequence[PeerId],
-        transports: Sequence[Transport],
+        transports: Sequence[Asks],
         now_ms: Callable[[], int] = _wall_clock_ms,
     ) -> None:
         self.swarm = swarm
@@ -67,7 +77,7 @@ class CoordinatorClient:
         self._transports = list(transports)
         self._now_ms = now_ms
 
-    def set_transports(self, transports: Sequence[Transport]) -> None:
+    def set_transports(self, transports: Sequence[Asks]) -> None:
         """Replace the ways, when other addresses became known."""
         self._transports = list(transports)
 
@@ -140,11 +150,13 @@ class CoordinatorClient:
         opened = open_envelope(raw, REPLY, self.swarm)
         if opened.signer not in self.coordinators:
             raise BadSignature(f"the reply is signed by {opened.signer}, which is no coordinator")
+        if isinstance(opened.body.body, Refusal) and opened.body.request_id == UNREAD_REQUEST:
+            return opened.body
         if opened.body.request_id != request_id:
             raise BadSignature("the reply belongs to another request: an old one was replayed")
         return opened.body
 
-    def _prefer(self, transport: Transport) -> None:
+    def _prefer(self, transport: Asks) -> None:
         if self._transports and self._transports[0] is not transport:
             self._transports.remove(transport)
             self._transports.insert(0, transport)

@@ -105,10 +105,15 @@ class World:
     num_leases: int = 1
     signer: KeyPair = COORDINATOR
     block_training: bool = False
+    base: bytes = BASE
+    shard: bytes = SHARD
+    steps: int = 8
+    node_key: KeyPair | None = NODE
+    """None: whoever says hello."""
 
     def __post_init__(self) -> None:
         founding = charter()
-        shards = [structs.replace(founding.clusters[0].shards[0], blob=blob_of(SHARD))]
+        shards = [structs.replace(founding.clusters[0].shards[0], blob=blob_of(self.shard))]
         cluster = structs.replace(founding.clusters[0], shards=shards)
         changed = {"clusters": [cluster], **self.charter_changes}
         self.charter: Charter = structs.replace(founding, **changed)
@@ -118,12 +123,14 @@ class World:
             self.charter_raw = seal(
                 FOUNDER, CHARTER, "", structs.replace(self.charter, content_note="other")
             )
-        self.blobs = {blob_of(d): d for d in (BASE, SHARD, self.charter_raw)}
+        self.blobs = {blob_of(d): d for d in (self.base, self.shard, self.charter_raw)}
         self.bodies: list[RequestBody] = []
         self.contributions: dict[str, Contribution] = {}
         self.leases_by_request: dict[str, bytes] = {}
         self.jobs: list[Job] = []
         self.news: list[News] = []
+        self.peer = NODE.peer_id
+        self.hello: Hello | None = None
 
     @property
     def invite(self) -> Invite:
@@ -138,7 +145,9 @@ class World:
     async def ask(self, raw: bytes) -> bytes:
         """The transport: answers a request as a coordinator would."""
         await give_way()
-        request = open_envelope(raw, REQUEST, self.swarm).body
+        opened = open_envelope(raw, REQUEST, self.swarm)
+        request = opened.body
+        self.peer = self.node_key.peer_id if self.node_key else opened.signer
         self.bodies.append(request.body)
         kind = type(request.body)
         if kind in self.fail_asks:
@@ -153,7 +162,8 @@ class World:
 
     def answer(self, request: Request) -> ReplyBody:
         match request.body:
-            case Hello():
+            case Hello() as hello:
+                self.hello = hello
                 return Welcome(
                     charter=blob_of(self.charter_raw),
                     amendments=[],
@@ -165,7 +175,7 @@ class World:
             case Progress():
                 return ProgressNoted(go_on=self.go_on, sentence="another node was faster")
             case Submit(contribution=raw):
-                body = open_envelope(raw, CONTRIBUTION, self.swarm, NODE.peer_id).body
+                body = open_envelope(raw, CONTRIBUTION, self.swarm, self.peer).body
                 self.contributions[body.lease_id] = body
                 return Receipt(lease_id=body.lease_id, verdict=None)
             case AskVerdicts(lease_ids=ids):
@@ -190,15 +200,15 @@ class World:
             cluster=0,
             lineage=0,
             base_version=0,
-            base=blob_of(BASE),
+            base=blob_of(self.base),
             mode="full",
-            steps=8,
+            steps=self.steps,
             batch_size=4,
             seed=number,
         )
         lease = Lease(
             lease_id=f"{number:032x}",
-            node=NODE.peer_id,
+            node=self.peer,
             issued_at_ms=NOW_MS,
             deadline_ms=NOW_MS + 60_000,
             order=order,
@@ -208,7 +218,7 @@ class World:
     def verdict_on(self, lease_id: str) -> bytes:
         verdict = Verdict(
             lease_id=lease_id,
-            node=NODE.peer_id,
+            node=self.peer,
             state=self.verdict,
             code="accepted" if self.verdict == "accepted" else "worse_on_heldout",
             sentence="the held-out loss went down"
@@ -217,6 +227,10 @@ class World:
             decided_at_ms=NOW_MS,
         )
         return seal(COORDINATOR, VERDICT, self.swarm, verdict)
+
+    def node_hint(self) -> ProviderHint:
+        """Where the node said that it can be dialled."""
+        return ProviderHint(peer=self.peer, addresses=self.hello.addresses if self.hello else [])
 
     # --- a node in it
 

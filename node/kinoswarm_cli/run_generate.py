@@ -1,0 +1,107 @@
+"""Runs one generation with a progress bar and writes the clips. Owns files and words; kinoswarm_model samples."""
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import typer
+
+from kinoswarm_cli.progress_bars import Report, reporting
+from kinoswarm_model.generate import GenerateConfig, check_request
+from kinoswarm_network.durable import disk_errors, require_space
+from kinoswarm_protocol.errors import LocalError
+
+_CLIP_ROOM_BYTES = 16 * 1024 * 1024
+"""More than an mp4 of the largest preset takes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateRequest:
+    """What the person asked for; None takes the recipe's own value."""
+
+    prompt: str
+    model: Path
+    out: Path
+    seed: int
+    steps: int | None
+    guidance: float | None
+    top_k: int | None
+    num: int
+    scale: int
+    device: str
+    as_json: bool
+
+
+def run_generate(request: GenerateRequest) -> None:
+    """Write the clips. Raises LocalError for what can't be used, before any model is loaded where possible."""
+    config = GenerateConfig(
+        seed=request.seed,
+        steps=request.steps,
+        guidance=request.guidance,
+        top_k=request.top_k,
+        clips_per_prompt=request.num,
+        device=request.device,
+    )
+    check_request([request.prompt], config)
+    targets = clip_paths(request.out.expanduser().absolute(), request.num)
+    _check_target(targets[0])
+    started = time.monotonic()
+    with reporting(quiet=request.as_json) as report:
+        _generate(request, config, targets, report)
+    _tell(request, targets, time.monotonic() - started)
+
+
+def clip_paths(out: Path, num: int) -> list[Path]:
+    """`out` itself for one clip, else numbered files beside it."""
+    if num == 1:
+        return [out]
+    return [out.with_name(f"{out.stem}-{index}{out.suffix}") for index in range(num)]
+
+
+def _check_target(path: Path) -> None:
+    if path.suffix.lower() != ".mp4":
+        raise LocalError(f"{path.name}: clips are written as .mp4; choose such a name for --out")
+    if path.is_dir():
+        raise LocalError(f"{path} is a folder; name a file such as {path / 'clip.mp4'}")
+    with disk_errors(path.parent, _CLIP_ROOM_BYTES):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    require_space(path.parent, _CLIP_ROOM_BYTES)
+
+
+def _generate(
+    request: GenerateRequest, config: GenerateConfig, targets: list[Path], report: Report
+) -> None:
+    folder = request.model.expanduser().absolute()
+    if not folder.is_dir():
+        raise LocalError(
+            f"there is no folder {folder}; get a release first: kinoswarm download INVITE --out {folder}"
+        )
+    from kinoswarm_model.generate import generate_from
+    from kinoswarm_model.release_reader import open_release
+    from kinoswarm_model.video_io import write_mp4
+
+    release = open_release(folder)
+    clips = generate_from(
+        release,
+        [request.prompt],
+        config,
+        lambda done, total: report(done, total, "denoising"),
+    )
+    for path, clip in zip(targets, clips, strict=True):
+        with disk_errors(path, _CLIP_ROOM_BYTES):
+            write_mp4(path, clip, release.info.model.clip.fps, scale=request.scale)
+
+
+def _tell(request: GenerateRequest, targets: list[Path], seconds: float) -> None:
+    if request.as_json:
+        facts = {
+            "clips": [str(path) for path in targets],
+            "prompt": request.prompt,
+            "seed": request.seed,
+            "seconds": round(seconds, 2),
+        }
+        typer.echo(json.dumps(facts))
+        return
+    for path in targets:
+        typer.echo(str(path))
