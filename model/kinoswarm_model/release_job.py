@@ -9,14 +9,16 @@ from pathlib import Path
 
 import torch
 
-from kinoswarm_model.checkpoints import write_atomic
+from kinoswarm_model.checkpoints import read_checkpoint, write_atomic
 from kinoswarm_model.clip_sampling import SampledClips, sample_clips, text_on
+from kinoswarm_model.expert_set import ExpertSet
 from kinoswarm_model.frame_strips import frame_strip, write_png
 from kinoswarm_model.jobs import JobProgress, ReleaseDone, ReleaseJob
 from kinoswarm_model.release_card import model_card
 from kinoswarm_model.release_layout import MODEL_CARD, SAMPLES, ReleaseExpert, ReleaseInfo
 from kinoswarm_model.release_reader import Release, open_release
 from kinoswarm_model.release_writer import files_under, sync_files, write_release
+from kinoswarm_model.router import router_shapes
 from kinoswarm_model.sampler import settings_of
 from kinoswarm_model.video_io import write_mp4
 from kinoswarm_protocol.errors import LocalError
@@ -38,9 +40,8 @@ def run(job: ReleaseJob, report: Report) -> ReleaseDone:
     shutil.rmtree(part, ignore_errors=True)
     write_release(
         part,
-        info,
-        [Path(path) for path in job.expert_paths],
-        Path(job.router_path),
+        ExpertSet(info, [Path(path) for path in job.expert_paths]),
+        read_checkpoint(Path(job.router_path), router_shapes(info.model, len(info.experts))),
         Path(job.text_encoder_dir) if job.text_encoder_dir is not None else None,
     )
     sampled = sample_prompts(open_release(part), job, report)

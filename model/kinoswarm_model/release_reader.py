@@ -38,7 +38,7 @@ class Release:
 
     def move(self, device: torch.device) -> None:
         """Sample on this device from now on."""
-        self.experts.move(device)
+        self.experts.to(device)
         self.router.to(device)
 
 
@@ -57,7 +57,7 @@ def open_release(folder: Path) -> Release:
     return Release(
         folder=folder,
         info=info,
-        experts=ExpertSet.of_release(folder, info.model, len(info.experts)),
+        experts=ExpertSet.of_release(folder, info),
         router=read_router(folder / ROUTER_WEIGHTS, info),
         text=_read_text_encoder(folder / TEXT_ENCODER, info),
     )

@@ -10,6 +10,9 @@ from release.tiny_release import write_tiny_release
 
 from kinoswarm_model.jobs import JobProgress, ReleaseDone
 
+Damage = Callable[[str, bytes], Path]
+"""(relative path, new contents) -> a copy of the release in which that file has these contents."""
+
 
 @pytest.fixture(scope="session")
 def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[ReleaseDone, list[JobProgress]]:
@@ -22,7 +25,7 @@ def release_dir(written: tuple[ReleaseDone, list[JobProgress]]) -> Path:
 
 
 @pytest.fixture
-def damaged(release_dir: Path, tmp_path: Path) -> Callable[[str, bytes], Path]:
+def damaged(release_dir: Path, tmp_path: Path) -> Damage:
     """Gives a copy of the release in which one file has other contents."""
 
     def damage(path: str, raw: bytes) -> Path:

@@ -1,17 +1,15 @@
 """A release is foreign: whatever was changed in it is refused by name before anything is built from it."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from release.conftest import Damage
 
 from kinoswarm_model.checkpoints import BadTensors, decode_tensors, encode_tensors
 from kinoswarm_model.release_layout import expert_weights
 from kinoswarm_model.release_reader import open_release
 from kinoswarm_protocol.errors import KinoswarmError, MalformedBytes
-
-Damage = Callable[[str, bytes], Path]
 
 
 def changed(release_dir: Path, path: str, **changes: object) -> bytes:
