@@ -1,0 +1,167 @@
+"""Routes, bounds, headers and escaping of the coordinator's HTTP side."""
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import httpx
+import pytest
+from protocol.samples import NODE, SWARM
+from web.served import HOSTILE, sources
+
+from kinoswarm_coordinator.web.app import create_app
+from kinoswarm_coordinator.web.page import loss_curve
+from kinoswarm_coordinator.web.sources import WebSources
+from kinoswarm_protocol.envelope import open_envelope, seal
+from kinoswarm_protocol.limits import MAX_CONTROL_FRAME
+from kinoswarm_protocol.manifest import decode_manifest
+from kinoswarm_protocol.messages import REPLY, REQUEST, AskStatus, Refusal, Request, SwarmStatus
+
+Asking = Callable[[httpx.AsyncClient], Awaitable[httpx.Response]]
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> WebSources:
+    return sources(tmp_path_factory.mktemp("swarm"))
+
+
+@pytest.fixture
+def ask(served: WebSources) -> Callable[[Asking], httpx.Response]:
+    def once(asking: Asking) -> httpx.Response:
+        async def run() -> httpx.Response:
+            transport = httpx.ASGITransport(create_app(served))
+            async with httpx.AsyncClient(transport=transport, base_url="http://page") as client:
+                return await asking(client)
+
+        return asyncio.run(run())
+
+    return once
+
+
+def get(path: str, **headers: str) -> Asking:
+    return lambda client: client.get(path, headers=headers)
+
+
+def test_the_page_shows_the_swarm_without_any_script_of_its_own(ask) -> None:
+    answer = ask(get("/"))
+    assert answer.status_code == 200
+    assert "training: 1 segment under way" in answer.text
+    assert "a hall of grey stone" in answer.text
+    assert "held-out loss got worse by 50.00%" in answer.text
+    assert re.findall(r"<script(?![^>]*\bsrc=)", answer.text) == []
+    assert re.findall(r"\son\w+=|style=", answer.text) == []
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    assert "unsafe" not in answer.headers["content-security-policy"]
+    assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+def test_hostile_names_are_escaped(ask) -> None:
+    page = ask(get("/")).text
+    assert HOSTILE not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+
+
+def test_no_address_is_ever_shown(ask) -> None:
+    for path in ("/", "/api/v1/status", "/api/v1/releases"):
+        assert "203.0.113" not in ask(get(path)).text
+
+
+def test_status_is_json_with_an_etag_that_ignores_the_clock(ask) -> None:
+    first = ask(get("/api/v1/status"))
+    assert first.json()["clusters"][0]["version"] == 2
+    assert first.json()["nodes"][0]["step"] == 17
+    again = ask(get("/api/v1/status", **{"If-None-Match": first.headers["etag"]}))
+    assert again.status_code == 304
+    assert again.content == b""
+
+
+def test_blobs_are_served_whole_and_in_ranges(ask, served: WebSources) -> None:
+    blob = served.service.journal.state.releases[-1].files[0].blob
+    manifest = decode_manifest(blob, ask(get(f"/kinoswarm/1/blobs/{blob}/manifest")).content)
+    whole = ask(get(f"/kinoswarm/1/blobs/{blob}")).content
+    assert len(whole) == manifest.size_bytes
+    manifest.verify_chunk(0, whole)
+    part = ask(get(f"/kinoswarm/1/blobs/{blob}", Range="bytes=10-19"))
+    assert part.status_code == 206
+    assert part.content == whole[10:20]
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/kinoswarm/1/blobs/" + "0" * 64, 404),
+        ("/kinoswarm/1/blobs/" + "0" * 64 + "/manifest", 404),
+        ("/kinoswarm/1/blobs/../../key", 404),
+        ("/kinoswarm/1/blobs/NOTHEX", 422),
+        ("/releases/1/..%2f..%2fkey", 404),
+        ("/releases/1/samples/..%2f..%2f..%2fkey", 404),
+        ("/releases/99/samples/sample-00.mp4", 404),
+        ("/releases/0/samples/sample-00.mp4", 422),
+        ("/static/..%2fapp.py", 404),
+        ("/nothing", 404),
+    ],
+)
+def test_what_is_not_public_is_a_problem_document(ask, path: str, status: int) -> None:
+    answer = ask(get(path))
+    assert answer.status_code == status
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["status"] == status
+
+
+def test_samples_of_a_release_are_served(ask, served: WebSources) -> None:
+    (first, *_) = ask(get("/api/v1/releases")).json()[-1]["samples"]
+    answer = ask(get(first["path"]))
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "video/mp4"
+
+
+def test_control_answers_a_signed_request_with_a_signed_reply(ask) -> None:
+    request = Request(request_id="1" * 32, body=AskStatus())
+    raw = seal(NODE, REQUEST, SWARM, request)
+    answer = ask(lambda client: client.post("/kinoswarm/1/control", content=raw))
+    reply = open_envelope(answer.content, REPLY, SWARM).body
+    assert reply.request_id == "1" * 32
+    assert isinstance(reply.body, SwarmStatus)
+
+
+def test_bytes_that_are_no_request_get_a_refusal_with_a_code(ask) -> None:
+    answer = ask(lambda client: client.post("/kinoswarm/1/control", content=b"\xc1"))
+    body = open_envelope(answer.content, REPLY, SWARM).body.body
+    assert isinstance(body, Refusal)
+    assert body.code == "malformed"
+
+
+def test_an_oversize_body_is_refused_while_it_is_read(ask) -> None:
+    sent = 0
+
+    async def endless():
+        nonlocal sent
+        for _ in range(100):
+            sent += 64 * 1024
+            yield b"x" * (64 * 1024)
+
+    answer = ask(lambda client: client.post("/kinoswarm/1/control", content=endless()))
+    assert answer.status_code == 413
+    assert sent < MAX_CONTROL_FRAME + 3 * 64 * 1024
+
+
+def test_a_falling_loss_falls_on_screen(served: WebSources) -> None:
+    curve = str(loss_curve(served.view().clusters[0].versions))
+    heights = [float(y) for y in re.findall(r'cy="([\d.]+)"', curve)]
+    assert heights == sorted(heights)
+    assert "version 1: 0.9000" in curve
+
+
+def test_the_first_view_is_small(ask) -> None:
+    paths = ["/", "/static/style.css", "/static/live.js", "/static/icon.svg"]
+    assert sum(len(ask(get(path)).content) for path in paths) < 150_000
+
+
+def test_the_invite_is_there_to_copy(ask, served: WebSources) -> None:
+    assert ask(get("/invite.txt")).text.strip() == served.invite
+
+
+def test_liveness_and_readiness_answer(ask, tmp_path: Path) -> None:
+    assert ask(get("/healthz")).text == "ok\n"
+    assert ask(get("/readyz")).text == "ready\n"
