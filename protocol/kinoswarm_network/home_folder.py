@@ -32,12 +32,18 @@ class HomeFolder:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            owner = _owner(self._lock)
+            self.close()
             raise LocalError(
-                f"process {_owner(self._lock)} already uses {path}; stop it first, or give this one another home folder"
+                f"process {owner} already uses {path}; stop it first, or give this one another home folder"
             ) from None
         self._lock.truncate(0)
         self._lock.write(str(os.getpid()))
         self._lock.flush()
+
+    def close(self) -> None:
+        """Let others use the folder."""
+        self._lock.close()
 
     def sockets(self) -> Path:
         """A private folder for Unix sockets, emptied; in the system's temporary folder when the home's path is long."""
