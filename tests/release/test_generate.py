@@ -5,10 +5,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kinoswarm_model.generate import GenerateConfig, generate
+from kinoswarm_model.generate import GenerateConfig, generate, generate_from
+from kinoswarm_model.release_reader import Release, open_release
 from kinoswarm_model.video_io import write_mp4
 from kinoswarm_protocol.errors import LocalError
 from kinoswarm_protocol.limits import MAX_PROMPT
+
+
+@pytest.fixture(scope="module")
+def release(release_dir: Path) -> Release:
+    return open_release(release_dir)
 
 
 def mp4_bytes(release_dir: Path, path: Path, seed: int) -> bytes:
@@ -25,33 +31,33 @@ def test_the_same_seed_gives_the_same_file_and_another_seed_another(
     assert mp4_bytes(release_dir, tmp_path / "c.mp4", seed=6) != first
 
 
-def test_clips_are_bytes_of_the_models_geometry(release_dir: Path) -> None:
-    clips = generate(release_dir, ["a", "b"], GenerateConfig(clips_per_prompt=2, steps=1))
+def test_clips_are_bytes_of_the_models_geometry(release: Release) -> None:
+    clips = generate_from(release, ["a", "b"], GenerateConfig(clips_per_prompt=2, steps=1))
     assert [clip.shape for clip in clips] == [(4, 32, 32, 3)] * 4
     assert clips[0].dtype == np.uint8
 
 
-def test_clip_i_of_a_call_is_the_clip_of_seed_plus_i(release_dir: Path) -> None:
-    both = generate(release_dir, ["a wall"], GenerateConfig(seed=7, clips_per_prompt=2))
-    (second,) = generate(release_dir, ["a wall"], GenerateConfig(seed=8))
+def test_clip_i_of_a_call_is_the_clip_of_seed_plus_i(release: Release) -> None:
+    both = generate_from(release, ["a wall"], GenerateConfig(seed=7, clips_per_prompt=2))
+    (second,) = generate_from(release, ["a wall"], GenerateConfig(seed=8))
     assert np.array_equal(both[1], second)
 
 
-def test_steps_guidance_and_top_k_change_the_clip(release_dir: Path) -> None:
-    (usual,) = generate(release_dir, ["a wall"], GenerateConfig(seed=1))
+def test_steps_guidance_and_top_k_change_the_clip(release: Release) -> None:
+    (usual,) = generate_from(release, ["a wall"], GenerateConfig(seed=1))
     for config in (
         GenerateConfig(seed=1, steps=2),
         GenerateConfig(seed=1, guidance=6.0),
         GenerateConfig(seed=1, top_k=2),
     ):
-        (other,) = generate(release_dir, ["a wall"], config)
+        (other,) = generate_from(release, ["a wall"], config)
         assert not np.array_equal(usual, other)
 
 
-def test_progress_counts_all_steps(release_dir: Path) -> None:
+def test_progress_counts_all_steps(release: Release) -> None:
     seen: list[tuple[int, int]] = []
     config = GenerateConfig(steps=3, clips_per_prompt=2)
-    generate(release_dir, ["a wall"], config, lambda done, total: seen.append((done, total)))
+    generate_from(release, ["a wall"], config, lambda done, total: seen.append((done, total)))
     assert seen == [(done, 6) for done in range(1, 7)]
 
 
