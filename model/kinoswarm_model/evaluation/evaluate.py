@@ -5,7 +5,7 @@ the settings, seed included; progress goes to a callback.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -23,9 +23,10 @@ from kinoswarm_model.evaluation.real_clips import RealClips, floor_and_fit_clips
 from kinoswarm_model.evaluation.report import EvaluationReport, Sampling
 from kinoswarm_model.evaluation.sheet_rows import spread_rows
 from kinoswarm_model.flops import expert_flops, router_flops
-from kinoswarm_model.generate import GenerateConfig, check_config, settings_from
+from kinoswarm_model.generate import GenerateConfig, check_config
 from kinoswarm_model.release_reader import Release, open_release
 from kinoswarm_model.route_job import MEASURED_TIMES, probabilities_at
+from kinoswarm_model.sampler import SampleSettings, settings_of
 from kinoswarm_model.training_data import ClipSet
 from kinoswarm_protocol.errors import LocalError
 
@@ -98,16 +99,24 @@ def _check(given: EvaluationInput, config: EvaluationConfig, release: Release) -
         raise LocalError(
             f"{config.num_clips} clips can't be measured; ask for at least {SMALLEST_SET}"
         )
-    check_config(_asked(config))
+    check_config(
+        GenerateConfig(
+            seed=config.seed,
+            steps=config.steps,
+            guidance=config.guidance,
+            top_k=config.top_k,
+        )
+    )
 
 
-def _asked(config: EvaluationConfig) -> GenerateConfig:
-    return GenerateConfig(
-        seed=config.seed,
-        steps=config.steps,
-        guidance=config.guidance,
-        top_k=config.top_k,
-        device=config.device,
+def _settings(release: Release, config: EvaluationConfig) -> SampleSettings:
+    """What was asked for, else the recipe's own."""
+    own = settings_of(release.info.model.recipe)
+    return replace(
+        own,
+        steps=own.steps if config.steps is None else config.steps,
+        guidance=own.guidance if config.guidance is None else config.guidance,
+        top_k=own.top_k if config.top_k is None else config.top_k,
     )
 
 
@@ -117,7 +126,7 @@ def _plan(release: Release, given: EvaluationInput, config: EvaluationConfig) ->
     )
     return GenerationPlan(
         captions=captions,
-        settings=settings_from(release, _asked(config)),
+        settings=_settings(release, config),
         seed=config.seed,
         device=torch.device(config.device),
     )
