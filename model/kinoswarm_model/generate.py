@@ -79,13 +79,18 @@ def generate_from(
     rows = [i for i in range(len(prompts)) for _ in range(config.clips_per_prompt)]
     text = rows_of(text_on(release.text.encode(prompts), device), rows)
     seeds = [config.seed + i for i in range(len(rows))]
-    settings = settings_from(release.info.model.recipe, config)
+    settings = settings_from(release, config)
     sampled = sample_clips(release.routed(), text, seeds, settings, config.batch_size, on_step)
     return list(sampled.clips)
 
 
-def settings_from(recipe: RecipeSpec, config: GenerateConfig) -> "SampleSettings":
+def settings_from(release: "Release", config: GenerateConfig) -> "SampleSettings":
     """The sampler's settings: what was asked for, else the recipe's."""
+    return recipe_settings(release.info.model.recipe, config)
+
+
+def recipe_settings(recipe: RecipeSpec, config: GenerateConfig) -> "SampleSettings":
+    """As settings_from, where only the recipe is at hand."""
     from kinoswarm_model.sampler import SampleSettings
 
     return SampleSettings(

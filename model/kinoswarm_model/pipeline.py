@@ -22,7 +22,7 @@ from kinoswarm_model.clip_sampling import pixels_of, rows_of, text_on
 from kinoswarm_model.data.text import TextEncoder
 from kinoswarm_model.expert_set import ExpertSet
 from kinoswarm_model.flow import sigmas_of
-from kinoswarm_model.generate import GenerateConfig, check_request, settings_from
+from kinoswarm_model.generate import GenerateConfig, check_request, recipe_settings
 from kinoswarm_model.release_card import model_card
 from kinoswarm_model.release_layout import MODEL_CARD, TEXT_ENCODER
 from kinoswarm_model.release_reader import open_release
@@ -109,7 +109,7 @@ class RoutedVideoPipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers
         )
         check_request(prompts, config)
         form = _form_of(output_type)
-        settings = settings_from(self.experts.info.model.recipe, config)
+        settings = recipe_settings(self.experts.info.model.recipe, config)
         pixels = self._sampled(prompts, config, settings, generator, callback_on_step_end)
         return VideoOutput(frames=form(pixels))
 

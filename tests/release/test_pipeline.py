@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 from release.conftest import Damage
-from release.tiny_release import NUM_EXPERTS
+from release.tiny_release import NUM_EXPERTS, tiny_model
 
+from kinoswarm_model.flow import sigmas_of
 from kinoswarm_model.pipeline import RoutedVideoPipeline
 from kinoswarm_protocol.errors import LocalError, MalformedBytes
 
@@ -64,7 +65,8 @@ def test_the_callback_sees_every_step_from_noise_to_data(pipe: RoutedVideoPipeli
         seen.append((step, t))
 
     pipe("a", num_inference_steps=4, callback_on_step_end=callback)
-    assert seen == [(0, 1.0), (1, 0.75), (2, 0.5), (3, 0.25)]
+    sigmas = sigmas_of(4, tiny_model().recipe.shift)
+    assert seen == list(enumerate(sigmas[:-1]))
 
 
 def test_a_saved_pipeline_generates_the_same_clip(
