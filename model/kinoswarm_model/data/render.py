@@ -80,8 +80,9 @@ def render_clips(
     out_dir.mkdir(parents=True, exist_ok=True)
     total = len(SCENES) * config.clips_per_scene
     done = 0
-    context = get_context("spawn")
-    with ProcessPoolExecutor(min(config.processes, len(SCENES)), mp_context=context) as pool:
+    # A process of its own for every scene: what the engine keeps from one map changes the pictures of the next.
+    workers = min(config.processes, len(SCENES))
+    with ProcessPoolExecutor(workers, get_context("spawn"), max_tasks_per_child=1) as pool:
         jobs = [
             pool.submit(render_scene, out_dir, scene, index, config)
             for index, scene in enumerate(SCENES)
