@@ -58,23 +58,6 @@ def write_atomic(path: Path, data: bytes, mode: int = 0o600) -> None:
         sync_folder(path.parent)
 
 
-def append_durable(path: Path, data: bytes, mode: int = 0o600) -> None:
-    """Append `data` and sync it. A power cut may leave a part of it at the end: readers must tell a torn tail.
-
-    Raises LocalError when the disk is full or may not be written.
-    """
-    with disk_errors(path, len(data)):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        is_new = not path.exists()
-        handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, mode)
-        with os.fdopen(handle, "ab") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        if is_new:
-            sync_folder(path.parent)
-
-
 def create_atomic(path: Path, data: bytes, mode: int = 0o600) -> bool:
     """Like `write_atomic`, but never replaces a file: False when `path` exists already, whoever made it."""
     with disk_errors(path, len(data)):

@@ -117,13 +117,20 @@ class HttpSource:
             return path
         partial = await self._begin(blob)
         try:
-            while missing := partial.missing:
-                await self._fetch_run(partial, _first_run(missing), on_progress)
+            while partial.missing:
+                await self._fetch_more(partial, on_progress)
             return await asyncio.to_thread(self._store.finish, partial)
-        except httpx.HTTPError as error:
-            raise self._unreachable(error) from error
         finally:
             partial.close()
+
+    async def _fetch_more(self, partial: PartialBlob, on_progress: OnProgress | None) -> None:
+        """Fetch the first gap; a connection that breaks off is forgiven while it brings something."""
+        before = partial.done_bytes
+        try:
+            await self._fetch_run(partial, _first_run(partial.missing), on_progress)
+        except httpx.HTTPError as error:
+            if partial.done_bytes == before:
+                raise self._unreachable(error) from error
 
     async def _begin(self, blob: BlobId) -> PartialBlob:
         raw = await asyncio.to_thread(self._store.partial_manifest, blob)
@@ -176,7 +183,9 @@ class HttpSource:
             verify: ssl.SSLContext | bool = True
             if self._pin:
                 verify = await asyncio.to_thread(_pinned_context, self.base_url, self._pin)
-            self._client = httpx.AsyncClient(timeout=self._timeout, verify=verify)
+            self._client = httpx.AsyncClient(
+                timeout=self._timeout, verify=verify, headers={"Accept-Encoding": "identity"}
+            )
         return self._client
 
     def _unreachable(self, error: Exception) -> Unreachable:
@@ -243,8 +252,8 @@ def _pinned_context(base_url: str, pin: str) -> ssl.SSLContext:
     found = hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem)).hexdigest()
     if found != pin:
         raise HashMismatch(
-            f"{base_url} shows the certificate {found[:12]}…, the invite names {pin[:12]}…: somebody stands in between, "
-            "or the coordinator made a new one; ask for a fresh invite"
+            f"{base_url} shows the certificate {found[:12]}…, the invite names {pin[:12]}…: somebody stands "
+            "in between, or the coordinator made a new one; ask for a fresh invite"
         )
     context = ssl.create_default_context(cadata=pem)
     context.check_hostname = False

@@ -1,25 +1,9 @@
-"""What a service and its network process say to each other over their socket. Owns every byte of it; does no IO.
+"""What a service and its network process ask and answer over their socket. Owns these types; does no IO."""
 
-Frames are length-prefixed MessagePack. Either side may call the other; calls, answers and progress carry the call's id.
-"""
-
-from typing import Annotated, Literal
+from typing import Annotated
 
 from msgspec import Meta, Struct, field
 
-from kinoswarm_protocol.errors import (
-    BadSignature,
-    Code,
-    HashMismatch,
-    KinoswarmError,
-    LimitExceeded,
-    LocalError,
-    MalformedBytes,
-    Refused,
-    RemoteError,
-    Unreachable,
-    VersionMismatch,
-)
 from kinoswarm_protocol.ids import BlobIdField, PeerIdField, SwarmIdField
 from kinoswarm_protocol.limits import (
     CHUNK_TIMEOUT_S,
@@ -184,7 +168,7 @@ class ConnectReport(_Frame, frozen=True, kw_only=True, tag="connected"):
         )
 
 
-class Raw(_Frame, frozen=True, kw_only=True, tag="raw"):
+class Reply(_Frame, frozen=True, kw_only=True, tag="reply"):
     data: Annotated[bytes, Meta(max_length=MAX_CONTROL_FRAME)]
 
 
@@ -241,78 +225,10 @@ Body = (
     | InboundControl
     | Ready
     | ConnectReport
-    | Raw
+    | Reply
     | Stored
     | Found
     | Blob
     | Traffic
     | Done
 )
-
-
-# --- frames -------------------------------------------------------------------------------------
-
-CallId = Annotated[int, Meta(ge=0, le=2**53)]
-ErrorName = Literal[
-    "local", "malformed", "limit", "signature", "hash", "version", "unreachable", "refused"
-]
-
-
-class Call(_Frame, frozen=True, kw_only=True, tag="call"):
-    call: CallId
-    body: Body
-
-
-class Answer(_Frame, frozen=True, kw_only=True, tag="answer"):
-    call: CallId
-    body: Body
-
-
-class Failed(_Frame, frozen=True, kw_only=True, tag="failed"):
-    call: CallId
-    error: ErrorName
-    code: Code
-    sentence: str
-
-
-class Progress(_Frame, frozen=True, kw_only=True, tag="progress"):
-    """How far a call is, in bytes."""
-
-    call: CallId
-    done: Bytes
-    total: Bytes
-
-
-class Cancel(_Frame, frozen=True, kw_only=True, tag="cancel"):
-    """The caller no longer wants the answer."""
-
-    call: CallId
-
-
-Frame = Call | Answer | Failed | Progress | Cancel
-
-_NAME_BY_ERROR: dict[type[KinoswarmError], ErrorName] = {
-    LocalError: "local",
-    MalformedBytes: "malformed",
-    LimitExceeded: "limit",
-    BadSignature: "signature",
-    HashMismatch: "hash",
-    VersionMismatch: "version",
-    Unreachable: "unreachable",
-    Refused: "refused",
-}
-_ERROR_BY_NAME = {name: error for error, name in _NAME_BY_ERROR.items()}
-
-
-def failure(call: int, error: KinoswarmError) -> Failed:
-    """The frame that carries `error` to the other side."""
-    kind = next((kind for kind in type(error).__mro__ if kind in _NAME_BY_ERROR), Refused)
-    code = error.code if isinstance(error, RemoteError) else Code.NOT_PERMITTED
-    return Failed(call=call, error=_NAME_BY_ERROR[kind], code=code, sentence=str(error)[:4_096])
-
-
-def error_of(failed: Failed) -> KinoswarmError:
-    """The error that a frame carries, as the same type that was raised on the other side."""
-    if failed.error == "refused":
-        return Refused(failed.code, failed.sentence)
-    return _ERROR_BY_NAME[failed.error](failed.sentence)

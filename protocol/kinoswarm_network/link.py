@@ -5,9 +5,9 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import TypeVar, cast
 
-from kinoswarm_network.ipc import (
+from kinoswarm_network.ipc import Body
+from kinoswarm_network.ipc_frames import (
     Answer,
-    Body,
     Call,
     Cancel,
     Failed,
@@ -15,9 +15,11 @@ from kinoswarm_network.ipc import (
     Progress,
     error_of,
     failure,
+    pack,
+    unpack,
 )
 from kinoswarm_protocol.codec import decode, encode, frame, frame_length
-from kinoswarm_protocol.errors import KinoswarmError, LocalError, MalformedBytes
+from kinoswarm_protocol.errors import KinoswarmError, LocalError, MalformedBytes, RemoteError
 from kinoswarm_protocol.limits import MAX_IPC_FRAME
 
 OnProgress = Callable[[int, int], None]
@@ -66,7 +68,7 @@ class Link:
         future: asyncio.Future[Body] = asyncio.get_running_loop().create_future()
         self._waiting[call] = (future, on_progress)
         try:
-            await self._send(Call(call=call, body=body))
+            await self._send(Call(call=call, body=pack(body)))
             answer = await asyncio.wait_for(future, timeout_s)
         except TimeoutError:
             await self._send(Cancel(call=call))
@@ -118,23 +120,31 @@ class Link:
         if future is None or future.done():
             return
         if isinstance(received, Answer):
-            future.set_result(received.body)
+            self._resolve_answer(future, received)
         else:
             future.set_exception(error_of(received))
+
+    def _resolve_answer(self, future: asyncio.Future[Body], received: Answer) -> None:
+        try:
+            future.set_result(unpack(received.body))
+        except RemoteError as error:
+            future.set_exception(error)
 
     async def _serve_call(self, call: Call) -> None:
         def tell(done: int, total: int) -> None:
             self._write(Progress(call=call.call, done=done, total=total))
 
         try:
-            reply: Frame = Answer(call=call.call, body=await self._handler(call.body, tell))
+            answer = await self._handler(unpack(call.body), tell)
+            reply: Frame = Answer(call=call.call, body=pack(answer))
         except KinoswarmError as error:
             reply = failure(call.call, error)
+        except asyncio.CancelledError:
+            self._write(failure(call.call, LocalError("the call was cancelled")))
+            raise
         except Exception as error:  # noqa: BLE001 - one broken call must not end what serves all others
-            _log.exception("%s failed", type(call.body).__name__)
-            reply = failure(
-                call.call, LocalError(f"{type(call.body).__name__} failed: {error!r}; see the log")
-            )
+            _log.exception("a call failed")
+            reply = failure(call.call, LocalError(f"internal error, see the log: {error!r}"))
         finally:
             del self._serving[call.call]
         await self._send(reply)

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from kinoswarm_network.durable import (
-    append_durable,
     create_atomic,
     disk_errors,
     require_space,
@@ -32,16 +31,14 @@ def test_creating_never_replaces(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["file"]
 
 
-def test_appending_keeps_what_was_there(tmp_path: Path) -> None:
-    append_durable(tmp_path / "log", b"one\n")
-    append_durable(tmp_path / "log", b"two\n")
-    assert (tmp_path / "log").read_bytes() == b"one\ntwo\n"
-
-
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's always-full device")
 def test_a_full_disk_says_how_much_was_needed_and_where() -> None:
-    with pytest.raises(LocalError, match="the disk is full: 5 bytes were needed at /dev/full"):
-        append_durable(Path("/dev/full"), b"12345")
+    full = Path("/dev/full")
+    with (
+        pytest.raises(LocalError, match="the disk is full: 5 bytes were needed at /dev/full"),
+        disk_errors(full, 5),
+    ):
+        full.write_bytes(b"12345")
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:

@@ -271,8 +271,8 @@ def test_a_machine_that_nobody_can_dial_takes_part_in_client_mode(
 
 def test_a_daemon_that_outlived_its_process_is_ended(tmp_path: Path) -> None:
     identity = tmp_path / "key.libp2p"
-    stale = python("import time; time.sleep(600)", str(identity))
-    other = python("import time; time.sleep(600)", "something else")
+    stale = python("import signal; signal.pause()", str(identity))
+    other = python("import signal; signal.pause()", "something else")
     home = HomeFolder(tmp_path / "home")
     home.remember_daemon(other.pid)
     home.end_stale_daemon(identity)
