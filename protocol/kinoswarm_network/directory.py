@@ -55,6 +55,11 @@ class Directory:
         validator.storage = node.protocol.storage
         return cls(host, node, validator)
 
+    @property
+    def is_alone(self) -> bool:
+        """Whether no other node of the DHT is known (any more)."""
+        return not self._node.protocol.routing_table.uid_to_peer_id
+
     def set_authority(self, authority: Authority) -> None:
         """Whose signatures count from now on."""
         self._validator.authority = authority

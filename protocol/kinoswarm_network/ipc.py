@@ -12,6 +12,7 @@ from kinoswarm_protocol.limits import (
     MAX_CONTROL_FRAME,
     MAX_RECORD_BYTES,
     MAX_RECORDS_PER_KEY,
+    REJOIN_EVERY_S,
 )
 from kinoswarm_protocol.messages import ProviderHint
 from kinoswarm_protocol.records import PlainKey, SealedRecord
@@ -55,6 +56,8 @@ class NetworkConfig(_Frame, frozen=True, kw_only=True):
     """Ask the router to forward a port (UPnP, NAT-PMP)."""
     quota_bytes: Bytes = 0
     """Disk quota of the blob store in bytes; 0 is off."""
+    rejoin_every_s: Wait = REJOIN_EVERY_S
+    """How often a node whose DHT peers are all gone tries the addresses that it knows."""
     connect_timeout_s: Wait = CONNECT_TIMEOUT_S
     chunk_timeout_s: Wait = CHUNK_TIMEOUT_S
     """A provider that sends nothing for this long is given up."""

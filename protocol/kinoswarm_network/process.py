@@ -29,6 +29,7 @@ from kinoswarm_protocol.limits import CONTROL_TIMEOUT_S
 from kinoswarm_protocol.records import Authority
 
 _PROGRESS_EVERY_S = 0.1
+_ADDRESSES_KEPT = 64
 _log = logging.getLogger(__name__)
 
 
@@ -53,7 +54,9 @@ class NetworkProcess:
         self._link = Link(reader, writer, self._handle, "the service")
         self._parts: _Parts | None = None
         self._ending = asyncio.Event()
-        self._watching: asyncio.Task[None] | None = None
+        self._background: list[asyncio.Task[None]] = []
+        self._known: dict[str, None] = {}
+        """Addresses worth trying again when all peers are gone, in the order in which they were learnt."""
 
     async def run(self) -> None:
         """Serve until the service is gone, asks for the end, or p2pd dies."""
@@ -64,8 +67,8 @@ class NetworkProcess:
         finally:
             serving.cancel()
             ending.cancel()
-            if self._watching is not None:
-                self._watching.cancel()
+            for task in self._background:
+                task.cancel()
             if self._parts is not None:
                 await self._parts.host.stop()
 
@@ -89,7 +92,7 @@ class NetworkProcess:
                 answer = await parts.control.ask(
                     body.peer, body.addresses, body.request, body.timeout_s
                 )
-                return ipc.Raw(data=answer)
+                return ipc.Reply(data=answer)
             case ipc.Announce():
                 return ipc.Stored(ok=await parts.directory.announce(body.record))
             case ipc.LookUp():
@@ -128,20 +131,38 @@ class NetworkProcess:
         )
         await host.serve(blob_protocol(config.swarm), BlobServer(store, counters).serve)
         await self._parts.control.listen()
-        self._watching = asyncio.create_task(self._watch_daemon(host))
+        for work in (self._watch_daemon(host), self._stay_joined(self._parts)):
+            task = asyncio.create_task(work)
+            task.add_done_callback(self._end_with)
+            self._background.append(task)
         return ipc.Ready(peer=host.peer, addresses=await host.addresses())
 
     async def _watch_daemon(self, host: Host) -> None:
         status = await host.daemon.wait()
         _log.error("p2pd ended with status %s; the network process ends too", status)
+
+    def _end_with(self, task: asyncio.Task[None]) -> None:
+        """A process whose background work broke must not look alive; the service may start a new one."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("background work broke; the network process ends", exc_info=error)
         self._ending.set()
+
+    async def _stay_joined(self, parts: _Parts) -> None:
+        while True:
+            await asyncio.sleep(parts.config.rejoin_every_s)
+            if self._known and parts.directory.is_alone:
+                report = await self._connect(parts, list(self._known))
+                _log.info("all DHT peers were gone; tried again: %s", report.in_words() or "joined")
 
     async def _ask_service(self, peer: PeerId, request: bytes) -> bytes:
         inbound = ipc.InboundControl(peer=peer, request=request)
-        return (await self._link.call(inbound, ipc.Raw, CONTROL_TIMEOUT_S)).data
+        return (await self._link.call(inbound, ipc.Reply, CONTROL_TIMEOUT_S)).data
 
     async def _connect(self, parts: _Parts, addresses: list[str]) -> ipc.ConnectReport:
         reports = await asyncio.gather(*(_try_address(parts, address) for address in addresses))
+        for report in reports:
+            if report.peer and len(self._known) < _ADDRESSES_KEPT:
+                self._known[report.address] = None
         if any(not report.problem for report in reports):
             await parts.directory.meet_neighbours()
         return ipc.ConnectReport(reports=list(reports))
@@ -197,23 +218,38 @@ async def _handle_blob(
             await asyncio.to_thread(store.pin, body.blob, body.pinned)
             return ipc.Done()
         case ipc.FetchBlob():
-            tell = _seldom(on_progress)
-            path = await parts.exchange.fetch(body.blob, body.providers, tell)
+            tell = _Seldom(on_progress)
+            try:
+                path = await parts.exchange.fetch(body.blob, body.providers, tell)
+            finally:
+                tell.flush()
             return ipc.Blob(blob=body.blob, path=str(path))
 
 
-def _seldom(on_progress: OnProgress) -> OnProgress:
-    """Pass progress on ten times a second at most, and always the end."""
-    last_s = 0.0
-    loop = asyncio.get_running_loop()
+class _Seldom:
+    """Passes progress on ten times a second at most; what came in between is told a little later, never lost."""
 
-    def tell(done: int, total: int) -> None:
-        nonlocal last_s
-        if done == total or loop.time() - last_s >= _PROGRESS_EVERY_S:
-            last_s = loop.time()
-            on_progress(done, total)
+    def __init__(self, on_progress: OnProgress) -> None:
+        self._on_progress = on_progress
+        self._loop = asyncio.get_running_loop()
+        self._next_s = 0.0
+        self._latest = (0, 0)
+        self._later: asyncio.TimerHandle | None = None
 
-    return tell
+    def __call__(self, done: int, total: int) -> None:
+        self._latest = (done, total)
+        if self._later is None:
+            wait_s = max(0.0, self._next_s - self._loop.time())
+            self._later = self._loop.call_later(wait_s, self.flush)
+
+    def flush(self) -> None:
+        """Tell what was not told yet."""
+        if self._later is None:
+            return
+        self._later.cancel()
+        self._later = None
+        self._next_s = self._loop.time() + _PROGRESS_EVERY_S
+        self._on_progress(*self._latest)
 
 
 async def _traffic(parts: _Parts) -> ipc.Traffic:

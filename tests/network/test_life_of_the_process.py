@@ -10,12 +10,16 @@ from pathlib import Path
 
 import pytest
 from network.peers import (
+    COORDINATOR,
+    LOOPBACK,
     NOBODY,
     OTHER_SWARM,
+    SWARM,
     Nodes,
     config,
     echo,
     is_listening,
+    now_ms,
     provider,
     wait_until_gone,
 )
@@ -25,6 +29,7 @@ from kinoswarm_network.directory import clock_ahead
 from kinoswarm_network.home_folder import HomeFolder
 from kinoswarm_network.identity import CorruptKeyFile
 from kinoswarm_protocol.errors import LocalError, Unreachable
+from kinoswarm_protocol.records import COORDINATOR_KEY, CoordinatorRecord, seal_record
 
 SERVICE = """
 import asyncio, sys
@@ -264,6 +269,31 @@ def test_a_machine_that_nobody_can_dial_takes_part_in_client_mode(
             await hidden.stop()
 
     runner.run(take_part())
+
+
+def test_a_node_that_lost_its_only_peer_joins_again_when_that_is_back(
+    runner: asyncio.Runner, tmp_path: Path
+) -> None:
+    record = seal_record(
+        COORDINATOR, SWARM, CoordinatorRecord(addresses=[LOOPBACK], epoch=1), now_ms()
+    )
+
+    async def lose_and_find() -> None:
+        first = await NetworkClient.start(config(tmp_path / "first"), echo)
+        address = first.addresses[0].partition("/p2p/")[0]
+        settings = config(tmp_path / "node", bootstrap=first.addresses, rejoin_every_s=0.2)
+        node = await NetworkClient.start(settings, echo)
+        try:
+            await first.stop()
+            assert await node.announce(record)  # nobody else is left to keep it
+            first = await NetworkClient.start(config(tmp_path / "first", listen=[address]), echo)
+            async with asyncio.timeout(20.0):
+                while not await first.look_up(COORDINATOR_KEY):
+                    assert first.config.listen == [address]
+        finally:
+            await asyncio.gather(first.stop(), node.stop())
+
+    runner.run(lose_and_find())
 
 
 # --- the home folder ----------------------------------------------------------------------------
