@@ -99,5 +99,8 @@ STREAM_IDLE_TIMEOUT_S = 60.0
 """A stream whose other side asks nothing for this long is closed."""
 
 PING_TIMEOUT_S = 5.0
+REJOIN_EVERY_S = 20.0
+"""A node that lost all its DHT peers (a coordinator restarted, a router was off) tries again this often."""
+
 NETWORK_STOP_TIMEOUT_S = 5.0
 """From asking the network process to end until it is killed with its process group."""
