@@ -17,11 +17,12 @@ from kinoswarm_network.durable import disk_errors
 from kinoswarm_network.ipc import AddressReport, ConnectReport, NetworkConfig, Traffic
 from kinoswarm_network.link import Link, OnProgress
 from kinoswarm_protocol.envelope import Opened
-from kinoswarm_protocol.errors import LocalError, MalformedBytes, RemoteError
+from kinoswarm_protocol.errors import LimitExceeded, LocalError, MalformedBytes, RemoteError
 from kinoswarm_protocol.ids import BlobId, PeerId
 from kinoswarm_protocol.limits import (
     CONTROL_TIMEOUT_S,
     DHT_TIMEOUT_S,
+    MAX_CONTROL_FRAME,
     NETWORK_START_TIMEOUT_S,
     NETWORK_STOP_TIMEOUT_S,
 )
@@ -89,6 +90,11 @@ class NetworkClient:
             raise
         return client
 
+    @property
+    def pid(self) -> int | None:
+        """The network process's id; None when it was stopped."""
+        return self._process.pid if self._process is not None else None
+
     async def connect(self, addresses: Sequence[str]) -> ConnectReport:
         """Connect to peers and join their DHT; the report says per address what is wrong, in words for the user."""
         wait_s = self.config.connect_timeout_s + 2 * DHT_TIMEOUT_S + _SLACK_S
@@ -107,11 +113,13 @@ class NetworkClient:
         request: bytes,
         timeout_s: float = CONTROL_TIMEOUT_S,
     ) -> bytes:
-        """The peer's answer to a control request. Raises Unreachable or Refused."""
+        """The peer's answer to a control request. Raises Unreachable, Refused, or LimitExceeded for a long request."""
+        if len(request) > MAX_CONTROL_FRAME:
+            raise LimitExceeded(f"request of {len(request)} bytes, at most {MAX_CONTROL_FRAME}")
         call = ipc.Control(
             peer=peer, addresses=list(addresses), request=request, timeout_s=timeout_s
         )
-        return (await self._ask(call, ipc.Raw, timeout_s + _SLACK_S)).data
+        return (await self._ask(call, ipc.Reply, timeout_s + _SLACK_S)).data
 
     async def announce(self, record: SealedRecord) -> bool:
         """Put a record into the DHT. False: somebody holds it for longer already, or no peer took it.
@@ -222,7 +230,7 @@ class NetworkClient:
     async def _handle(self, body: ipc.Body, _: OnProgress) -> ipc.Body:
         if not isinstance(body, ipc.InboundControl):
             raise MalformedBytes(f"{type(body).__name__} is not a call to the service")
-        return ipc.Raw(data=await self._on_control(body.peer, body.request))
+        return ipc.Reply(data=await self._on_control(body.peer, body.request))
 
     async def _ask(
         self,

@@ -67,20 +67,24 @@ class Exchange:
         """
         if path := await asyncio.to_thread(self.store.path_of, blob):
             return path
-        download = self._running.get(blob)
-        if download is None:
-            download = self._running[blob] = Download(self, blob)
-            download.task.add_done_callback(lambda _: self._running.pop(blob, None))
+        download = await self._download_of(blob)
         download.add_providers(providers)
         download.listeners.append(on_progress)
-        download.num_waiting += 1
         try:
             return await asyncio.shield(download.task)
         finally:
-            download.num_waiting -= 1
             download.listeners.remove(on_progress)
-            if not download.num_waiting:
-                download.task.cancel()
+            if not download.listeners:
+                download.stop()
+
+    async def _download_of(self, blob: BlobId) -> "Download":
+        """The download of `blob` that runs, or a new one; never one that was just given up and still holds files."""
+        while (download := self._running.get(blob)) is not None and download.is_stopping:
+            await asyncio.wait({download.task})
+        if download is None:
+            download = self._running[blob] = Download(self, blob)
+            download.task.add_done_callback(lambda _: self._running.pop(blob, None))
+        return download
 
 
 class Download:
@@ -88,7 +92,8 @@ class Download:
 
     def __init__(self, exchange: Exchange, blob: BlobId) -> None:
         self.listeners: list[OnProgress] = []
-        self.num_waiting = 0
+        """One for each caller that waits."""
+        self.is_stopping = False
         self._exchange = exchange
         self._blob = blob
         self._providers: deque[ProviderHint] = deque()
@@ -105,6 +110,11 @@ class Download:
             if provider.peer not in self._known:
                 self._known.add(provider.peer)
                 self._providers.append(provider)
+
+    def stop(self) -> None:
+        """Nobody waits any more; what arrived stays for the next time."""
+        self.is_stopping = True
+        self.task.cancel()
 
     async def _run(self) -> Path:
         store = self._exchange.store

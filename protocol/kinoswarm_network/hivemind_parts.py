@@ -36,6 +36,7 @@ _UTILS_NAMES = {
 class HivemindParts:
     """hivemind's names; it has no type information."""
 
+    DHTID: Any
     DHTNode: Any
     DHTRecord: Any
     MSGPackSerializer: Any
@@ -97,6 +98,7 @@ def _parts() -> HivemindParts:
     validation = importlib.import_module("hivemind.dht.validation")
     assert programs.__file__ is not None
     return HivemindParts(
+        DHTID=node.DHTID,
         DHTNode=node.DHTNode,
         DHTRecord=validation.DHTRecord,
         DictionaryDHTValue=node.DictionaryDHTValue,

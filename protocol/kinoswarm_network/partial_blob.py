@@ -66,8 +66,9 @@ class PartialBlob:
 
     def close(self) -> None:
         """Let go of the files; what arrived stays for the next time."""
-        self._data.close()
-        self._map.close()
+        with self._lock:  # never under a write that a cancelled download left running
+            self._data.close()
+            self._map.close()
 
     def discard(self) -> None:
         """Close, and delete what is left of the files."""
