@@ -4,13 +4,14 @@ import asyncio
 import os
 import select
 import signal
+import socket
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import psutil
 import pytest
-from node.real_swarm import RealSwarm, real_swarm
+from node.real_swarm import LOOPBACK, RealSwarm, real_swarm
 
 from kinoswarm_node.node_status import read_status
 
@@ -20,7 +21,7 @@ LEASE_0 = f"{0:032x}"
 
 
 async def start_join(
-    swarm: RealSwarm, home: Path, *flags: str, **environment: str
+    swarm: RealSwarm, home: Path, *flags: str, listen: str = LOOPBACK, **environment: str
 ) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
         sys.executable,
@@ -29,7 +30,7 @@ async def start_join(
         "join",
         swarm.invite_text,
         *("--home", str(home), "--yes", "--threads", "1", "--device", "cpu"),
-        *("--listen", "/ip4/127.0.0.1/tcp/0", *flags),
+        *("--listen", listen, *flags),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -126,10 +127,10 @@ def test_ctrl_c_saves_and_ends_everything(tmp_path: Path) -> None:
 def test_a_taken_port_is_named(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with real_swarm(tmp_path / "swarm", steps=4) as swarm:
-            port = swarm.client.addresses[0].split("/")[4]
-            taken = f"/ip4/127.0.0.1/tcp/{port}"
-            node = await start_join(swarm, tmp_path / "home", "--listen", taken)
-            _, err = await node.communicate()
+            with socket.create_server(("127.0.0.1", 0)) as other:
+                taken = f"/ip4/127.0.0.1/tcp/{other.getsockname()[1]}"
+                node = await start_join(swarm, tmp_path / "home", listen=taken)
+                _, err = await node.communicate()
             assert node.returncode == 3
             assert "cannot listen on" in err.decode()
             assert "the port is taken by another program" in err.decode()
