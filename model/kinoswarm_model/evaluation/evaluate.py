@@ -4,6 +4,7 @@ Release and seed version are sampled with the same captions, seeds and steps. Th
 the settings, seed included; progress goes to a callback.
 """
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -175,9 +176,12 @@ def _write_sheet(
     if given.contact_sheet is None:
         return []
     rows = spread_rows(captions, _SHEET_ROWS)
+    note = (
+        f"{release.info.swarm_name}, release {release.info.version}. {METRIC}: "
+        f"{measured.both.release.value:.3f} (other real clips: {measured.both.floor:.3f})"
+    )
     text = SheetText(
-        note=f"{release.info.swarm_name}, release {release.info.version}. {METRIC}: "
-        f"{measured.both.release.value:.3f} (other real clips: {measured.both.floor:.3f})",
+        note=_without_accents(note),
         real="held-out clips",
         generated="generated from the same captions",
     )
@@ -188,6 +192,11 @@ def _write_sheet(
         text,
     )
     return [captions.captions[i] for i in rows]
+
+
+def _without_accents(text: str) -> str:
+    """The sheet's typeface has no accented letters."""
+    return unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
 
 
 def _report(

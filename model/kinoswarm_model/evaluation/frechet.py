@@ -22,9 +22,9 @@ _CLIPS_PER_DIMENSION = 4
 """A covariance from fewer clips a dimension is mostly sampling error."""
 
 SMALLEST_SET = 2 * _CLIPS_PER_DIMENSION
-_POINTS = 6
+_POINTS = 8
 _SMALLEST_FRACTION = 0.4
-_DRAWS_PER_POINT = 4
+_DRAWS_PER_POINT = 12
 
 Matrix = NDArray[np.float64]
 
