@@ -1,0 +1,202 @@
+"""Founding and starting a coordinator: what is written, and what is said when something is wrong."""
+
+import json
+import os
+import socket
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from msgspec import json as msgspec_json
+
+from kinoswarm_coordinator.founding import FoundingConfig, create_swarm
+from kinoswarm_coordinator.home import SwarmFolder
+from kinoswarm_coordinator.serve import run_coordinator
+from kinoswarm_coordinator.settings import load_settings
+from kinoswarm_model.data.data_manifest import (
+    MANIFEST_NAME,
+    Clip,
+    DataCluster,
+    DataFile,
+    DataManifest,
+)
+from kinoswarm_model.data.shards import make_shard, write_shard
+from kinoswarm_model.data.text import TextBatch
+from kinoswarm_network.blob_store import BlobStore
+from kinoswarm_protocol.charter import open_charter
+from kinoswarm_protocol.errors import HashMismatch, LocalError
+from kinoswarm_protocol.invite import read_invite
+
+
+def prepared_data(folder: Path, num_clusters: int = 2) -> Path:
+    """A data folder as `data prepare` leaves it, of made-up clips."""
+    rng = np.random.default_rng(0)
+    text = TextBatch(
+        rng.normal(size=(1, 32, 384)).astype(np.float16),
+        np.ones((1, 32), np.uint8),
+        rng.normal(size=(1, 384)).astype(np.float16),
+    )
+
+    def file(name: str, count: int) -> DataFile:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        clips = rng.integers(0, 255, (count, 3, 4, 16, 16), dtype=np.uint8)
+        write_shard(path, make_shard(clips, ["a wall"] * count, {"a wall": 0}, text))
+        return DataFile(name, count, path.stat().st_size, "ab" * 32)
+
+    clusters = [
+        DataCluster(
+            f"walls {index}",
+            8,
+            [file(f"shards/cluster-{index:02d}-shard-000.safetensors", 8)],
+            file(f"heldout/cluster-{index:02d}.safetensors", 4),
+        )
+        for index in range(num_clusters)
+    ]
+    manifest = DataManifest(
+        clip=Clip(4, 16, 16, 8),
+        text_encoder="all-MiniLM-L6-v2",
+        text_dim=384,
+        text_tokens=32,
+        seed=0,
+        num_sources=24,
+        left_out={},
+        clusters=clusters,
+    )
+    (folder / MANIFEST_NAME).write_bytes(msgspec_json.encode(manifest))
+    return folder
+
+
+CONFIG = FoundingConfig(name="Walls", preset="tiny", threads=1, seed_steps=4)
+
+
+@pytest.fixture(scope="module")
+def founded(tmp_path_factory: pytest.TempPathFactory) -> SwarmFolder:
+    root = tmp_path_factory.mktemp("founding")
+    create_swarm(prepared_data(root / "data"), root / "swarm", CONFIG)
+    return SwarmFolder(root / "swarm")
+
+
+def test_a_founded_swarm_has_a_signed_charter_and_an_invite_to_it(founded: SwarmFolder) -> None:
+    invite = read_invite(founded.invite.read_text()).body
+    charter = open_charter(founded.charter.read_bytes(), invite.swarm).body
+    assert charter.name == invite.name == "Walls"
+    assert [cluster.label for cluster in charter.clusters] == ["walls 0", "walls 1"]
+    assert charter.seed_flops > 0
+    assert charter.seed_steps == 4
+    assert charter.policy.target_version == 2
+
+
+def test_secret_keys_are_readable_by_their_owner_alone(founded: SwarmFolder) -> None:
+    for key in (founded.founder_key, founded.key):
+        assert stat.S_IMODE(key.stat().st_mode) == 0o600
+
+
+def test_shards_and_seed_are_served_and_held_out_clips_are_not(founded: SwarmFolder) -> None:
+    invite = read_invite(founded.invite.read_text()).body
+    charter = open_charter(founded.charter.read_bytes(), invite.swarm).body
+    store = BlobStore(founded.store)
+    for cluster in charter.clusters:
+        assert all(store.path_of(shard.blob) for shard in cluster.shards)
+    assert store.path_of(charter.seed_checkpoint)
+    public = {store.path_of(blob.blob).read_bytes() for blob in store.blobs()}
+    assert founded.heldout(0).read_bytes() not in public
+
+
+def test_founding_twice_says_what_to_do_instead(founded: SwarmFolder) -> None:
+    with pytest.raises(LocalError, match="serve it with `kinoswarm swarm serve"):
+        create_swarm(founded.root.parent / "data", founded.root, CONFIG)
+
+
+def test_an_interrupted_founding_goes_on_with_the_same_keys(tmp_path: Path) -> None:
+    """Stopped before the invite was written: keys, shards and seed are there already."""
+    data = prepared_data(tmp_path / "data")
+    create_swarm(data, tmp_path / "swarm", CONFIG)
+    folder = SwarmFolder(tmp_path / "swarm")
+    key, seed = folder.founder_key.read_bytes(), len(BlobStore(folder.store).blobs())
+    folder.invite.unlink()
+    create_swarm(data, tmp_path / "swarm", CONFIG)
+    assert folder.founder_key.read_bytes() == key
+    assert len(BlobStore(folder.store).blobs()) <= seed + 1  # the charter carries its own time
+
+
+def test_an_unprepared_folder_says_which_command_prepares_it(tmp_path: Path) -> None:
+    with pytest.raises(LocalError, match="run `kinoswarm data prepare"):
+        create_swarm(tmp_path, tmp_path / "swarm", CONFIG)
+
+
+def test_an_unknown_preset_lists_the_known_ones(tmp_path: Path) -> None:
+    config = FoundingConfig(name="Walls", preset="huge")
+    with pytest.raises(LocalError, match="no preset 'huge'; there are: demo, tiny"):
+        create_swarm(prepared_data(tmp_path / "data"), tmp_path / "swarm", config)
+
+
+def start(folder: SwarmFolder, **flags: object) -> None:
+    import asyncio
+
+    settings = load_settings(folder.home, **flags)
+    asyncio.run(run_coordinator(folder.root, settings, lambda serving: None))
+
+
+def test_a_taken_port_is_told_before_anything_starts(founded: SwarmFolder) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(LocalError, match=f"cannot listen on 127.0.0.1:{port}"):
+            start(founded, http_port=port)
+
+
+def test_a_folder_without_a_swarm_says_how_to_found_one(tmp_path: Path) -> None:
+    with pytest.raises(LocalError, match="run `kinoswarm swarm create"):
+        start(SwarmFolder(tmp_path))
+
+
+def test_a_tampered_charter_stops_the_start(founded: SwarmFolder, tmp_path: Path) -> None:
+    import shutil
+
+    copy = SwarmFolder(tmp_path / "copy")
+    shutil.copytree(founded.root, copy.root)
+    raw = copy.charter.read_bytes()
+    copy.charter.write_bytes(raw.replace(b"walls 0", b"walls 9"))
+    with pytest.raises(HashMismatch, match="it was altered or belongs to another swarm"):
+        start(copy, http_port=0)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("http_port = 70000", "http_port = 70000: .*less than or equal to 65535"),
+        ('threads = "many"', "threads = 'many'"),
+        ("colour = 1", "colour = 1: Extra inputs are not permitted"),
+        ("= what", "is not TOML"),
+    ],
+)
+def test_a_bad_setting_is_named_with_its_value(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "settings.toml").write_text(text)
+    with pytest.raises(LocalError, match=message):
+        load_settings(tmp_path)
+
+
+def test_flags_win_over_environment_over_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "settings.toml").write_text("threads = 2\nhttp_port = 1111\nidle_s = 0.25\n")
+    monkeypatch.setenv("KINOSWARM_COORDINATOR_THREADS", "3")
+    monkeypatch.setenv("KINOSWARM_COORDINATOR_HTTP_PORT", "2222")
+    settings = load_settings(tmp_path, http_port=3333, device=None)
+    assert (settings.http_port, settings.threads, settings.idle_s) == (3333, 3, 0.25)
+
+
+def test_the_service_loads_neither_torch_nor_hivemind() -> None:
+    code = (
+        "import json, sys; import kinoswarm_coordinator.serve, kinoswarm_coordinator.founding; "
+        "print(json.dumps([n for n in ('torch', 'hivemind', 'diffusers') if n in sys.modules]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ
+    )
+    assert json.loads(done.stdout) == []
