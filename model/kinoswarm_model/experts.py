@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from kinoswarm_model.expert_classes import checked_config, class_of, forward_of
+from kinoswarm_model.seed_weights import start_as_linear_codec
 from kinoswarm_protocol.errors import LimitExceeded, MalformedBytes
 from kinoswarm_protocol.limits import MAX_EXPERT_PARAMETERS
 from kinoswarm_protocol.specs import ModelSpec
@@ -60,8 +61,9 @@ def build_expert(model: ModelSpec, *, seed: int) -> Expert:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = class_of(model.expert.class_name)(**checked_config(model))
-    if model.recipe.prediction == "clean":
-        _start_at_zero(network)
+        if model.recipe.prediction == "clean":
+            generator = torch.Generator().manual_seed(seed)
+            start_as_linear_codec(network, model.clip.channels, generator)
     return Expert(network, model.expert.class_name)
 
 
@@ -95,10 +97,3 @@ def _within_limit(parameters: int) -> None:
         raise LimitExceeded(
             f"an expert of {parameters} parameters; at most {MAX_EXPERT_PARAMETERS}"
         )
-
-
-def _start_at_zero(network: nn.Module) -> None:
-    """Predict mid grey at first (DiT's zero output layer): random output would be divided by a small t in the loss."""
-    output = network.get_submodule("proj_out")
-    for parameter in output.parameters():
-        nn.init.zeros_(parameter)

@@ -55,9 +55,10 @@ def merge(
     entries = sorted(contributions, key=lambda entry: entry.key)
     if not entries:
         raise LocalError("nothing to merge: a version needs at least one accepted contribution")
-    scales = clip_scales([entry.delta.norm() for entry in entries], settings.norm_clip)
-    weights_M = normalised([entry.weight for entry in entries])
     single = len(entries) == 1
+    limit = 0.0 if single else settings.norm_clip
+    scales = clip_scales([entry.delta.norm() for entry in entries], limit)
+    weights_M = normalised([entry.weight for entry in entries])
     new: dict[str, Tensor] = {}
     kept: dict[str, Tensor] = {}
     for name in sorted(base):

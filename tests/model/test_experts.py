@@ -11,6 +11,7 @@ from kinoswarm_model.experts import (
     null_text,
     tensor_shapes,
 )
+from kinoswarm_model.seed_weights import OUTPUT_GAIN, lowest_cosines
 from kinoswarm_model.wan_forward import position_channels, stock_wan_forward, wan_forward
 from kinoswarm_protocol.errors import LimitExceeded, MalformedBytes, RemoteError
 from kinoswarm_protocol.specs import ExpertSpec, ModelSpec
@@ -23,7 +24,7 @@ def with_config(model: ModelSpec, **changes: object) -> ModelSpec:
 
 
 def wake_up(network: torch.nn.Module) -> None:
-    """Experts start with a zero output layer; give it seeded weights."""
+    """Give the output layer seeded weights of a size that shows differences."""
     weight = network.get_submodule("proj_out").weight
     with torch.no_grad():
         weight.copy_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(9)) * 0.1)
@@ -80,7 +81,7 @@ def test_equal_seeds_build_equal_weights_and_leave_global_chance_alone() -> None
     assert torch.equal(torch.get_rng_state(), before)
     again = build_expert(tiny_model(), seed=1).network.state_dict()
     other = build_expert(tiny_model(), seed=2).network.state_dict()
-    name = "patch_embedding.weight"
+    name = "blocks.0.ffn.net.0.proj.weight"
     assert torch.equal(first[name], again[name])
     assert not torch.equal(first[name], other[name])
 
@@ -150,3 +151,14 @@ def test_position_channels_tell_every_row_apart() -> None:
     assert planes.shape == (1, 6, 4, 16, 16)
     rows = planes[0, 1, 0, :, 0]
     assert len(set(rows.tolist())) == 16
+
+
+def test_fresh_pixel_expert_starts_as_an_orthonormal_codec() -> None:
+    basis = lowest_cosines(3, (2, 4, 4), 1000).flatten(1)
+    assert basis.shape == (96, 96)
+    torch.testing.assert_close(basis @ basis.T, torch.eye(96), atol=1e-5, rtol=0)
+    network = build_expert(tiny_model(), seed=0).network
+    there = network.get_submodule("patch_embedding").weight.detach().flatten(1)
+    patches = there.view(32, 3, -1).transpose(1, 2).flatten(1)
+    back = network.get_submodule("proj_out").weight.detach()
+    torch.testing.assert_close(patches @ back, OUTPUT_GAIN * torch.eye(32), atol=1e-5, rtol=0)

@@ -1,0 +1,218 @@
+"""Real worker processes: one after another job, kill -9 in mid-job, the end of the service, stray prints."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+from model.samples import tiny_model, write_tiny_shard
+
+from kinoswarm_model.jobs import (
+    JobProgress,
+    ReleaseJob,
+    TrainDone,
+    TrainJob,
+)
+from kinoswarm_model.supervisor import (
+    WorkerDied,
+    WorkerError,
+    WorkerSupervisor,
+    worker_environment,
+)
+from kinoswarm_protocol import codec
+
+MODEL = tiny_model()
+
+
+def ignore(progress: JobProgress) -> None:
+    pass
+
+
+def train_job(folder: Path, work: str, steps: int = 12) -> TrainJob:
+    shard = folder / "shard.safetensors"
+    if not shard.exists():
+        write_tiny_shard(shard)
+    return TrainJob(
+        job_id=work,
+        model=MODEL,
+        work_dir=str(folder / work),
+        shard_paths=[str(shard)],
+        steps=steps,
+        batch_size=4,
+        seed=2,
+        resume_every_s=0.0,
+        steps_per_progress=1,
+    )
+
+
+def gone(pid: int) -> bool:
+    """Whether a process has ended (a zombie has)."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except FileNotFoundError:
+        return True
+    return state in "ZX"
+
+
+def test_killed_worker_is_restarted_and_the_job_ends_as_if_nothing_had_happened(
+    tmp_path: Path,
+) -> None:
+    async def scenario() -> None:
+        supervisor = WorkerSupervisor(tmp_path / "worker.log")
+        whole = await supervisor.run(train_job(tmp_path, "whole"), ignore)
+        first_pid = supervisor.pid
+        assert first_pid is not None
+        seen: list[int] = []
+
+        def kill_in_mid_job(progress: JobProgress) -> None:
+            seen.append(progress.step)
+            if progress.step == 5 and seen.count(5) == 1:
+                os.kill(first_pid, signal.SIGKILL)
+
+        job = train_job(tmp_path, "killed")
+        with pytest.raises(WorkerDied, match="log"):
+            await supervisor.run(job, kill_in_mid_job)
+        assert supervisor.pid is None
+        done = await supervisor.run(job, kill_in_mid_job)
+        assert supervisor.pid not in (None, first_pid)
+        assert 1 not in seen[seen.index(5) + 1 :], "it began again instead of resuming"
+        assert isinstance(done, TrainDone)
+        assert isinstance(whole, TrainDone)
+        assert Path(done.output_path).read_bytes() == Path(whole.output_path).read_bytes()
+        await supervisor.stop()
+        assert supervisor.pid is None
+
+    asyncio.run(scenario())
+
+
+def test_failed_job_says_why_and_the_same_worker_takes_the_next(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        supervisor = WorkerSupervisor(tmp_path / "worker.log")
+        bad = msgspec.structs.replace(train_job(tmp_path, "bad"), shard_paths=["/nowhere"])
+        with pytest.raises(WorkerError) as caught:
+            await supervisor.run(bad, ignore)
+        assert caught.value.code == "work_failed"
+        assert "/nowhere" in caught.value.sentence
+        assert not caught.value.out_of_memory
+        pid = supervisor.pid
+        await supervisor.run(train_job(tmp_path, "good", steps=2), ignore)
+        assert supervisor.pid == pid
+        await supervisor.kill()
+        assert supervisor.pid is None
+
+    asyncio.run(scenario())
+
+
+def test_cancelled_job_gives_its_memory_back_at_once(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        supervisor = WorkerSupervisor(tmp_path / "worker.log")
+        begun = asyncio.Event()
+        job = train_job(tmp_path, "long", steps=100_000)
+        task = asyncio.create_task(supervisor.run(job, lambda progress: begun.set()))
+        await begun.wait()
+        pid = supervisor.pid
+        assert pid is not None
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert gone(pid)
+
+    asyncio.run(scenario())
+
+
+SERVICE = """
+import asyncio, os, sys
+from pathlib import Path
+import msgspec
+from kinoswarm_model.jobs import TrainJob
+from kinoswarm_model.supervisor import WorkerSupervisor
+folder = Path(sys.argv[1])
+job = msgspec.msgpack.decode((folder / "job.bin").read_bytes(), type=TrainJob)
+async def main():
+    supervisor = WorkerSupervisor(folder / "worker.log")
+    def progress(p):
+        print(supervisor.pid, flush=True)
+    await supervisor.run(job, progress)
+asyncio.run(main())
+"""
+
+
+def test_worker_does_not_outlive_its_service(tmp_path: Path) -> None:
+    job = train_job(tmp_path, "orphan", steps=100_000)
+    (tmp_path / "job.bin").write_bytes(codec.encode(job))
+    service = subprocess.Popen(
+        [sys.executable, "-c", SERVICE, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert service.stdout is not None
+    worker_pid = int(service.stdout.readline())
+    assert not gone(worker_pid)
+    watch = os.pidfd_open(worker_pid)
+    service.kill()
+    service.wait()
+    service.stdout.close()
+    import select
+
+    ended, _, _ = select.select([watch], [], [], 20)
+    os.close(watch)
+    assert ended, "the worker still runs"
+
+
+def test_prints_of_libraries_do_not_reach_the_frames(tmp_path: Path) -> None:
+    code = (
+        "import os, kinoswarm_model.worker as w\n"
+        "out = w._keep_standard_output()\n"
+        "print('stray', flush=True); os.system('echo stray')\n"
+        "out.write(b'frame'); out.flush()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        check=True,
+    )
+    assert done.stdout == b"frame"
+    assert done.stderr.count(b"stray") == 2
+
+
+def test_unreadable_job_ends_the_worker_with_a_reason(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "kinoswarm_model.worker"],
+        input=codec.frame(b"\xc1 not a job"),
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert done.returncode == 3
+    assert b"unreadable job" in done.stderr
+
+
+def test_release_job_is_dispatched_like_the_others() -> None:
+    from kinoswarm_model.worker_jobs import _MODULE_BY_JOB
+
+    assert _MODULE_BY_JOB[ReleaseJob] == "kinoswarm_model.release_job"
+
+
+def test_worker_inherits_few_variables_and_no_secrets() -> None:
+    found = worker_environment({"PATH": "/bin", "AWS_SECRET_ACCESS_KEY": "x", "HOME": "/h"})
+    assert found["PATH"] == "/bin"
+    assert "AWS_SECRET_ACCESS_KEY" not in found
+    assert found["HF_HUB_OFFLINE"] == "1"
+
+
+def test_services_import_neither_torch_nor_diffusers() -> None:
+    code = (
+        "import sys, kinoswarm_model.supervisor, kinoswarm_model.jobs, kinoswarm_model.presets\n"
+        "heavy = {'torch', 'diffusers', 'transformers', 'hivemind', 'numpy'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert done.returncode == 0, done.stderr.decode()
