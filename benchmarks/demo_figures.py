@@ -29,8 +29,7 @@ def figures(report: dict) -> dict[str, float]:
         "seconds from the demo's start to a node's first step": report[
             "seconds_from_demo_to_first_step"
         ],
-        "Fréchet distance, release / seed version": frechet["release"]["distance"]
-        / frechet["seed"]["distance"],
+        "Fréchet distance, release / seed version": frechet["release_by_seed"],
         "router accuracy at t = 0.5": report["router_accuracy_by_t"]["0.5"],
     }
 
