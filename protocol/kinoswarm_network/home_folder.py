@@ -26,6 +26,7 @@ class HomeFolder:
     def __init__(self, path: Path) -> None:
         """Lock `path`, creating it. Raises LocalError when another process uses it or it cannot be written."""
         self.path = path
+        self._sockets: Path | None = None
         with disk_errors(path, 4_096):
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._lock = (path / "network.lock").open("a+")
@@ -42,7 +43,12 @@ class HomeFolder:
         self._lock.flush()
 
     def close(self) -> None:
-        """Let others use the folder."""
+        """Let others use the folder, and leave nothing in the system's temporary folder."""
+        if self._sockets is not None:
+            for left in self._sockets.iterdir():
+                left.unlink()
+            self._sockets.rmdir()
+            self._sockets = None
         self._lock.close()
 
     def sockets(self) -> Path:
@@ -57,6 +63,7 @@ class HomeFolder:
             raise LocalError(f"{folder} belongs to somebody else or is open to others; remove it")
         for left in folder.iterdir():
             left.unlink()
+        self._sockets = folder
         return folder
 
     def remember_daemon(self, pid: int) -> None:

@@ -71,6 +71,7 @@ class NetworkProcess:
                 task.cancel()
             if self._parts is not None:
                 await self._parts.host.stop()
+                self._parts.home.close()
 
     async def _handle(self, body: ipc.Body, on_progress: OnProgress) -> ipc.Body:
         if isinstance(body, ipc.Start):

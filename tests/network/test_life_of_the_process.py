@@ -1,11 +1,13 @@
 """The network process starts, fails and ends cleanly: nothing outlives its service, and errors say what to do."""
 
 import asyncio
+import hashlib
 import os
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -197,9 +199,18 @@ def test_a_first_node_starts_although_no_bootstrap_peer_answers(
 
 
 def test_a_very_long_home_path_is_no_obstacle(runner: asyncio.Runner, tmp_path: Path) -> None:
-    client = runner.run(NetworkClient.start(config(tmp_path / ("x" * 120)), echo))
+    def socket_folders() -> set[Path]:
+        return set(Path(tempfile.gettempdir()).glob(f"kinoswarm-{os.getuid()}-*"))
+
+    home = tmp_path / ("x" * 120)
+    before = socket_folders()
+    client = runner.run(NetworkClient.start(config(home), echo))
     assert client.addresses
+    name = hashlib.sha256(os.fsencode(home.resolve())).hexdigest()[:16]
+    made = Path(tempfile.gettempdir()) / f"kinoswarm-{os.getuid()}-{name}"
+    assert made in socket_folders() - before
     runner.run(client.stop())
+    assert made not in socket_folders()
 
 
 def test_two_swarms_on_one_machine_do_not_mix(
@@ -326,6 +337,7 @@ def test_left_sockets_are_removed_and_the_folder_is_private(tmp_path: Path) -> N
     with pytest.raises(LocalError, match="open to others"):
         home.sockets()
     home.close()
+    assert not folder.exists()
 
 
 def test_started_by_hand_it_says_so_and_ends() -> None:
