@@ -1,5 +1,8 @@
 """What can be wrong with a user's data. Owns the error types; every text says what to do next."""
 
+import errno
+from pathlib import Path
+
 from kinoswarm_protocol.errors import LocalError
 
 
@@ -17,3 +20,12 @@ class UnreadableVideo(DataError):
 
 class NoSpaceLeft(DataError):
     """The disk is full; nothing half-written is visible."""
+
+
+def explained(error: OSError, folder: Path) -> DataError:
+    """What went wrong while writing into `folder`, for people."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return NoSpaceLeft(f"no space left for {folder}; free some and run the same command again")
+    if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+        return DataError(f"{folder} holds other files; choose an empty or new folder")
+    return DataError(f"{folder}: {error.strerror or error}; check the folder and its permissions")

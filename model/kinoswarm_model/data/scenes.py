@@ -1,6 +1,23 @@
-"""The calm places of Freedoom's maps that `data render` films. Owns their words; captions must stay truthful."""
+"""The calm places of Freedoom's maps that `data render` films. Owns their words and what must be seen of them.
+
+Captions must stay truthful: a clip is only kept when enough of its picture has the place's colour.
+"""
 
 from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Colour(StrEnum):
+    """Families of colours that a person would call by these names."""
+
+    RED = "red"
+    GREEN = "green"
+    BLUE = "blue"
+    OLIVE = "olive"
+    """Greenish grey."""
+    TAN = "tan"
+    """Yellow and brown."""
+    GREY = "grey"
 
 
 @dataclass(frozen=True)
@@ -13,47 +30,39 @@ class Scene:
     map: str
     place: str
     """How captions call it."""
+    colour: Colour
+    """What its description promises."""
+    least_share: float
+    """Of the picture's pixels in that colour, in every frame."""
 
 
 SCENES = (
-    Scene("hedge-garden", "freedoom2.wad", "MAP11", "a garden of tall green hedges"),
-    Scene("mossy-fort", "freedoom2.wad", "MAP21", "a fort of pale mossy stone"),
-    Scene("canyon", "freedoom2.wad", "MAP23", "a brown canyon under a red sky"),
-    Scene("red-cavern", "freedoom1.wad", "E3M1", "a cavern of bright red rock"),
-    Scene("courtyard", "freedoom1.wad", "E1M5", "a sandy courtyard under white clouds"),
-    Scene("blue-pool", "freedoom1.wad", "E1M7", "a terrace with deep blue water"),
-    Scene("grey-hall", "freedoom1.wad", "E2M3", "a hall of grey stone"),
-    Scene("brick-tunnels", "freedoom2.wad", "MAP25", "tunnels of golden brick"),
+    Scene("hedge-garden", "freedoom2.wad", "MAP11", "a garden of green hedges", Colour.GREEN, 0.2),
+    Scene("vine-ruins", "freedoom1.wad", "E1M8", "sandstone ruins with vines", Colour.TAN, 0.3),
+    Scene("red-cavern", "freedoom1.wad", "E3M1", "a cavern of bright red rock", Colour.RED, 0.25),
+    Scene("canyon", "freedoom2.wad", "MAP10", "a canyon of brown rock", Colour.TAN, 0.4),
+    Scene(
+        "blue-pool",
+        "freedoom1.wad",
+        "E4M2",
+        "a stone hall flooded with blue water",
+        Colour.BLUE,
+        0.1,
+    ),
+    Scene("grey-hall", "freedoom1.wad", "E2M3", "a hall of grey stone", Colour.GREY, 0.5),
+    Scene("mossy-fort", "freedoom2.wad", "MAP21", "a fort of mossy stone", Colour.OLIVE, 0.4),
+    Scene("brick-tunnels", "freedoom2.wad", "MAP25", "tunnels of golden brick", Colour.TAN, 0.5),
 )
 
 WORD_BY_OBJECT = {
     "BigTree": "a bare tree",
-    "TorchTree": "a dead tree",
-    "Stalagtite": "a stalagmite",
-    "TechPillar": "a metal pillar",
-    "TechLamp": "a lamp",
-    "TechLamp2": "a lamp",
+    "TorchTree": "a tree stump",
+    "Stalagtite": "a small green tree",
     "Column": "a lamp",
-    "Candlestick": "a candle",
-    "Candelabra": "a candelabra",
-    "GreenTorch": "a green torch",
-    "BlueTorch": "a blue torch",
-    "RedTorch": "a red torch",
-    "ShortGreenTorch": "a green torch",
-    "ShortBlueTorch": "a blue torch",
-    "ShortRedTorch": "a red torch",
-    "TallGreenColumn": "a green column",
-    "TallRedColumn": "a red column",
-    "HealthBonus": "a small potion",
-    "ArmorBonus": "a helmet",
-    "GreenArmor": "a green vest",
-    "BlueArmor": "a blue vest",
-    "Stimpack": "a medicine box",
-    "Medikit": "a medicine box",
-    "ExplosiveBarrel": "a barrel",
-    "Backpack": "a backpack",
-    "BlueCard": "a blue card",
-    "RedCard": "a red card",
-    "YellowCard": "a yellow card",
+    "HealthBonus": "a green flask",
+    "Stimpack": "a medicine can",
 }
-"""Objects that captions mention when they fill enough of the picture; others are left unsaid."""
+"""Objects that captions mention, as Freedoom draws them. Clips that show another object are not kept."""
+
+NOT_OBJECTS = frozenset({"DoomPlayer", "Self"})
+"""Names under which the game lists the camera's own body."""
