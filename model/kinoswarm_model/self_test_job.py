@@ -67,13 +67,13 @@ def seconds_per_step(model: ModelSpec, batch_size: int, seed: int, device: torch
     return sorted(seconds[1:])[_TIMED_STEPS // 2]
 
 
-def made_up_clips(model: ModelSpec, count: int, seed: int) -> ClipSet:
+def made_up_shard(model: ModelSpec, count: int, seed: int) -> Shard:
     """Clips and texts of seeded noise in this model's geometry."""
     clip, text = model.clip, model.text
     generator = stream(seed, Purpose.SELF_TEST)
     shape = (count, clip.channels, clip.frames, clip.height, clip.width)
     tokens = generator.standard_normal((count, text.max_tokens, text.dim), dtype=np.float32)
-    shard = Shard(
+    return Shard(
         clips=generator.integers(0, 256, size=shape, dtype=np.uint8),
         caption_index=np.arange(count, dtype=np.int32),
         text=TextBatch(
@@ -83,14 +83,13 @@ def made_up_clips(model: ModelSpec, count: int, seed: int) -> ClipSet:
         ),
         captions=[f"caption {index}" for index in range(count)],
     )
-    return ClipSet([shard], model)
 
 
 def _train(
     model: ModelSpec, batch_size: int, seed: int, steps: int, device: torch.device
 ) -> tuple[list[float], list[float]]:
     """Losses and seconds of every step."""
-    clips = made_up_clips(model, min(batch_size, 16), seed)
+    clips = ClipSet([made_up_shard(model, min(batch_size, 16), seed)], model)
     drawing = Drawing(purpose=Purpose.SELF_TEST, text_dropout=model.recipe.text_dropout)
     plan = BatchPlan(seed=seed, batch_size=batch_size, drawing=drawing)
     expert = build_expert(model, seed=seed)
