@@ -18,6 +18,10 @@ COMMANDS = {
     "status": LazyCommand(
         "kinoswarm_cli.status_command", "Show a swarm, or what your own node is doing."
     ),
+    "pause": LazyCommand(
+        "kinoswarm_cli.pause_command", "Pause your node; its memory is given back at once."
+    ),
+    "resume": LazyCommand("kinoswarm_cli.resume_command", "Let your paused node go on."),
     "download": LazyCommand("kinoswarm_cli.download_command", "Download a swarm's newest release."),
     "generate": LazyCommand(
         "kinoswarm_cli.generate_command", "Make a clip from a prompt with a downloaded release."

@@ -3,6 +3,7 @@
 import importlib.metadata
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from kinoswarm_network.coordinator_client import CoordinatorClient
 from kinoswarm_node.ports import Network, Trainer
@@ -24,7 +25,7 @@ def program_version() -> str:
 
 @dataclass
 class NodeContext:
-    """The parts are fixed; what stands below `board` is found out while joining and working."""
+    """The parts are fixed; what stands below `pause_path` is found out while joining and working."""
 
     settings: NodeSettings
     key: KeyPair
@@ -35,6 +36,8 @@ class NodeContext:
     client: CoordinatorClient
     now_ms: Callable[[], int]
     board: StatusBoard
+    pause_path: Path
+    """While this file exists, the node is paused; see pausing.py."""
     charter: Charter | None = None
     self_test: SelfTest | None = None
     hints: dict[LeaseId, list[ProviderHint]] = field(default_factory=dict)

@@ -15,6 +15,7 @@ from kinoswarm_node import life_events as ev
 from kinoswarm_node.context import NodeContext, program_version
 from kinoswarm_node.life_cycle import step
 from kinoswarm_node.life_state import NodeState, Phase
+from kinoswarm_node.pausing import watch_pause
 from kinoswarm_node.pulling import segment_of
 from kinoswarm_protocol.errors import KinoswarmError, LocalError, Refused, RemoteError
 from kinoswarm_protocol.ids import LeaseId
@@ -22,6 +23,9 @@ from kinoswarm_protocol.records import NodeRecord
 
 STOP_TIMEOUT_S = 15.0
 """For ending the worker and the network process; what still lives then is killed by its supervisor."""
+
+IDLE_WORKER_MS = 15_000
+"""A worker that has nothing to do for this long is ended: it holds memory, and starts again in less time."""
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
@@ -46,7 +50,7 @@ class Daemon:
 
     async def run(self) -> NodeState:
         """Live until stopped; returns the last state, whose `fault` says why when it was not by wish."""
-        self.post(_started(self.node))
+        self.post(await _started(self.node))
         try:
             with self._signals():
                 await self._live()
@@ -59,6 +63,7 @@ class Daemon:
             watchers = [
                 tasks.create_task(sending.watch_verdicts(self.node, self.post)),
                 tasks.create_task(self._announce()),
+                tasks.create_task(watch_pause(self.node.pause_path, self.post)),
             ]
             while self.state.phase is not Phase.STOPPED:
                 await self._decide(await self._events.get(), tasks)
@@ -72,15 +77,15 @@ class Daemon:
         self.state = decided.state
         for effect in decided.effects:
             if isinstance(effect, ev.DropWork):
-                self._drop(effect)
+                await self._drop(effect)
             else:
                 await self._end_activity()
                 self._activity = tasks.create_task(self._carry_out(effect))
         self.node.board.state_changed(self.state, decided.reason, self.node.folder)
 
-    def _drop(self, effect: ev.DropWork) -> None:
+    async def _drop(self, effect: ev.DropWork) -> None:
         try:
-            sending.drop(self.node, effect.lease_id, effect.sentence)
+            await sending.drop(self.node, effect.lease_id, effect.sentence)
         except LocalError as error:
             self.post(ev.LocalTrouble(sentence=str(error)))
 
@@ -93,6 +98,8 @@ class Daemon:
     async def _carry_out(self, activity: ev.Activity) -> None:
         """Do it; whatever comes of it is an event. Only a bug of ours gets past this."""
         try:
+            if activity.delay_ms >= IDLE_WORKER_MS:
+                await self.node.trainer.stop()
             await asyncio.sleep(activity.delay_ms / 1000)
             event = await self._do(activity)
         except Refused as error:
@@ -192,11 +199,11 @@ async def _bounded(stop: Callable[[], Awaitable[None]]) -> None:
             await stop()
 
 
-def _started(node: NodeContext) -> ev.Started:
+async def _started(node: NodeContext) -> ev.Started:
     """What an earlier life left on disk."""
     leases = sorted(node.folder.open_leases(), key=lambda opened: opened.body.issued_at_ms)
     for old in leases[:-1]:
-        sending.drop(node, LeaseId(old.body.lease_id), "a newer lease was found beside it")
+        await sending.drop(node, LeaseId(old.body.lease_id), "a newer lease was found beside it")
     unsent = node.folder.unsent_ids()
     return ev.Started(
         open_segment=segment_of(node, leases[-1].body) if leases else None,

@@ -1,6 +1,6 @@
 """The node's folder: which file lies where, and the lock that keeps a second daemon out. Decides nothing.
 
-HOME/identity.key settings.toml lock status.json invite.txt blobs/
+HOME/identity.key settings.toml lock status.json invite.txt paused blobs/
 HOME/swarms/<first 16 of the swarm id>/   see swarm_folder.py
 """
 
@@ -39,6 +39,11 @@ class Home:
     def invite_path(self) -> Path:
         """The invite of the last swarm joined."""
         return self.root / "invite.txt"
+
+    @property
+    def pause_path(self) -> Path:
+        """Exists while a person wants the node to pause."""
+        return self.root / "paused"
 
     @property
     def blobs_path(self) -> Path:

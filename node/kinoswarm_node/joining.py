@@ -45,7 +45,8 @@ async def join(node: NodeContext) -> ev.Event:
     await node.network.believe(charter.founder, charter.coordinators)
     threads = node.threads(os.cpu_count() or 1)
     node.self_test = node.folder.self_test(node.settings.device, threads)
-    return ev.Joined(swarm_name=charter.name, tested=node.self_test is not None)
+    tested = node.self_test is not None
+    return ev.Joined(swarm_name=charter.name, tested=tested, notice=welcome.notice)
 
 
 def _hello(node: NodeContext) -> Hello:

@@ -161,10 +161,13 @@ def _started(state: NodeState, event: ev.Started, seed: int) -> Step:
 @_on(Phase.JOINING)
 def _joined(state: NodeState, event: ev.Joined, seed: int) -> Step:
     joined = structs.replace(state, joined=True, attempt=0)
+    greeting = f"Joined {event.swarm_name}."
+    if event.notice:
+        greeting += f" Notice: {_sentence(event.notice)}"
     if not event.tested:
-        reason = f"Joined {event.swarm_name}. Testing this machine with one known training step."
+        reason = f"{greeting} Testing this machine with one known training step."
         return _go(joined, Phase.TESTING, ev.TestSelf(), reason)
-    return _next_task(joined, f"Joined {event.swarm_name}.")
+    return _next_task(joined, greeting)
 
 
 @_on(Phase.JOINING, Phase.TESTING)

@@ -47,6 +47,8 @@ class Joined(_Event, frozen=True, kw_only=True):
 
     swarm_name: str
     tested: bool
+    notice: str = ""
+    """What the swarm's operator wants volunteers to read."""
 
 
 class Barred(_Event, frozen=True, kw_only=True):

@@ -1,5 +1,7 @@
 """Asking for work: a lease is checked before it is believed, and stored before it is begun. Activities only."""
 
+import re
+
 from kinoswarm_network.coordinator_client import new_request_id
 from kinoswarm_node import life_events as ev
 from kinoswarm_node.context import NodeContext
@@ -19,6 +21,7 @@ from kinoswarm_protocol.messages import (
 )
 
 _PULL_ID = "pull.id"
+_REQUEST_ID = re.compile(rb"[0-9a-f]{32}")
 
 
 async def pull(node: NodeContext) -> ev.Event:
@@ -113,8 +116,8 @@ async def _clusters_on_disk(node: NodeContext) -> list[int]:
 def _pull_id(node: NodeContext) -> str:
     """The id of the pull in flight: found on disk, or drawn and stored before it is sent."""
     stored = node.folder.text(_PULL_ID)
-    if stored is not None and len(stored) == 32 and stored.isalnum():
-        return stored.decode("ascii", "replace")
+    if stored is not None and _REQUEST_ID.fullmatch(stored):
+        return stored.decode("ascii")
     request_id = new_request_id()
     node.folder.keep_text(_PULL_ID, request_id.encode())
     return request_id

@@ -164,7 +164,9 @@ async def _train_job(node: NodeContext, segment: ev.Segment, fit: ev.Fit) -> Tra
 async def _here(node: NodeContext, blob: BlobId) -> Path:
     path = await node.network.blob_path(blob)
     if path is None:
-        raise LocalError(f"blob {blob[:12]}… was fetched but is not in the store any more")
+        raise LocalError(
+            f"blob {blob[:12]}… was fetched, but the store had to give it up for others: raise max_disk_gib"
+        )
     return path
 
 

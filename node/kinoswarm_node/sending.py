@@ -92,8 +92,9 @@ async def take_verdict(node: NodeContext, raw: bytes, post: Post) -> None:
     post(ev.VerdictCame(lease_id=lease_id, accepted=accepted, sentence=verdict.sentence))
 
 
-def drop(node: NodeContext, lease_id: LeaseId, sentence: str) -> None:
-    """Forget a segment that came to nothing, with its reason."""
+async def drop(node: NodeContext, lease_id: LeaseId, sentence: str) -> None:
+    """Forget a segment that came to nothing, with its reason, and let its blob go."""
+    blobs = served_blobs(node, [lease_id])
     line = HistoryLine(
         at_ms=node.now_ms(),
         lease_id=lease_id,
@@ -104,6 +105,8 @@ def drop(node: NodeContext, lease_id: LeaseId, sentence: str) -> None:
     )
     node.folder.close(lease_id, line)
     node.hints.pop(lease_id, None)
+    for blob in blobs:
+        await node.network.unpin(blob)
 
 
 def close_failed(node: NodeContext, lease_id: LeaseId, outcome: FailedOutcome) -> None:

@@ -40,6 +40,7 @@ def build_node(plan: NodePlan, listener: Listener, now_ms: Callable[[], int]) ->
         trainer=WorkerSupervisor(plan.home.root / "worker.log"),
         client=CoordinatorClient(plan.key, plan.invite.swarm, plan.invite.coordinators, (), now_ms),
         now_ms=now_ms,
+        pause_path=plan.home.pause_path,
         board=StatusBoard(plan.home.status_path, first_status(plan, now_ms()), listener, now_ms),
     )
 

@@ -135,7 +135,7 @@ class CoordinatorClient:
             try:
                 reply = self._checked(await transport.ask(raw), request.request_id)
             except RemoteError as error:
-                problems.append(f"{transport}: {error}")
+                problems.append(_named(transport, error))
                 outdated = error if isinstance(error, VersionMismatch) else outdated
                 continue
             self._prefer(transport)
@@ -160,6 +160,12 @@ class CoordinatorClient:
         if self._transports and self._transports[0] is not transport:
             self._transports.remove(transport)
             self._transports.insert(0, transport)
+
+
+def _named(transport: Asks, error: RemoteError) -> str:
+    """What went wrong on which way; many errors name it themselves."""
+    way = str(transport)
+    return str(error) if way.removeprefix("peer ") in str(error) else f"{way}: {error}"
 
 
 def _code(text: str) -> Code:

@@ -270,6 +270,7 @@ class World:
             trainer=FakeTrainer(self),
             client=client,
             now_ms=lambda: NOW_MS,
+            pause_path=home.pause_path,
             board=StatusBoard(home.status_path, first, self.news.append, lambda: NOW_MS),
         )
 

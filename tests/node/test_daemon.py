@@ -5,15 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from node.scripted import World, out_of_memory, worker_death
+from node.scripted import FakeTrainer, World, out_of_memory, worker_death
 
 from kinoswarm_model.jobs import SelfTestJob, TrainJob
 from kinoswarm_model.supervisor import WorkerError
 from kinoswarm_node import life_events as ev
-from kinoswarm_node import sending
+from kinoswarm_node import pausing, sending
 from kinoswarm_node.daemon import Daemon
+from kinoswarm_node.home import Home
 from kinoswarm_node.life_state import NodeState, Phase
 from kinoswarm_node.node_status import read_status
+from kinoswarm_node.status_board import News
 from kinoswarm_node.swarm_folder import SwarmFolder
 from kinoswarm_protocol.errors import Code, LocalError, Unreachable
 from kinoswarm_protocol.keys import KeyPair
@@ -88,6 +90,24 @@ def test_the_status_file_says_what_became_of_the_segment(tmp_path: Path) -> None
     status = read_status(tmp_path / "home" / "status.json")
     assert (status.state, status.accepted, status.rejected) == ("stopped", 1, 0)
     assert status.last_verdict == "the held-out loss went down"
+
+
+def test_a_worker_that_has_nothing_to_do_gives_its_memory_back(tmp_path: Path) -> None:
+    world = World(tmp_path, num_leases=0)
+    node = world.node()
+    stopped_when: list[bool] = []
+    daemon = Daemon(node)
+
+    def listen(news: News) -> None:
+        if "Asking again in 3600 s" in news.reason:
+            asyncio.get_running_loop().call_later(0.05, daemon.post, stop)
+        if "Stop" in news.reason:
+            stopped_when.append(isinstance(node.trainer, FakeTrainer) and node.trainer.stopped)
+
+    stop = ev.StopAsked(sentence="stop")
+    node.board._listener = listen
+    live(daemon)
+    assert stopped_when[0]
 
 
 def test_the_self_test_is_remembered(tmp_path: Path) -> None:
@@ -298,3 +318,44 @@ def test_the_progress_of_training_is_in_the_status(tmp_path: Path) -> None:
     assert shown
     assert shown[-1] is not None
     assert (shown[-1].step, shown[-1].total, shown[-1].loss) == (4, 8, 0.5)
+
+
+def test_a_person_pauses_and_resumes_from_another_terminal(tmp_path: Path) -> None:
+    world = World(tmp_path, block_training=True)
+    node = world.node()
+    daemon = Daemon(node, once=True)
+    home = Home(tmp_path / "home")
+
+    def listen(news: News) -> None:
+        world.news.append(news)
+        if news.what == "training" and world.block_training:
+            world.block_training = False
+            pausing.pause(home)
+        if "Paused by you" in news.reason:
+            assert pausing.resume(home)
+
+    node.board._listener = listen
+    state = live(daemon)
+    assert state.accepted == 1
+    assert sum(isinstance(job, TrainJob) for job in world.jobs) == 2
+    assert any("Going on." in reason for reason in world.reasons)
+
+
+def test_a_pause_holds_over_a_restart(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    node = world.node()
+    pausing.pause(Home(tmp_path / "home"))
+    live_until(Daemon(node), world, "Paused by you")
+    assert not world.bodies or not any(isinstance(b, PullLease) for b in world.bodies)
+
+
+def test_pausing_where_no_node_is_says_so(tmp_path: Path) -> None:
+    with pytest.raises(LocalError, match="there is no node in"):
+        pausing.pause(Home(tmp_path / "nowhere"))
+
+
+def test_a_damaged_pull_id_is_drawn_anew(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    node = world.node()
+    node.folder.keep_text("pull.id", b"z" * 32)
+    assert live(Daemon(node, once=True)).accepted == 1
