@@ -3,11 +3,12 @@
 Shapes: T frames, H height, W width.
 """
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -126,12 +127,31 @@ def _row(page: _Page, top: int, caption: str, strips: tuple[Clip, Clip]) -> None
 
 def _shortened(text: str, width: int, size: int) -> str:
     """The text on one line, with an ellipsis where it is too long."""
-    line, font = " ".join(text[:_MOST_LETTERS].split()), _font(size)
+    line, font = _printable(" ".join(text[:_MOST_LETTERS].split())), _font(size)
     if font.getlength(line) <= width:
         return line
     while line and font.getlength(line + "…") > width:
         line = line[:-1]
     return line.rstrip() + "…"
+
+
+def _printable(text: str) -> str:
+    """The text with letters that the typeface lacks reduced to their base (é to e), or to a question mark."""
+    return "".join(_letter(character) for character in text)
+
+
+@cache
+def _letter(character: str) -> str:
+    base = "-" if unicodedata.category(character) == "Pd" else character
+    for candidate in (character, unicodedata.normalize("NFKD", base)[0]):
+        if bytes(_mask(candidate)) != bytes(_mask("\uffff")):
+            return candidate
+    return "?"
+
+
+def _mask(character: str) -> Any:
+    """What is drawn for a character; U+FFFF shows what is drawn for letters that are not there."""
+    return _font(_CAPTION_SIZE).getmask(character)
 
 
 @cache

@@ -76,3 +76,10 @@ def test_no_rows_or_different_shapes_are_refused(tmp_path: Path) -> None:
         write_contact_sheet(
             tmp_path / "sheet.png", [("a", plain((1, 2, 3)), plain((1, 2, 3), frames=4))]
         )
+
+
+def test_letters_that_the_typeface_lacks_are_replaced_by_their_base(tmp_path: Path) -> None:
+    clip = plain((1, 2, 3))
+    write_contact_sheet(tmp_path / "plain.png", [("Frechet ?", clip, clip)])
+    write_contact_sheet(tmp_path / "accent.png", [("Fréchet 日", clip, clip)])
+    assert (tmp_path / "plain.png").read_bytes() == (tmp_path / "accent.png").read_bytes()
