@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from kinoswarm_node.node_status import NodeStatus
 from kinoswarm_node.status_board import Listener, News
@@ -70,10 +71,10 @@ def _speed_and_loss(status: NodeStatus) -> str:
 def _bars() -> Iterator[Listener]:
     console = Console(stderr=True)
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TextColumn("{task.percentage:>3.0f}%"),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, transient=True) as progress:
@@ -84,7 +85,8 @@ def _bars() -> Iterator[Listener]:
                 for task in shown.values():
                     progress.remove_task(task)
                 shown.clear()
-                console.print(f"[dim]{time.strftime('%H:%M:%S')}[/dim] {news.reason}", style="none")
+                # a reason may quote a stranger: Text shows it as it is, never as markup
+                console.print(Text.assemble((time.strftime("%H:%M:%S"), "dim"), " ", news.reason))
                 return
             note = "MB" if news.in_bytes else _speed_and_loss(news.status).lstrip(", ")
             if news.what not in shown:

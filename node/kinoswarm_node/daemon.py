@@ -54,6 +54,8 @@ class Daemon:
         try:
             with self._signals():
                 await self._live()
+        except BaseExceptionGroup as group:
+            raise _first(group) from group
         finally:
             await self._leave()
         return self.state
@@ -74,6 +76,7 @@ class Daemon:
         decided = step(self.state, event, self.node.now_ms(), self._seed)
         if decided.state == self.state and not decided.effects:
             return
+        lasting = bool(decided.effects) or decided.state.phase is not self.state.phase
         self.state = decided.state
         for effect in decided.effects:
             if isinstance(effect, ev.DropWork):
@@ -81,7 +84,7 @@ class Daemon:
             else:
                 await self._end_activity()
                 self._activity = tasks.create_task(self._carry_out(effect))
-        self.node.board.state_changed(self.state, decided.reason, self.node.folder)
+        self.node.board.state_changed(self.state, decided.reason, self.node.folder, lasting)
 
     async def _drop(self, effect: ev.DropWork) -> None:
         try:
@@ -191,6 +194,12 @@ class Daemon:
         finally:
             for number in sentences:
                 loop.remove_signal_handler(number)
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The error that ended the task group; the others were only cancelled with it."""
+    first = group.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first
 
 
 async def _bounded(stop: Callable[[], Awaitable[None]]) -> None:

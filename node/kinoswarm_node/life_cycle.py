@@ -212,13 +212,11 @@ def _no_work(state: NodeState, event: ev.NoWorkGiven, seed: int) -> Step:
 
 @_on(Phase.RESUMING)
 def _go_on(state: NodeState, event: ev.GoOn, seed: int) -> Step:
-    if state.segment is None:
-        return _next_task(state, "Nothing to resume.")
-    fresh = structs.replace(state, attempt=0)
+    fresh = structs.replace(state, segment=event.segment, attempt=0)
     return _go(
         fresh,
         Phase.FETCHING,
-        ev.Fetch(segment=state.segment),
+        ev.Fetch(segment=event.segment),
         "The segment from before is still wanted: going on with it.",
     )
 

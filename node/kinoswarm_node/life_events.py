@@ -71,7 +71,9 @@ class NoWorkGiven(_Event, frozen=True, kw_only=True):
 
 
 class GoOn(_Event, frozen=True, kw_only=True):
-    """The coordinator still wants this segment."""
+    """The coordinator still wants this segment, as the charter describes it."""
+
+    segment: Segment
 
 
 class Withdrawn(_Event, frozen=True, kw_only=True):

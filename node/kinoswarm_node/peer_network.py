@@ -77,6 +77,7 @@ class PeerNetwork:
             self._client = await NetworkClient.start(self._plan.config, _answer_nobody)
             self._ended = asyncio.create_task(self._client.wait_ended())
         await self._client.connect(self._known_peers())
+        await self._client.refresh_addresses()
 
     def transports(self) -> list[Transport]:
         """The coordinators over libp2p, then over HTTP."""

@@ -2,13 +2,15 @@
 
 import re
 
+from msgspec import structs
+
 from kinoswarm_network.coordinator_client import new_request_id
 from kinoswarm_node import life_events as ev
 from kinoswarm_node.context import NodeContext
-from kinoswarm_protocol.charter import Charter
+from kinoswarm_protocol.charter import Charter, ClusterEntry
 from kinoswarm_protocol.envelope import open_envelope
 from kinoswarm_protocol.errors import BadSignature, MalformedBytes
-from kinoswarm_protocol.ids import LeaseId
+from kinoswarm_protocol.ids import BlobId, LeaseId
 from kinoswarm_protocol.messages import (
     LEASE,
     Lease,
@@ -20,6 +22,7 @@ from kinoswarm_protocol.messages import (
     TrainOrder,
 )
 
+_MAX_ON_DISK = 256  # PullLease's own bound
 _PULL_ID = "pull.id"
 _REQUEST_ID = re.compile(rb"[0-9a-f]{32}")
 
@@ -42,9 +45,10 @@ async def ask_go_on(node: NodeContext, segment: ev.Segment) -> ev.Event:
     """Whether a segment found on disk is still wanted."""
     progress = Progress(lease_id=segment.lease_id, step=0, loss=None)
     noted = await node.client.ask(progress, ProgressNoted)
-    if noted.go_on:
-        return ev.GoOn()
-    return ev.Withdrawn(sentence=noted.sentence)
+    if not noted.go_on:
+        return ev.Withdrawn(sentence=noted.sentence)
+    label = label_of(node.charter, segment.cluster)
+    return ev.GoOn(segment=structs.replace(segment, label=label))
 
 
 def checked_lease(node: NodeContext, raw: bytes) -> Lease:
@@ -107,10 +111,17 @@ async def _request(node: NodeContext) -> PullLease:
 async def _clusters_on_disk(node: NodeContext) -> list[int]:
     found: list[int] = []
     for index, cluster in enumerate(node.the_charter().clusters):
-        paths = [await node.network.blob_path(shard.blob) for shard in cluster.shards]
-        if all(paths) and len(found) < 256:
+        if len(found) < _MAX_ON_DISK and await _is_here(node, cluster):
             found.append(index)
     return found
+
+
+async def _is_here(node: NodeContext, cluster: ClusterEntry) -> bool:
+    """Whether all shards are; the first that is not settles it."""
+    for shard in cluster.shards:
+        if await node.network.blob_path(BlobId(shard.blob)) is None:
+            return False
+    return True
 
 
 def _pull_id(node: NodeContext) -> str:

@@ -44,8 +44,10 @@ class StatusBoard:
         self._speed: tuple[int, int] | None = None
         """(step, ms) of the first progress since training began or resumed."""
 
-    def state_changed(self, state: NodeState, reason: str, folder: SwarmFolder) -> None:
-        """A decision was made."""
+    def state_changed(
+        self, state: NodeState, reason: str, folder: SwarmFolder, lasting: bool
+    ) -> None:
+        """A decision was made. A `lasting` reason says why the node does what it does; others are only told."""
         kept = self.status.segment
         if state.segment is None:
             kept = None
@@ -57,7 +59,7 @@ class StatusBoard:
             state=state.phase.value,
             since_ms=state.since_ms or self._now_ms(),
             updated_at_ms=self._now_ms(),
-            reason=reason or self.status.reason,
+            reason=reason if lasting and reason else self.status.reason,
             segment=kept,
             unsent=len(folder.unsent_ids()),
             awaiting_verdict=len(folder.pending_ids()),

@@ -223,3 +223,16 @@ def test_a_model_folder_that_is_not_whole_is_named(tmp_path: Path) -> None:
 def test_several_clips_get_numbers() -> None:
     assert clip_paths(Path("/a/clip.mp4"), 1) == [Path("/a/clip.mp4")]
     assert [p.name for p in clip_paths(Path("/a/clip.mp4"), 2)] == ["clip-0.mp4", "clip-1.mp4"]
+
+
+def test_what_a_coordinator_says_is_no_markup_on_a_terminal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shown = io.StringIO()
+    monkeypatch.setattr(
+        join_view, "Console", lambda stderr: Console(file=shown, force_terminal=True, width=100)
+    )
+    with join_view._bars() as listen:
+        listen(news(what="[blink]shard[/blink]"))
+        listen(news(reason="[red]Refused[/red]: [link=http://evil]here[/link]."))
+    assert "[red]Refused[/red]: [link=http://evil]here[/link]." in shown.getvalue()

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from node.scripted import FakeTrainer, World, out_of_memory, worker_death
+from node.scripted import FakeNetwork, FakeTrainer, World, out_of_memory, worker_death
 
 from kinoswarm_model.jobs import SelfTestJob, TrainJob
 from kinoswarm_model.supervisor import WorkerError
@@ -18,6 +18,7 @@ from kinoswarm_node.node_status import read_status
 from kinoswarm_node.status_board import News
 from kinoswarm_node.swarm_folder import SwarmFolder
 from kinoswarm_protocol.errors import Code, LocalError, Unreachable
+from kinoswarm_protocol.ids import LeaseId
 from kinoswarm_protocol.keys import KeyPair
 from kinoswarm_protocol.messages import (
     FailedOutcome,
@@ -359,3 +360,36 @@ def test_a_damaged_pull_id_is_drawn_anew(tmp_path: Path) -> None:
     node = world.node()
     node.folder.keep_text("pull.id", b"z" * 32)
     assert live(Daemon(node, once=True)).accepted == 1
+
+
+def test_a_verdict_in_between_is_told_but_is_not_why_the_node_does_what_it_does(
+    tmp_path: Path,
+) -> None:
+    world = World(tmp_path)
+    node = world.node()
+    daemon = Daemon(node)
+    told: list[News] = []
+
+    def listen(news: News) -> None:
+        told.append(news)
+        if "Asking again" in news.reason:
+            verdict = ev.VerdictCame(lease_id=LeaseId("f" * 32), accepted=True, sentence="good")
+            daemon.post(verdict)
+        if news.reason == "Accepted: Good.":
+            daemon.post(ev.StopAsked(sentence="stop"))
+
+    node.board._listener = listen
+    live(daemon)
+    verdict_news = next(news for news in told if news.reason == "Accepted: Good.")
+    assert "Asking again" in verdict_news.status.reason
+
+
+def test_a_bug_ends_the_node_but_leaves_no_process_behind(tmp_path: Path) -> None:
+    world = World(tmp_path, fetch_faults=[ZeroDivisionError("a bug of ours")])
+    node = world.node()
+    with pytest.raises(ZeroDivisionError, match="a bug of ours"):
+        live(Daemon(node))
+    assert isinstance(node.network, FakeNetwork)
+    assert isinstance(node.trainer, FakeTrainer)
+    assert not node.network.started
+    assert node.trainer.stopped

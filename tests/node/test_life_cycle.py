@@ -37,6 +37,7 @@ ANY_EVENT = st.one_of(
     st.builds(ev.Started, unsent=st.none() | LEASES, pending=st.frozensets(LEASES)),
     st.builds(ev.Joined, swarm_name=st.just("Test"), tested=st.booleans()),
     st.builds(ev.LeaseGranted, segment=st.just(SEGMENT)),
+    st.builds(ev.GoOn, segment=st.just(SEGMENT)),
     st.builds(ev.NoWorkGiven, sentence=TEXTS, retry_after_s=st.floats(0.001, 1e6)),
     st.builds(ev.SelfTested, seconds_per_step=st.floats(0, 1e3)),
     st.builds(ev.VerdictCame, lease_id=LEASES, accepted=st.booleans(), sentence=TEXTS),
@@ -49,7 +50,7 @@ ANY_EVENT = st.one_of(
     *(st.builds(kind, sentence=TEXTS) for kind in (ev.LocalTrouble, ev.PauseAsked, ev.StopAsked)),
     *(
         st.builds(kind)
-        for kind in (ev.GoOn, ev.Fetched, ev.Trained, ev.GaveUp, ev.Receipted, ev.ResumeAsked)
+        for kind in (ev.Fetched, ev.Trained, ev.GaveUp, ev.Receipted, ev.ResumeAsked)
     ),
     st.builds(ev.WaitOver),
     st.builds(ev.Left),
@@ -146,7 +147,7 @@ def test_a_restart_resumes_the_open_segment_when_it_is_still_wanted() -> None:
     joined = ev.Joined(swarm_name="Test", tested=True)
     asked = run(ev.Started(open_segment=SEGMENT), joined)
     assert asked.effects == (ev.AskGoOn(segment=SEGMENT),)
-    assert run(ev.GoOn(), state=asked.state).state.phase is Phase.FETCHING
+    assert run(ev.GoOn(segment=SEGMENT), state=asked.state).state.phase is Phase.FETCHING
     dropped = run(ev.Withdrawn(sentence="another node did it"), state=asked.state)
     assert dropped.state.segment is None
     assert isinstance(dropped.effects[0], ev.DropWork)

@@ -1,0 +1,88 @@
+"""The node's network before any process runs: which addresses are whose, and the cache of peers."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from protocol.samples import BLOB, COORDINATOR, FOUNDER, NODE, SWARM, invite
+
+from kinoswarm_network.client import NetworkConfig
+from kinoswarm_node.peer_network import (
+    MAX_CACHED_PEERS,
+    PeerNetwork,
+    PeerNetworkPlan,
+    hints_of,
+    peer_addresses,
+    web_addresses,
+)
+from kinoswarm_protocol.errors import LocalError
+from kinoswarm_protocol.messages import ProviderHint
+
+PEER = f"/ip4/203.0.113.7/tcp/4001/p2p/{COORDINATOR.peer_id}"
+
+
+def network(folder: Path) -> PeerNetwork:
+    config = NetworkConfig(
+        home=str(folder / "network"),
+        swarm=SWARM,
+        key_file=str(folder / "key"),
+        founder=FOUNDER.peer_id,
+        coordinators=[COORDINATOR.peer_id],
+    )
+    plan = PeerNetworkPlan(
+        key=NODE,
+        invite=invite(),
+        config=config,
+        store=folder / "blobs",
+        peers_file=folder / "peers.json",
+    )
+    return PeerNetwork(plan)
+
+
+def remember(folder: Path, *addresses: str) -> None:
+    hint = ProviderHint(peer=COORDINATOR.peer_id, addresses=list(addresses))
+    asyncio.run(network(folder).remember_peers([hint]))
+
+
+def test_addresses_are_told_apart() -> None:
+    mixed = [PEER, "http://a", "https://b:1", "/ip4/1.2.3.4/tcp/1", "ftp://c"]
+    assert peer_addresses(mixed) == [PEER]
+    assert web_addresses(mixed) == ["http://a", "https://b:1"]
+
+
+def test_every_peer_gets_its_own_addresses() -> None:
+    hints = hints_of([COORDINATOR.peer_id, NODE.peer_id], [PEER])
+    assert [(h.peer, h.addresses) for h in hints] == [
+        (COORDINATOR.peer_id, [PEER]),
+        (NODE.peer_id, []),
+    ]
+
+
+def test_peers_are_remembered_newest_first_and_bounded(tmp_path: Path) -> None:
+    def address(port: int) -> str:
+        return f"/ip4/203.0.113.7/tcp/{port}/p2p/{COORDINATOR.peer_id}"
+
+    for port in range(1, MAX_CACHED_PEERS + 10):
+        remember(tmp_path, address(port))
+    remember(tmp_path, address(1))
+    known = network(tmp_path)._known_peers()
+    assert known[0] == address(1)
+    assert len(known) == MAX_CACHED_PEERS
+    assert len(set(known)) == len(known)
+
+
+@given(st.binary(max_size=300))
+def test_a_damaged_cache_is_an_empty_one(raw: bytes) -> None:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as root:
+        (Path(root) / "peers.json").write_bytes(raw)
+        assert network(Path(root))._cached_peers() == []
+
+
+def test_before_the_start_the_network_says_that_it_does_not_run(tmp_path: Path) -> None:
+    with pytest.raises(LocalError, match="the network process is not running"):
+        asyncio.run(network(tmp_path).fetch_blob(BLOB, [], lambda done, total: None))
+    asyncio.run(network(tmp_path).stop())
