@@ -19,7 +19,8 @@ def load_wheel_weights(source: Path, name: str) -> "dict[str, Tensor]":
 
     cache = Path(platformdirs.user_cache_dir("kinoswarm")) / f"{name}.safetensors"
     if cache.is_file() and cache.stat().st_mtime >= source.stat().st_mtime:
-        return load_file(cache)
+        kept: dict[str, Tensor] = load_file(cache)
+        return kept
     tensors = torch.load(source, map_location="cpu", weights_only=True)
     tensors = {key: value.contiguous() for key, value in tensors.items()}
     cache.parent.mkdir(parents=True, exist_ok=True)

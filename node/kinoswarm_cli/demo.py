@@ -19,6 +19,9 @@ def demo(
     ] = 8.0,
     preset: Annotated[str, typer.Option(help="Size of the model: demo or tiny.")] = "demo",
     clips_per_scene: Annotated[int, typer.Option(min=8, help="Clips of each of 8 scenes.")] = 120,
+    evaluation_clips: Annotated[
+        int, typer.Option(min=16, help="Clips that the release is measured with.")
+    ] = 256,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Render video, found a swarm, train it with several nodes, download the release, generate clips.
@@ -35,6 +38,7 @@ def demo(
         budget_minutes=budget,
         preset=preset,
         clips_per_scene=clips_per_scene,
+        evaluation_clips=evaluation_clips,
         as_json=as_json,
     )
     run_demo(config)

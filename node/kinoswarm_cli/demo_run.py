@@ -41,6 +41,7 @@ class DemoConfig:
     budget_minutes: float
     preset: str
     clips_per_scene: int
+    evaluation_clips: int
     as_json: bool
 
 
@@ -178,13 +179,11 @@ class _Demo:
 
     def _generate(self) -> None:
         clips = self.out / "generated"
-        clips.mkdir(exist_ok=True)
-        for index, prompt in enumerate(heldout_captions(self.out, _CLIPS)):
-            target = clips / f"{index}.mp4"
-            if not target.is_file():
-                flags = _flags(model=self.out / "model", out=target, seed=self.config.seed + index)
-                what = f"generating clip {index + 1} of {_CLIPS}: {prompt}"
-                self._phase("generate", what, ["generate", prompt, *flags])
+        if len(list(clips.glob("*.mp4"))) < _CLIPS:
+            prompts = heldout_captions(self.out, _CLIPS)
+            flags = _flags(model=self.out / "model", out=clips / "clip.mp4", seed=self.config.seed)
+            what = f"generating {len(prompts)} clips from held-out captions"
+            self._phase("generate", what, ["generate", *prompts, *flags])
 
     def _evaluate(self) -> None:
         report = self.out / "evaluation.json"
@@ -192,6 +191,7 @@ class _Demo:
             flags = _flags(
                 seed_checkpoint=seed_checkpoint(self.out),
                 out=report,
+                clips=self.config.evaluation_clips,
                 contact_sheet=self.out / "contact-sheet.png",
             )
             arguments = ["evaluate", str(self.out / "model"), str(self.out / "data"), *flags]

@@ -10,7 +10,9 @@ app = typer.Typer()
 
 @app.command()
 def generate(
-    prompt: Annotated[str, typer.Argument(help="What to show, in a sentence.")],
+    prompts: Annotated[
+        list[str], typer.Argument(metavar="PROMPT…", help="What to show, in a sentence each.")
+    ],
     model: Annotated[Path, typer.Option(help="Folder made by `kinoswarm download`.")],
     out: Annotated[Path, typer.Option(help="The mp4 to write; several clips get numbers.")] = Path(
         "clip.mp4"
@@ -40,7 +42,7 @@ def generate(
 
     run_generate(
         GenerateRequest(
-            prompt=prompt,
+            prompts=prompts,
             model=model,
             out=out,
             seed=seed,

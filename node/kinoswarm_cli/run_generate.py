@@ -20,7 +20,7 @@ _CLIP_ROOM_BYTES = 16 * 1024 * 1024
 class GenerateRequest:
     """What the person asked for; None takes the recipe's own value."""
 
-    prompt: str
+    prompts: list[str]
     model: Path
     out: Path
     seed: int
@@ -43,8 +43,8 @@ def run_generate(request: GenerateRequest) -> None:
         clips_per_prompt=request.num,
         device=request.device,
     )
-    check_request([request.prompt], config)
-    targets = clip_paths(request.out.expanduser().absolute(), request.num)
+    check_request(request.prompts, config)
+    targets = clip_paths(request.out.expanduser().absolute(), request.num * len(request.prompts))
     _check_target(targets[0])
     started = time.monotonic()
     with reporting(quiet=request.as_json) as report:
@@ -84,7 +84,7 @@ def _generate(
     release = open_release(folder)
     clips = generate_from(
         release,
-        [request.prompt],
+        request.prompts,
         config,
         lambda done, total: report(done, total, "denoising"),
     )
@@ -97,7 +97,7 @@ def _tell(request: GenerateRequest, targets: list[Path], seconds: float) -> None
     if request.as_json:
         facts = {
             "clips": [str(path) for path in targets],
-            "prompt": request.prompt,
+            "prompts": request.prompts,
             "seed": request.seed,
             "seconds": round(seconds, 2),
         }

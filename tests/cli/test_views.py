@@ -182,7 +182,7 @@ def test_consent_is_asked_once_per_set_of_licences(
 
 def generate_request(**changes: object) -> GenerateRequest:
     given: dict[str, object] = {
-        "prompt": "a corridor",
+        "prompts": ["a corridor"],
         "model": Path("/nowhere/model"),
         "out": Path("clip.mp4"),
         "seed": 0,
@@ -200,8 +200,8 @@ def generate_request(**changes: object) -> GenerateRequest:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"prompt": "  "}, "the prompt is empty"),
-        ({"prompt": "x" * 1001}, "1001 characters; at most 1000"),
+        ({"prompts": ["  "]}, "the prompt is empty"),
+        ({"prompts": ["x" * 1001]}, "1001 characters; at most 1000"),
         ({"out": Path("clip.gif")}, r"written as \.mp4"),
         ({}, "kinoswarm download INVITE --out /nowhere/model"),
     ],
