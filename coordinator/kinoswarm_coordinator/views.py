@@ -6,15 +6,13 @@ from msgspec import Struct
 
 from kinoswarm_coordinator.presence import Presence
 from kinoswarm_coordinator.state import LineageKey, NodeState, Rules, SwarmState, WorkState
-from kinoswarm_coordinator.status import (
-    cluster_in_training,
-    phase_sentence,
-    training_by_cluster,
-)
-from kinoswarm_protocol.messages import AccuracyAt, ReleaseFile, TrainOutcome
+from kinoswarm_coordinator.status import phase_sentence, training_by_cluster
+from kinoswarm_protocol.ids import LeaseId, PeerId
+from kinoswarm_protocol.messages import AccuracyAt, ReleaseFile, TrainOrder, TrainOutcome
 
 _RECENT_VERDICTS = 20
 _MOST_NODES = 500
+_MOST_TRAINERS = 8
 _SAMPLE = re.compile(r"^samples/[A-Za-z0-9_.-]+\.mp4$")
 
 
@@ -47,6 +45,8 @@ class ClusterView(Struct, frozen=True, kw_only=True):
     version: int
     versions: list[VersionView]
     training: int
+    trainers: list[str]
+    """Pseudonyms of who is at it now; fewer than `training` when a trainer went away."""
     pending: int
     """Contributions that wait for a verdict or a merge."""
     share: float | None
@@ -123,6 +123,9 @@ def view_of(
         if isinstance(work.outcome, TrainOutcome) and work.phase in ("accepted", "merged")
     ]
     router = state.router
+    leases = _train_leases(state)
+    nodes = [_node(state, presence, node, leases, now_ms) for node in volunteers]
+    trainers = _trainers(nodes)
     return SwarmView(
         swarm=swarm,
         name=charter.name,
@@ -134,8 +137,10 @@ def view_of(
         operator_doing=doing,
         online=sum(presence.is_online(node.peer, now_ms) for node in volunteers),
         num_nodes=len(volunteers),
-        nodes=[_node(state, presence, node, now_ms) for node in volunteers[:_MOST_NODES]],
-        clusters=[_cluster(state, rules, index) for index in range(len(charter.clusters))],
+        nodes=nodes[:_MOST_NODES],
+        clusters=[
+            _cluster(state, rules, i, trainers.get(i, [])) for i in range(len(charter.clusters))
+        ],
         verdicts=_verdicts(state),
         contributions_by_state=_contributions(state),
         samples_trained=sum(outcome.samples for outcome in counted),
@@ -151,10 +156,36 @@ def view_of(
     )
 
 
-def _node(state: SwarmState, presence: Presence, node: NodeState, now_ms: int) -> NodeView:
+def _train_leases(state: SwarmState) -> dict[PeerId, tuple[LeaseId, int]]:
+    """Who holds which open train lease, and for which cluster; the latest lease of each node."""
+    held: dict[PeerId, tuple[LeaseId, int]] = {}
+    for lease_id in sorted(
+        state.open_leases, key=lambda i: (state.leases[i].lease.issued_at_ms, i)
+    ):
+        lease = state.leases[lease_id].lease
+        if isinstance(lease.order, TrainOrder):
+            held[lease.node] = (lease_id, lease.order.cluster)
+    return held
+
+
+def _trainers(nodes: list[NodeView]) -> dict[int, list[str]]:
+    """Pseudonyms by the cluster that they train now."""
+    found: dict[int, list[str]] = {}
+    for node in nodes:
+        if node.cluster is not None:
+            found.setdefault(node.cluster, []).append(node.pseudonym)
+    return {cluster: sorted(names)[:_MOST_TRAINERS] for cluster, names in found.items()}
+
+
+def _node(
+    state: SwarmState,
+    presence: Presence,
+    node: NodeState,
+    leases: dict[PeerId, tuple[LeaseId, int]],
+    now_ms: int,
+) -> NodeView:
     online = presence.is_online(node.peer, now_ms)
-    cluster = cluster_in_training(state, node) if online else None
-    lease_id = next((i for i in state.open_leases if state.leases[i].lease.node == node.peer), None)
+    lease_id, cluster = leases.get(node.peer, (None, None)) if online else (None, None)
     step = presence.step_by_lease.get(lease_id) if lease_id else None
     return NodeView(
         peer=node.peer,
@@ -172,7 +203,7 @@ def _node(state: SwarmState, presence: Presence, node: NodeState, now_ms: int) -
     )
 
 
-def _cluster(state: SwarmState, rules: Rules, index: int) -> ClusterView:
+def _cluster(state: SwarmState, rules: Rules, index: int, trainers: list[str]) -> ClusterView:
     key: LineageKey = (index, 0)
     entry = rules.charter.clusters[index]
     shares = state.router.share_by_cluster if state.router else []
@@ -197,6 +228,7 @@ def _cluster(state: SwarmState, rules: Rules, index: int) -> ClusterView:
             for version in line
         ],
         training=training_by_cluster(state).get(index, 0),
+        trainers=trainers,
         pending=waiting + len(state.unmerged[key]),
         share=shares[index] if index < len(shares) else None,
     )

@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -11,7 +12,7 @@ from protocol.samples import NODE, SWARM
 from web.served import HOSTILE, sources
 
 from kinoswarm_coordinator.web.app import create_app
-from kinoswarm_coordinator.web.page import loss_curve
+from kinoswarm_coordinator.web.assets import load_assets
 from kinoswarm_coordinator.web.sources import WebSources
 from kinoswarm_protocol.envelope import open_envelope, seal
 from kinoswarm_protocol.limits import MAX_CONTROL_FRAME
@@ -99,6 +100,8 @@ def test_blobs_are_served_whole_and_in_ranges(ask, served: WebSources) -> None:
         ("/releases/99/samples/sample-00.mp4", 404),
         ("/releases/0/samples/sample-00.mp4", 422),
         ("/static/..%2fapp.py", 404),
+        ("/static/0000000000000000/style.css", 404),
+        ("/docs", 404),
         ("/nothing", 404),
     ],
 )
@@ -146,16 +149,68 @@ def test_an_oversize_body_is_refused_while_it_is_read(ask) -> None:
     assert sent < MAX_CONTROL_FRAME + 3 * 64 * 1024
 
 
-def test_a_falling_loss_falls_on_screen(served: WebSources) -> None:
-    curve = str(loss_curve(served.view().clusters[0].versions))
-    heights = [float(y) for y in re.findall(r'cy="([\d.]+)"', curve)]
-    assert heights == sorted(heights)
-    assert "version 1: 0.9000" in curve
+def test_the_page_names_its_files_by_their_hash_and_they_may_be_kept_forever(ask) -> None:
+    paths = set(re.findall(r'(?:href|src)="(/static/[^"]+)"', ask(get("/")).text))
+    assert paths == {load_assets().address(name) for name in ("icon.svg", "live.js", "style.css")}
+    for path in paths:
+        answer = ask(get(path))
+        assert answer.status_code == 200
+        assert "immutable" in answer.headers["cache-control"]
 
 
-def test_the_first_view_is_small(ask) -> None:
-    paths = ["/", "/static/style.css", "/static/live.js", "/static/icon.svg"]
-    assert sum(len(ask(get(path)).content) for path in paths) < 150_000
+def test_every_answer_carries_the_policy(ask) -> None:
+    for path in ("/", "/api/v1/status", "/nothing", "/healthz", load_assets().address("live.js")):
+        answer = ask(get(path))
+        assert "default-src 'none'" in answer.headers["content-security-policy"]
+        assert answer.headers["referrer-policy"] == "no-referrer"
+        assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+def test_a_wrong_method_is_a_problem_document_that_names_the_right_one(ask) -> None:
+    answer = ask(lambda client: client.post("/api/v1/status"))
+    assert answer.status_code == 405
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.headers["allow"] == "GET"
+
+
+def test_a_mistake_of_ours_tells_nothing_of_our_insides(served: WebSources) -> None:
+    async def run() -> httpx.Response:
+        def broken() -> str:
+            raise RuntimeError("the secret path /home/somebody")
+
+        app = create_app(replace(served, doing=broken))
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://page") as client:
+            return await client.get("/api/v1/status")
+
+    answer = asyncio.run(run())
+    assert answer.status_code == 500
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    assert "secret" not in answer.text
+
+
+def test_the_page_can_be_asked_for_its_head(ask) -> None:
+    answer = ask(lambda client: client.head("/"))
+    assert answer.status_code == 200
+    assert answer.content == b""
+
+
+def test_a_range_beyond_the_end_is_refused(ask, served: WebSources) -> None:
+    blob = served.service.journal.state.releases[-1].files[0].blob
+    answer = ask(get(f"/kinoswarm/1/blobs/{blob}", Range="bytes=99999999-"))
+    assert answer.status_code == 416
+
+
+@pytest.mark.parametrize("seen", ['W/"{}"', '"other", "{}"', "*"])
+def test_any_form_of_a_known_tag_saves_the_body(ask, seen: str) -> None:
+    tag = ask(get("/api/v1/releases")).headers["etag"].strip('"')
+    assert ask(get("/api/v1/releases", **{"If-None-Match": seen.format(tag)})).status_code == 304
+
+
+def test_the_schema_describes_the_api(ask) -> None:
+    paths = ask(get("/openapi.json")).json()["paths"]
+    assert {"/api/v1/status", "/api/v1/releases", "/api/v1/events"} <= set(paths)
 
 
 def test_the_invite_is_there_to_copy(ask, served: WebSources) -> None:

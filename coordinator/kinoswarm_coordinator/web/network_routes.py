@@ -1,0 +1,66 @@
+"""The second way for nodes: the same envelopes and blobs as over libp2p. Owns these routes and their bounds."""
+
+from http import HTTPStatus
+from typing import Annotated
+
+from fastapi import APIRouter, Request
+from fastapi import Path as PathParameter
+from fastapi.responses import FileResponse, Response
+
+from kinoswarm_coordinator.web.problems import problem
+from kinoswarm_coordinator.web.sources import WebSources
+from kinoswarm_protocol.ids import BlobId
+from kinoswarm_protocol.limits import MAX_CONTROL_FRAME
+
+FOREVER = "public, max-age=31536000, immutable"
+_OCTETS = "application/octet-stream"
+BlobName = Annotated[str, PathParameter(pattern=r"^[0-9a-f]{64}$", description="Blob id.")]
+
+
+def network_routes(sources: WebSources) -> APIRouter:
+    """Control requests, manifests, blobs with ranges."""
+    router = APIRouter(prefix="/kinoswarm/1")
+
+    @router.post("/control", include_in_schema=False)
+    async def control(request: Request) -> Response:
+        raw = await _bounded_body(request, MAX_CONTROL_FRAME)
+        if raw is None:
+            return problem(
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"at most {MAX_CONTROL_FRAME} bytes"
+            )
+        answer = await sources.control(raw)
+        return Response(answer, media_type=_OCTETS, headers={"Cache-Control": "no-store"})
+
+    @router.get("/blobs/{blob}/manifest", tags=["blobs"])
+    async def blob_manifest(blob: BlobName) -> Response:
+        """Size and chunk hashes of a blob; its name is the hash of these bytes."""
+        raw = sources.manifest_bytes(BlobId(blob))
+        if raw is None:
+            return _no_blob(blob)
+        return Response(raw, media_type=_OCTETS, headers={"Cache-Control": FOREVER})
+
+    @router.get("/blobs/{blob}", tags=["blobs"])
+    async def blob_data(blob: BlobName) -> Response:
+        """A blob's bytes; answers Range."""
+        path = sources.blob_path(BlobId(blob))
+        if path is None:
+            return _no_blob(blob)
+        headers = {"Cache-Control": FOREVER, "ETag": f'"{blob}"'}
+        return FileResponse(path, media_type=_OCTETS, headers=headers)
+
+    return router
+
+
+def _no_blob(blob: str) -> Response:
+    detail = f"no blob {blob[:12]}… here; a release or a lookup names those that are"
+    return problem(HTTPStatus.NOT_FOUND, detail)
+
+
+async def _bounded_body(request: Request, limit: int) -> bytes | None:
+    """The body, or None as soon as it is larger than `limit`."""
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > limit:
+            return None
+    return bytes(body)

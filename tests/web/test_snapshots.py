@@ -1,0 +1,98 @@
+"""How often the view is made, when its tag changes, and what a listener hears; on a clock made by hand."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import httpx
+import pytest
+from web.served import sources
+
+from kinoswarm_coordinator.web import snapshots as snapshots_module
+from kinoswarm_coordinator.web.app import create_app
+from kinoswarm_coordinator.web.snapshots import FRESH_S, Snapshots
+from kinoswarm_coordinator.web.sources import WebSources
+
+
+class Clock:
+    """Seconds, moved by the test."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> WebSources:
+    return sources(tmp_path)
+
+
+def test_many_askers_share_one_view(served: WebSources) -> None:
+    clock = Clock()
+    shared = Snapshots(served, clock)
+    first = shared.newest()
+    clock.now += FRESH_S / 2
+    assert shared.newest() is first
+    clock.now += FRESH_S
+    assert shared.newest() is not first
+
+
+def test_the_tag_changes_with_what_is_shown_and_not_with_the_clock(served: WebSources) -> None:
+    clock = Clock()
+    shared = Snapshots(served, clock)
+    before = shared.newest()
+    served.service.now_ms = lambda now=before.view.now_ms: now + 1_000
+    clock.now += 1
+    later = shared.newest()
+    assert later.view.now_ms != before.view.now_ms
+    assert later.tag == before.tag
+    served.service.presence.bytes_up += 1
+    clock.now += 1
+    assert shared.newest().tag != before.tag
+
+
+def listening(served: WebSources, listen: Callable[[Snapshots], Awaitable[list[str]]]) -> list[str]:
+    async def run() -> list[str]:
+        return await listen(Snapshots(served, asyncio.get_running_loop().time))
+
+    return asyncio.run(run())
+
+
+def test_a_listener_hears_the_tag_at_once_and_after_a_change(
+    served: WebSources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshots_module, "FRESH_S", 0.001)
+    monkeypatch.setattr(snapshots_module, "BEAT_S", 0.01)
+
+    async def listen(shared: Snapshots) -> list[str]:
+        stream = shared.changes()
+        heard = [await anext(stream), await anext(stream)]
+        served.service.presence.bytes_up += 1
+        heard.append(await anext(stream))
+        assert shared.num_streams == 1
+        await stream.aclose()
+        assert shared.num_streams == 0
+        return heard
+
+    first, quiet, changed = listening(served, listen)
+    assert first
+    assert quiet == ""
+    assert changed not in ("", first)
+
+
+def test_a_full_house_is_told_to_come_back(
+    served: WebSources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kinoswarm_coordinator.web.api_routes.MAX_STREAMS", 0)
+
+    async def ask() -> httpx.Response:
+        transport = httpx.ASGITransport(create_app(served))
+        async with httpx.AsyncClient(transport=transport, base_url="http://page") as client:
+            return await client.get("/api/v1/events")
+
+    answer = asyncio.run(ask())
+    assert answer.status_code == 503
+    assert int(answer.headers["retry-after"]) > 0
+    assert answer.headers["content-type"] == "application/problem+json"
