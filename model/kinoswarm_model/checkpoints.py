@@ -49,6 +49,8 @@ def header_of(raw: bytes) -> dict[str, tuple[str, tuple[int, ...]]]:
         raise LimitExceeded(
             f"safetensors header of {length} bytes; at most {MAX_SAFETENSORS_HEADER}"
         )
+    if length > len(raw) - _LENGTH_BYTES:
+        raise MalformedBytes(f"safetensors header of {length} bytes in {len(raw)} bytes")
     try:
         header = json.loads(raw[_LENGTH_BYTES : _LENGTH_BYTES + length])
         entries = {name: entry for name, entry in header.items() if name != "__metadata__"}

@@ -103,7 +103,7 @@ def _demo(geometry: Geometry) -> Preset:
         text_dropout=0.3,
         learning_rate=1e-3,
         batch_size=64,
-        steps=300,
+        steps=200,
     )
     recipe = _clean_recipe(batch_size=16, learning_rate=2e-3, sample_steps=16)
     return Preset(
