@@ -77,6 +77,12 @@ def test_status_is_json_with_an_etag_that_ignores_the_clock(ask) -> None:
     assert again.content == b""
 
 
+def test_status_names_who_trains_which_expert(ask) -> None:
+    clusters = ask(get("/api/v1/status")).json()["clusters"]
+    assert [cluster["trainers"] for cluster in clusters if cluster["training"]] == [[HOSTILE]]
+    assert [cluster["trainers"] for cluster in clusters if not cluster["training"]] == [[]]
+
+
 def test_blobs_are_served_whole_and_in_ranges(ask, served: WebSources) -> None:
     blob = served.service.journal.state.releases[-1].files[0].blob
     manifest = decode_manifest(blob, ask(get(f"/kinoswarm/1/blobs/{blob}/manifest")).content)
