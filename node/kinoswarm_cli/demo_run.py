@@ -27,6 +27,13 @@ _LOOK_EVERY_S = 0.5
 _TARGET_VERSION = 2
 _CLIPS = 8
 _DEFAULT_BUDGET_MINUTES = 8.0
+_ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "KINOSWARM_NODE_RESUME_EVERY_S": "20",
+}
+"""One thread for whatever asks for as many as there are cores; resume points often, because segments are short."""
+
 _PATIENCE = 4.0  # the run is called stuck after this many budgets
 
 
@@ -48,7 +55,7 @@ class DemoConfig:
 def run_demo(config: DemoConfig) -> None:
     """All phases; ends with the report. Raises LocalError when a phase fails, with the end of its log."""
     config.out.mkdir(parents=True, exist_ok=True)
-    trees = ProcessTrees(config.out / "logs", {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"})
+    trees = ProcessTrees(config.out / "logs", _ENVIRONMENT)
     watch = Watch(trees.processes)
     with (
         _signals_as_interrupt(),
