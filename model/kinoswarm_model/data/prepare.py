@@ -1,23 +1,23 @@
 """From a folder of captioned videos to shards, held-out parts and a manifest. Owns the order of the steps.
 
-The manifest is written last and atomically: a folder with a manifest is complete, one without is prepared again from
-the start. The same input and seed give the same bytes.
+The manifest is written last and the folder appears by one rename: a folder with a manifest is complete, what a crash
+leaves behind is hidden and cleared by the next run. The same input and seed give the same bytes.
 """
 
-import errno
 import hashlib
 import os
 import shutil
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from kinoswarm_model.data.cluster import assign_clusters
+from kinoswarm_model.atomic_file import write_atomically
+from kinoswarm_model.data.cluster import assign_clusters, require_enough_clips
+from kinoswarm_model.data.collecting import Collected, collect
 from kinoswarm_model.data.data_manifest import (
     MANIFEST_NAME,
     Clip,
@@ -26,15 +26,19 @@ from kinoswarm_model.data.data_manifest import (
     DataManifest,
     read_manifest,
 )
-from kinoswarm_model.data.decode import Geometry, decode_clips
-from kinoswarm_model.data.errors import DataError, NoSpaceLeft, UnreadableVideo
+from kinoswarm_model.data.decode import Geometry
+from kinoswarm_model.data.errors import DataError, explained
 from kinoswarm_model.data.features import clip_features
 from kinoswarm_model.data.labels import cluster_labels
 from kinoswarm_model.data.shards import Shard, make_shard, write_shard
 from kinoswarm_model.data.sources import Sources, find_sources
-from kinoswarm_model.data.text import DEFAULT_ENCODER, MAX_TOKENS, TEXT_DIM, TextBatch, TextEncoder
+from kinoswarm_model.data.splitting import HeldOut, split
+from kinoswarm_model.data.text import DEFAULT_ENCODER, MAX_TOKENS, TextBatch, TextEncoder
+from kinoswarm_protocol.limits import MAX_CLIP_VALUES, MAX_CLUSTERS, MAX_SHARDS_PER_CLUSTER
 
 Progress = Callable[[int, int, str], None]
+
+_SPOOL = ".clips.part"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,155 +46,204 @@ class PrepareConfig:
     """How to prepare; every field is part of what makes two runs equal."""
 
     num_clusters: int = 4
+    """Experts to train, at least 1."""
     frames: int = 8
+    """Per clip."""
     height: int = 32
+    """Pixels."""
     width: int = 32
+    """Pixels."""
     fps: int = 8
+    """Frames a second that clips are sampled at."""
     heldout_fraction: float = 0.1
+    """Share of every cluster that stays private, above 0 and at most 0.5."""
     min_heldout: int = 1
-    """Held-out clips per cluster at least, as far as the cluster has two."""
+    """Held-out clips per cluster at least, as far as the cluster has one more."""
     clips_per_video: int = 64
+    """The beginning of longer videos is used."""
     shard_clips: int = 512
+    """Clips in one shard file at most."""
     seed: int = 0
+    """At least 0."""
     text_encoder_dir: Path | None = None
     """None: the installed all-MiniLM-L6-v2."""
 
+    def __post_init__(self) -> None:
+        bounds = {
+            "num_clusters": (1, MAX_CLUSTERS),
+            "frames": (1, 1_024),
+            "height": (8, 4_320),
+            "width": (8, 8_192),
+            "fps": (1, 240),
+            "heldout_fraction": (1e-6, 0.5),
+            "min_heldout": (1, 1_000_000),
+            "clips_per_video": (1, 1_000_000),
+            "shard_clips": (1, 1_000_000),
+            "seed": (0, 2**32 - 1),
+        }
+        for name, (least, most) in bounds.items():
+            value = getattr(self, name)
+            if not least <= value <= most:
+                raise DataError(f"{name} is {value}; {least} to {most} is allowed")
+        if 3 * self.frames * self.height * self.width > MAX_CLIP_VALUES:
+            raise DataError("frames x height x width is too large; make one of them smaller")
 
-@dataclass(frozen=True)
-class _Collected:
-    """Decoded clips (N, C, T, H, W) with their captions; what could not be used, by reason."""
+    @property
+    def geometry(self) -> Geometry:
+        return Geometry(frames=self.frames, height=self.height, width=self.width, fps=self.fps)
 
-    clips: NDArray[np.uint8]
-    captions: list[str]
-    left_out: "Counter[str]"
-    num_sources: int
+    @property
+    def encoder_name(self) -> str:
+        return self.text_encoder_dir.resolve().name if self.text_encoder_dir else DEFAULT_ENCODER
 
 
 def prepare(
     source: Path, out: Path, config: PrepareConfig, progress: Progress | None = None
 ) -> DataManifest:
-    """Prepare `source` into `out`; returns at once when `out` is complete already.
+    """Prepare `source` into `out`; returns at once when `out` holds just that already.
 
-    Raises DataError (no usable clip, fewer clips than clusters, …) or NoSpaceLeft; nothing half-written is visible.
+    Raises DataError (no usable clip, too few clips, `out` holds something else, …) or NoSpaceLeft; nothing
+    half-written is visible, and the same call starts over after a crash.
     """
-    if (out / MANIFEST_NAME).is_file():
-        return read_manifest(out)
-    report = progress or (lambda done, total, what: None)
+    out = out.resolve()
     building = out.with_name(f".{out.name}.part")
-    shutil.rmtree(building, ignore_errors=True)
     try:
+        sources = find_sources(source)
+        fingerprint = _fingerprint(sources, config)
+        if (out / MANIFEST_NAME).is_file():
+            return _same(read_manifest(out), fingerprint, out)
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise DataError(f"{out} holds other files; choose an empty or new folder")
+        shutil.rmtree(building, ignore_errors=True)
         building.mkdir(parents=True)
-        manifest = _prepare(source, building, config, report)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        if out.is_dir():
-            out.rmdir()
-        os.replace(building, out)
+        manifest = _prepare(sources, building, config, progress or _silent, fingerprint)
+        _publish(building, out)
     except OSError as error:
-        raise _explained(error, out) from error
+        raise explained(error, out) from error
     finally:
         shutil.rmtree(building, ignore_errors=True)
     return manifest
 
 
-def _explained(error: OSError, out: Path) -> DataError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return NoSpaceLeft(f"no space left for {out}; free some and run the same command again")
-    if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
-        return DataError(f"{out} holds other files; choose an empty or new folder")
-    return DataError(f"{out}: {error.strerror or error}; check the folder and its permissions")
+def _silent(done: int, total: int, what: str) -> None:
+    return
 
 
-def _prepare(source: Path, out: Path, config: PrepareConfig, report: Progress) -> DataManifest:
-    collected = _collect(find_sources(source), config, report)
-    if len(collected.clips) < config.num_clusters:
-        assign_clusters(np.zeros((len(collected.clips), 1), np.float32), config.num_clusters, 0)
-    features = clip_features(collected.clips, report)
-    labels = assign_clusters(features, config.num_clusters, config.seed)
-    distinct = sorted(set(collected.captions))
-    report(0, 1, "embedding captions")
-    text = TextEncoder.load(config.text_encoder_dir).encode(distinct)
-    report(1, 1, "embedding captions")
-    row_by_caption = {caption: row for row, caption in enumerate(distinct)}
-    clusters = _write_clusters(out, collected, labels, (row_by_caption, text), config)
+def _fingerprint(sources: Sources, config: PrepareConfig) -> str:
+    settings = asdict(config) | {"text_encoder_dir": config.encoder_name}
+    raw = msgspec.json.encode([sources.fingerprint(), settings])
+    return hashlib.sha256(raw).hexdigest()
+
+
+def _same(manifest: DataManifest, fingerprint: str, out: Path) -> DataManifest:
+    if manifest.fingerprint == fingerprint:
+        return manifest
+    raise DataError(
+        f"{out} was prepared from other videos or with other settings; choose a new folder, or delete this one"
+    )
+
+
+def _publish(building: Path, out: Path) -> None:
+    """The finished folder appears under its name at once; an empty folder there is replaced."""
+    if out.is_dir():
+        out.rmdir()
+    os.replace(building, out)
+    descriptor = os.open(out.parent, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _prepare(
+    sources: Sources, out: Path, config: PrepareConfig, report: Progress, fingerprint: str
+) -> DataManifest:
+    spool = out / _SPOOL
+    collected = collect(sources, config.geometry, config.clips_per_video, spool, report)
+    require_enough_clips(len(collected.captions), config.num_clusters)
+    text = _embedded(collected.captions, config, report)
+    pictures = clip_features(collected.clips, report)
+    labels = assign_clusters(pictures, text.pooled_by_clip(), config.num_clusters, config.seed)
+    clusters = _write_clusters(out, collected, labels, text, config, report)
+    spool.unlink()
     manifest = DataManifest(
         clip=Clip(config.frames, config.height, config.width, config.fps),
-        text_encoder=config.text_encoder_dir.name if config.text_encoder_dir else DEFAULT_ENCODER,
-        text_dim=TEXT_DIM,
+        text_encoder=config.encoder_name,
+        text_dim=text.batch.pooled.shape[1],
         text_tokens=MAX_TOKENS,
         seed=config.seed,
         num_sources=collected.num_sources,
         left_out=dict(sorted(collected.left_out.items())),
         clusters=clusters,
+        fingerprint=fingerprint,
     )
     raw = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
-    (out / MANIFEST_NAME).write_bytes(raw)
+    write_atomically(out / MANIFEST_NAME, raw + b"\n")
     return manifest
 
 
-def _collect(sources: Sources, config: PrepareConfig, report: Progress) -> _Collected:
-    """Decode every usable source, in order."""
-    geometry = Geometry(
-        frames=config.frames, height=config.height, width=config.width, fps=config.fps
-    )
-    clips: list[NDArray[np.uint8]] = []
-    captions: list[str] = []
-    left_out = Counter(sources.left_out)
-    last_problem: UnreadableVideo | None = None
-    for index, source in enumerate(sources.usable, start=1):
-        try:
-            for clip in decode_clips(source.path, geometry, config.clips_per_video):
-                clips.append(clip.transpose(3, 0, 1, 2))
-                captions.append(source.caption)
-        except UnreadableVideo as error:
-            left_out[error.reason] += 1
-            last_problem = error
-        report(index, len(sources.usable), "decoding videos")
-    if not clips:
-        raise DataError(f"no clip could be made of {len(sources.usable)} videos") from last_problem
-    return _Collected(np.stack(clips), captions, left_out, len(sources.usable))
+@dataclass(frozen=True)
+class _Embedded:
+    """Every distinct caption embedded once."""
+
+    captions: list[str]
+    """Of every clip."""
+    row_by_caption: dict[str, int]
+    batch: TextBatch
+
+    def pooled_by_clip(self) -> NDArray[np.float32]:
+        rows = [self.row_by_caption[caption] for caption in self.captions]
+        return self.batch.pooled[rows].astype(np.float32)
+
+
+def _embedded(captions: list[str], config: PrepareConfig, report: Progress) -> _Embedded:
+    distinct = sorted(set(captions))
+    report(0, len(distinct), "embedding captions")
+    batch = TextEncoder.load(config.text_encoder_dir).encode(distinct, report)
+    return _Embedded(captions, {caption: row for row, caption in enumerate(distinct)}, batch)
 
 
 def _write_clusters(
     out: Path,
-    collected: _Collected,
+    collected: Collected,
     labels: NDArray[np.int64],
-    embedded: tuple[dict[str, int], TextBatch],
+    text: _Embedded,
     config: PrepareConfig,
+    report: Progress,
 ) -> list[DataCluster]:
     (out / "shards").mkdir()
     (out / "heldout").mkdir()
     rng = np.random.default_rng(config.seed)
+    rule = HeldOut(fraction=config.heldout_fraction, least=config.min_heldout)
     names = cluster_labels(collected.captions, labels, config.num_clusters)
+
+    def write(stem: str, indices: NDArray[np.int64]) -> DataFile:
+        captions = [collected.captions[i] for i in indices]
+        clips = np.asarray(collected.clips[indices])
+        return _write(out, stem, make_shard(clips, captions, text.row_by_caption, text.batch))
+
     clusters = []
-    for cluster, name in enumerate(names):
-        members = rng.permutation(np.flatnonzero(labels == cluster))
-        num_heldout = _num_heldout(len(members), config)
-
-        def shard_of(indices: NDArray[np.int64]) -> Shard:
-            captions = [collected.captions[i] for i in indices]
-            return make_shard(collected.clips[indices], captions, *embedded)
-
-        heldout = _write(out, f"heldout/cluster-{cluster:02d}", shard_of(members[:num_heldout]))
-        training = members[num_heldout:]
+    for k, name in enumerate(names):
+        members = np.flatnonzero(labels == k)
+        heldout, training = split(members, collected.video_of_clip, rule, rng)
+        kept = write(f"heldout/cluster-{k:02d}", heldout)
         shards = [
-            _write(
-                out,
-                f"shards/cluster-{cluster:02d}-shard-{number:03d}",
-                shard_of(training[start : start + config.shard_clips]),
-            )
-            for number, start in enumerate(range(0, len(training), config.shard_clips))
+            write(f"shards/cluster-{k:02d}-shard-{number:03d}", part)
+            for number, part in enumerate(_parts(training, config.shard_clips))
         ]
-        clusters.append(DataCluster(name, len(training), shards, heldout))
+        clusters.append(DataCluster(name, len(training), shards, kept))
+        report(k + 1, len(names), "writing shards")
     return clusters
 
 
-def _num_heldout(num_clips: int, config: PrepareConfig) -> int:
-    if num_clips < 2:
+def _parts(indices: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
+    parts = [indices[start : start + size] for start in range(0, len(indices), size)]
+    if len(parts) > MAX_SHARDS_PER_CLUSTER:
         raise DataError(
-            "a cluster has one clip, so none can be held out; add videos or ask for fewer clusters"
+            f"{len(parts)} shards in one cluster, {MAX_SHARDS_PER_CLUSTER} are allowed; "
+            "raise shard_clips or ask for more clusters"
         )
-    wanted = max(config.min_heldout, round(num_clips * config.heldout_fraction))
-    return min(wanted, num_clips - 1)
+    return parts
 
 
 def _write(out: Path, stem: str, shard: Shard) -> DataFile:

@@ -9,7 +9,6 @@ captions       uint8   (bytes,)         JSON list of the U captions
 """
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +16,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from kinoswarm_model.atomic_file import write_atomically
 from kinoswarm_model.data.text import TextBatch
 from kinoswarm_protocol.errors import MalformedBytes
 from kinoswarm_protocol.limits import MAX_SAFETENSORS_HEADER
+
+_MOST_TOLD = 300
+"""Letters of foreign text that an error repeats."""
 
 _DTYPES = {
     "clips": ("U8", 5),
@@ -76,34 +79,41 @@ def write_shard(path: Path, shard: Shard) -> None:
             "captions": np.frombuffer(json.dumps(shard.captions).encode(), dtype=np.uint8),
         }
     )
-    temporary = path.with_name(f".{path.name}.part")
-    with temporary.open("wb") as file:
-        file.write(raw)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    write_atomically(path, raw)
 
 
 def read_shard(path: Path) -> Shard:
-    """Read and check a shard. Raises MalformedBytes naming what is wrong; a shard may come from anywhere."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
+    """Read and check a shard; the clips stay in the file until they are used (copy on write).
 
-    _check_header(path)
+    Raises MalformedBytes naming what is wrong: a shard may come from anywhere.
+    """
+    from safetensors import SafetensorError, safe_open
+
     try:
-        tensors = load_file(path)
-    except (SafetensorError, ValueError, OSError) as error:
+        layout = _layout(path)
+        with safe_open(path, framework="np") as file:
+            small = {name: file.get_tensor(name) for name in _DTYPES if name != "clips"}
+    except (SafetensorError, ValueError) as error:
         raise MalformedBytes(f"{path.name} is not a safetensors file: {error}") from error
-    _check(path.name, tensors)
-    captions = _captions(path.name, tensors["captions"])
-    text = TextBatch(tensors["text_tokens"], tensors["text_mask"], tensors["text_pooled"])
-    shard = Shard(tensors["clips"], tensors["caption_index"], text, captions)
+    clips = _mapped(path, layout)
+    _check(path.name, clips, small)
+    captions = _captions(path.name, small["captions"])
+    text = TextBatch(small["text_tokens"], small["text_mask"], small["text_pooled"])
+    shard = Shard(clips, small["caption_index"], text, captions)
     _check_indices(path.name, shard)
     return shard
 
 
-def _check_header(path: Path) -> None:
-    """The names, types and ranks before anything large is read."""
+@dataclass(frozen=True)
+class _Layout:
+    """Where the clips lie in the file."""
+
+    offset: int
+    shape: tuple[int, ...]
+
+
+def _layout(path: Path) -> _Layout:
+    """Checks the names, types and ranks in the header before anything large is read."""
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
@@ -113,24 +123,51 @@ def _check_header(path: Path) -> None:
             header = json.loads(file.read(length))
         except (ValueError, RecursionError) as error:
             raise MalformedBytes(f"{path.name}: the header is not JSON") from error
-    entries = header.items() if isinstance(header, dict) else ()
-    found = {
-        name: (entry.get("dtype"), len(entry.get("shape", ())))
-        for name, entry in entries
-        if name != "__metadata__" and isinstance(entry, dict)
-    }
+    entries = header if isinstance(header, dict) else {}
+    found = {name: _kind(entry) for name, entry in entries.items() if name != "__metadata__"}
     if found != _DTYPES:
-        raise MalformedBytes(f"{path.name}: expected tensors {_DTYPES}, got {found}")
+        raise MalformedBytes(
+            f"{path.name}: expected tensors {_DTYPES}, got {str(found)[:_MOST_TOLD]}"
+        )
+    clips = header["clips"]
+    return _Layout(8 + length + _begin_of(clips), tuple(clips["shape"]))
 
 
-def _check(name: str, tensors: dict[str, NDArray[np.generic]]) -> None:
-    clips, captions = len(tensors["clips"]), len(tensors["text_tokens"])
-    if clips == 0 or tensors["caption_index"].shape != (clips,):
-        raise MalformedBytes(f"{name}: {clips} clips, {len(tensors['caption_index'])} indices")
-    if tensors["text_mask"].shape != tensors["text_tokens"].shape[:2]:
+def _kind(entry: object) -> tuple[object, int]:
+    """Type and rank that a header states; rank -1 for nonsense."""
+    if not isinstance(entry, dict):
+        return None, -1
+    shape = entry.get("shape")
+    is_shape = isinstance(shape, list) and all(type(n) is int and n >= 0 for n in shape)
+    return entry.get("dtype"), len(shape) if is_shape and shape is not None else -1
+
+
+def _begin_of(entry: dict[str, object]) -> int:
+    offsets = entry.get("data_offsets")
+    if not isinstance(offsets, list) or not offsets or type(offsets[0]) is not int:
+        raise ValueError(f"data_offsets {str(offsets)[:_MOST_TOLD]}")
+    return offsets[0]
+
+
+def _mapped(path: Path, layout: _Layout) -> NDArray[np.uint8]:
+    """The clips as a mapping of the file; safetensors has checked the offsets."""
+    if 0 in layout.shape:
+        return np.zeros(layout.shape, dtype=np.uint8)
+    return np.memmap(path, np.uint8, mode="c", offset=layout.offset, shape=layout.shape)
+
+
+def _check(name: str, clips: NDArray[np.uint8], small: dict[str, NDArray[np.generic]]) -> None:
+    tokens, pooled = small["text_tokens"], small["text_pooled"]
+    if clips.size == 0 or small["caption_index"].shape != (len(clips),):
+        raise MalformedBytes(
+            f"{name}: clips of shape {clips.shape}, {len(small['caption_index'])} caption indices"
+        )
+    if small["text_mask"].shape != tokens.shape[:2]:
         raise MalformedBytes(f"{name}: text_mask does not fit text_tokens")
-    if tensors["text_pooled"].shape != (captions, tensors["text_tokens"].shape[2]):
+    if pooled.shape != (len(tokens), tokens.shape[2]):
         raise MalformedBytes(f"{name}: text_pooled does not fit text_tokens")
+    if not (np.isfinite(tokens).all() and np.isfinite(pooled).all()):
+        raise MalformedBytes(f"{name}: the captions' embeddings are not finite")
 
 
 def _captions(name: str, raw: NDArray[np.uint8]) -> list[str]:

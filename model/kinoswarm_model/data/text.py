@@ -4,7 +4,8 @@ The same encoder makes the cached embeddings of the data and reads the prompts o
 """
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ MAX_TOKENS = 32
 _FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 _OPTIONAL_FILES = ("special_tokens_map.json", "vocab.txt")
 _BATCH = 64
+_MOST_LETTERS = 4_000  # far more than any usual number of tokens; bounds the tokenizer's work
 
 
 @dataclass(frozen=True)
@@ -46,12 +48,14 @@ def default_encoder_dir() -> Path:
 
 
 def copy_text_encoder(destination: Path, source: Path | None = None) -> None:
-    """Copy what is needed to run the encoder: configuration, tokenizer and safetensors, nothing else."""
+    """Copy what is needed to run the encoder: configuration, tokenizer and safetensors, nothing else.
+
+    Raises DataError naming what `source` lacks.
+    """
     source = source or default_encoder_dir()
+    _require_files(source)
     destination.mkdir(parents=True, exist_ok=True)
-    for name in _FILES:
-        shutil.copyfile(source / name, destination / name)
-    for name in _OPTIONAL_FILES:
+    for name in (*_FILES, *_OPTIONAL_FILES):
         if (source / name).is_file():
             shutil.copyfile(source / name, destination / name)
 
@@ -66,33 +70,57 @@ class TextEncoder:
 
     @classmethod
     def load(cls, folder: Path | None = None, max_tokens: int = MAX_TOKENS) -> "TextEncoder":
-        """Load from `folder`, or from the installed package. Raises DataError naming what is missing."""
+        """Load from `folder`, or from the installed package. Raises DataError naming what is missing or damaged."""
         folder = folder or default_encoder_dir()
-        missing = [name for name in _FILES if not (folder / name).is_file()]
-        if missing:
-            raise DataError(f"text encoder in {folder} lacks {', '.join(missing)}; copy it again")
+        _require_files(folder)
+        from safetensors import SafetensorError
         from transformers import AutoTokenizer, BertModel
 
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        network = BertModel.from_pretrained(
-            folder, local_files_only=True, add_pooling_layer=False, use_safetensors=True
-        )
+        try:
+            with _quiet():
+                tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+                network = BertModel.from_pretrained(
+                    folder, local_files_only=True, add_pooling_layer=False, use_safetensors=True
+                )
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+            said = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+            raise DataError(
+                f"text encoder in {folder} is damaged ({said}); copy it again"
+            ) from error
         return cls(tokenizer, network.eval(), max_tokens)
 
-    def encode(self, texts: Sequence[str]) -> TextBatch:
+    @property
+    def dim(self) -> int:
+        """Width D of the embeddings."""
+        return int(self._network.config.hidden_size)
+
+    def encode(
+        self, texts: Sequence[str], progress: Callable[[int, int, str], None] | None = None
+    ) -> TextBatch:
         """Embed U texts; longer ones are cut at `max_tokens` tokens."""
-        batches = [self._encode(texts[i : i + _BATCH]) for i in range(0, len(texts), _BATCH)]
+        batches = [self._empty()]
+        for start in range(0, len(texts), _BATCH):
+            batches.append(self._encode(texts[start : start + _BATCH]))
+            if progress is not None:
+                progress(min(start + _BATCH, len(texts)), len(texts), "embedding captions")
         return TextBatch(
             np.concatenate([batch.tokens for batch in batches]),
             np.concatenate([batch.mask for batch in batches]),
             np.concatenate([batch.pooled for batch in batches]),
         )
 
+    def _empty(self) -> TextBatch:
+        return TextBatch(
+            np.zeros((0, self._max_tokens, self.dim), np.float16),
+            np.zeros((0, self._max_tokens), np.uint8),
+            np.zeros((0, self.dim), np.float16),
+        )
+
     def _encode(self, texts: Sequence[str]) -> TextBatch:
         import torch
 
         inputs = self._tokenizer(
-            list(texts),
+            [text[:_MOST_LETTERS] for text in texts],
             padding="max_length",
             truncation=True,
             max_length=self._max_tokens,
@@ -108,3 +136,25 @@ class TextEncoder:
             inputs["attention_mask"].to(torch.uint8).numpy(),
             pooled.half().numpy(),
         )
+
+
+def _require_files(folder: Path) -> None:
+    missing = [name for name in _FILES if not (folder / name).is_file()]
+    if missing:
+        raise DataError(f"text encoder in {folder} lacks {', '.join(missing)}; copy it again")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bar and no table of the pooler weights that are left out on purpose."""
+    from transformers.utils import logging
+
+    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bar:
+            logging.enable_progress_bar()
