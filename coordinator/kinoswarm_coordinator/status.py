@@ -64,12 +64,15 @@ def phase_sentence(state: SwarmState, rules: Rules) -> str:
         if release and release.manifest and min(release.expert_versions) >= target:
             return f"finished: every expert has version {target}, release {release.version} is out"
         return f"every expert has version {target}; the release is being made"
+    goal = f"version {min(versions)} of {target}" if target else f"version {min(versions)}"
+    progress = f"every expert has {goal} or newer"
     training = sum(training_by_cluster(state).values())
-    segments = "1 segment" if training == 1 else f"{training} segments"
-    goal = f" of {target}" if target else ""
-    return (
-        f"training: {segments} under way, the experts have version {min(versions)}{goal} or newer"
-    )
+    if training:
+        segments = "1 segment" if training == 1 else f"{training} segments"
+        return f"training: {segments} under way, {progress}"
+    if state.undecided or any(state.unmerged.values()):
+        return f"checking and merging contributions, {progress}"
+    return f"waiting for volunteers, {progress}"
 
 
 def _node_line(state: SwarmState, presence: Presence, node: NodeState, now_ms: int) -> NodeLine:

@@ -3,12 +3,13 @@
 import pytest
 from coordinator.small_swarm import SmallSwarm, rules, trained, trusted_outcome
 from msgspec import structs
-from protocol.samples import COORDINATOR, NODE
+from protocol.samples import BLOB, COORDINATOR, NODE
 
 from kinoswarm_coordinator import events as ev
 from kinoswarm_coordinator.fold import fold
 from kinoswarm_coordinator.scheduling import segment_steps
 from kinoswarm_coordinator.state import SwarmState
+from kinoswarm_coordinator.status import phase_sentence
 from kinoswarm_coordinator.submissions import unavailable
 from kinoswarm_protocol.ids import LeaseId
 from kinoswarm_protocol.keys import KeyPair
@@ -308,3 +309,21 @@ def test_replaying_the_history_gives_the_same_state(swarm: SmallSwarm) -> None:
     swarm.train(BOB)
     swarm.operate()
     assert fold(SwarmState(), swarm.history) == swarm.state
+
+
+def test_the_phase_is_said_in_a_sentence(swarm: SmallSwarm) -> None:
+    def phase() -> str:
+        return phase_sentence(swarm.state, swarm.rules)
+
+    assert phase() == "waiting for volunteers, every expert has version 0 of 2 or newer"
+    lease = swarm.leased(ALICE)
+    assert phase().startswith("training: 1 segment under way")
+    swarm.finish(ALICE, lease, trained(lease))
+    assert phase().startswith("checking and merging contributions")
+    swarm.operate()
+    for _ in range(3):
+        swarm.train(ALICE)
+        swarm.operate()
+    assert phase() == "every expert has version 2; the release is being made"
+    swarm.record([ev.ReleasePublished(at_ms=swarm.now_ms, version=2, manifest=BLOB)])
+    assert phase() == "finished: every expert has version 2, release 2 is out"
