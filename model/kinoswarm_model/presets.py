@@ -88,13 +88,16 @@ def _tiny(geometry: Geometry) -> Preset:
 
 
 def _demo(geometry: Geometry) -> Preset:
-    """For two CPU cores and minutes: clips of 8 frames at 32x32 with recognisable scenes and camera motion."""
+    """For two CPU cores and minutes: clips of 8 frames at 32x32 with recognisable scenes and camera motion.
+
+    A patch is a tube through all eight frames, so that motion stays coherent inside a token.
+    """
     patch = [
-        math.gcd(geometry.frames, 4),
-        math.gcd(geometry.height, 8),
+        math.gcd(geometry.frames, 8),
+        math.gcd(geometry.height, 4),
         math.gcd(geometry.width, 8),
     ]
-    expert = _wan_pixel(patch=patch, heads=4, head_dim=48, ffn=768, layers=2, positions=12)
+    expert = _wan_pixel(patch=patch, heads=4, head_dim=32, ffn=384, layers=3, positions=12)
     router = RouterSpec(
         width=96,
         depth=2,
@@ -105,12 +108,12 @@ def _demo(geometry: Geometry) -> Preset:
         batch_size=64,
         steps=200,
     )
-    recipe = _clean_recipe(batch_size=16, learning_rate=2e-3, sample_steps=16)
+    recipe = _clean_recipe(batch_size=16, learning_rate=3e-3, sample_steps=16)
     return Preset(
         model=_pixel_model("demo", geometry, expert, router, recipe, max_tokens=_MAX_TOKENS),
-        policy=_policy(segment_steps=320, quorum_samples=320 * 16, heldout_pairs=128),
-        seed_steps=500,
-        segment_steps=320,
+        policy=_policy(segment_steps=500, quorum_samples=500 * 16, heldout_pairs=128),
+        seed_steps=300,
+        segment_steps=500,
     )
 
 
