@@ -1,10 +1,12 @@
-"""A small folder of captioned clips: two places that differ in colour."""
+"""A small folder of captioned clips: two places that differ in colour; a text encoder, loaded once."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from kinoswarm_model.data.text import TextEncoder
 from kinoswarm_model.video_io import write_mp4
 
 
@@ -30,3 +32,14 @@ def write_clips(folder: Path, count: int) -> Path:
 @pytest.fixture(scope="session")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_clips(tmp_path_factory.mktemp("data") / "clips", 24)
+
+
+@pytest.fixture(scope="session")
+def encoder() -> TextEncoder:
+    return TextEncoder.load()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    """On a busy machine small operations wait for a second thread far longer than they compute."""
+    torch.set_num_threads(1)

@@ -42,7 +42,7 @@ def test_places_that_look_different_become_different_clusters(prepared: Path) ->
             for caption in read_shard(prepared / file.path).captions
         }
         assert len(captions) == 1
-    assert {c.label.split(",")[0] for c in manifest.clusters} == {"red", "blue"}
+    assert {c.label for c in manifest.clusters} == {"red wall", "blue wall"}
 
 
 def test_held_out_clips_are_in_no_shard(prepared: Path) -> None:
@@ -102,7 +102,8 @@ def test_broken_files_are_left_out_and_counted(clips: Path, tmp_path: Path) -> N
     manifest = prepare(source, tmp_path / "out", CONFIG)
     assert manifest.left_out == {
         "cannot be decoded": 1,
-        "missing caption": 2,
+        "empty caption": 1,
+        "missing caption": 1,
         "the file is empty": 1,
     }
     assert manifest.num_clips == 22
@@ -142,12 +143,14 @@ def test_only_unreadable_videos_say_that_no_clip_could_be_made(tmp_path: Path) -
 
 def test_one_clip_and_fewer_clips_than_clusters_say_what_to_change(tmp_path: Path) -> None:
     one = write_clips(tmp_path / "one", 1)
-    assert "1 clip cannot fill 2 clusters; add videos" in message_of(one, tmp_path / "out")
+    assert "1 clip cannot fill 2 clusters: each needs" in message_of(one, tmp_path / "out")
     two = write_clips(tmp_path / "two", 2)
     config = PrepareConfig(num_clusters=3)
     assert "2 clips cannot fill 3 clusters" in message_of(two, tmp_path / "out", config)
     alone = PrepareConfig(num_clusters=1)
-    assert "none can be held out" in message_of(one, tmp_path / "out", alone)
+    assert "1 clip cannot fill 1 cluster: each needs at least one clip to train on" in message_of(
+        one, tmp_path / "out", alone
+    )
 
 
 def test_a_full_disk_says_so_and_leaves_nothing(

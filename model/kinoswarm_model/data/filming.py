@@ -147,7 +147,7 @@ def _is_truthful(scene: Scene, motion: Motion, shot: Shot) -> bool:
     untold = [share for name, share in shot.shares.items() if name not in WORD_BY_OBJECT]
     return (
         max(untold, default=0.0) <= _MOST_SHARE_UNTOLD
-        and _moved_as_said(motion, shot.path)
+        and moved_as_said(motion, shot.path)
         and _shows(scene, shot.frames)
     )
 
@@ -219,7 +219,7 @@ def _scaled(screen: Picture, size: tuple[int, int, int]) -> Picture:
     return np.asarray(image.resize((size[2], size[1]), Image.Resampling.BOX))
 
 
-def _moved_as_said(motion: Motion, path: NDArray[np.float64]) -> bool:
+def moved_as_said(motion: Motion, path: NDArray[np.float64]) -> bool:
     """Did the player go where the motion says, not stopped by a wall or slid along one?"""
     if motion.turn:
         return True
@@ -240,10 +240,10 @@ def _progress(motion: Motion, path: NDArray[np.float64]) -> tuple[float, float]:
 
 def _shows(scene: Scene, frames: Picture) -> bool:
     """Is enough of every picture in the place's colour?"""
-    return bool(_share_of(scene.colour, frames).min() >= scene.least_share)
+    return bool(share_of(scene.colour, frames).min() >= scene.least_share)
 
 
-def _share_of(colour: Colour, frames: Picture) -> NDArray[np.float64]:
+def share_of(colour: Colour, frames: Picture) -> NDArray[np.float64]:
     """(T, H, W, 3) -> (T,) share of pixels that a person would call so."""
     r, g, b = np.moveaxis(frames.astype(np.float32), -1, 0)
     spread = frames.max(axis=-1).astype(np.float32) - frames.min(axis=-1)

@@ -12,7 +12,8 @@ from kinoswarm_protocol.limits import MAX_NAME
 _PHRASES = 3
 _LONGEST_PHRASE = 3  # words
 _COMMON_WORDS = """
-    a an and are as at by from in into is it its of on or over that the their this to under with
+    a above across along an and are around as at behind below beside by down for from has in into is it its near of on
+    or out over past some that the their there through to toward towards this under up was were which while with
     camera sight slides turns moves forward backward left right video clip scene shot
 """
 _COMMON = frozenset(_COMMON_WORDS.split())

@@ -94,11 +94,13 @@ def render_clips(
     report = progress or (lambda done, total, what: None)
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
+        # A process of its own for every scene: what the engine keeps from one map changes the pictures of the next.
         with ProcessPoolExecutor(
             min(config.processes, len(config.scenes)),
             context,
             _start_process,
             (os.getpid(), counter),
+            max_tasks_per_child=1,
         ) as pool:
             jobs = {pool.submit(_render_scene, out_dir, s, config) for s in config.scenes}
             _watch(jobs, lambda: report(counter.value, total, "rendering clips"))

@@ -120,7 +120,7 @@ class TextEncoder:
         import torch
 
         inputs = self._tokenizer(
-            [text[:_MOST_LETTERS] for text in texts],
+            [_tidy(text) for text in texts],
             padding="max_length",
             truncation=True,
             max_length=self._max_tokens,
@@ -136,6 +136,11 @@ class TextEncoder:
             inputs["attention_mask"].to(torch.uint8).numpy(),
             pooled.half().numpy(),
         )
+
+
+def _tidy(text: str) -> str:
+    """Bounded, and without the lone surrogates of a badly encoded command line, which the tokenizer refuses."""
+    return text[:_MOST_LETTERS].encode(errors="replace").decode()
 
 
 def _require_files(folder: Path) -> None:
