@@ -23,7 +23,7 @@ from kinoswarm_protocol.limits import (
     MAX_NOTE,
     MAX_SHARDS_PER_CLUSTER,
 )
-from kinoswarm_protocol.specs import Count, ModelSpec, Name, NonNegative, Rate
+from kinoswarm_protocol.specs import Count, Flops, ModelSpec, Name, NonNegative, Rate
 
 Address = Annotated[str, Meta(min_length=1, max_length=MAX_ADDRESS)]
 Addresses = Annotated[list[Address], Meta(max_length=MAX_ADDRESSES)]
@@ -100,7 +100,7 @@ class Charter(Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown
     clusters: Annotated[list[ClusterEntry], Meta(min_length=1, max_length=MAX_CLUSTERS)]
     seed_checkpoint: BlobIdField
     """Version 0 of every expert."""
-    seed_flops: NonNegative
+    seed_flops: Flops
     seed_steps: Count
     policy: Policy
     coordinators: Annotated[list[PeerIdField], Meta(min_length=1, max_length=16)]

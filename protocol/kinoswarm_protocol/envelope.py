@@ -55,10 +55,15 @@ def _context(version: int, kind: str, swarm: str, payload: bytes) -> bytes:
 
 
 def seal(key: KeyPair, kind: Kind[T], swarm: SwarmId | str, body: T) -> bytes:
-    """Sign `body` and return the envelope's bytes. Raises LimitExceeded when the body is too large for its kind."""
+    """Sign `body` and return the envelope's bytes.
+
+    Only what others will be able to open is signed: raises LimitExceeded when the body is too large for its kind, and
+    MalformedBytes when a field is outside its type's bounds, which msgspec does not check on construction.
+    """
     payload = encode(body)
     if len(payload) > kind.max_bytes:
         raise LimitExceeded(f"{kind.name}: {len(payload)} bytes, at most {kind.max_bytes}")
+    decode(payload, kind.type, kind.max_bytes)
     signature = key.sign(_context(PROTOCOL_VERSION, kind.name, swarm, payload))
     return encode(Envelope(PROTOCOL_VERSION, kind.name, swarm, key.peer_id, payload, signature))
 

@@ -21,7 +21,7 @@ from kinoswarm_protocol.limits import (
     MAX_SENTENCE,
     MAX_SHARDS_PER_CLUSTER,
 )
-from kinoswarm_protocol.specs import Count, Name, NonNegative, Rate
+from kinoswarm_protocol.specs import Count, Flops, Name, NonNegative, Rate
 
 ClusterIndex = Annotated[int, Meta(ge=0, lt=MAX_CLUSTERS)]
 Lineage = Annotated[int, Meta(ge=0, le=1)]
@@ -137,7 +137,7 @@ class TrainOutcome(_Wire, frozen=True, kw_only=True, tag="train"):
     loss_last: Loss
     delta_norm: NonNegative
     seconds: Seconds
-    flops: NonNegative
+    flops: Flops
 
 
 class DeltaJudgement(_Wire, frozen=True, kw_only=True):
@@ -154,7 +154,7 @@ class DeltaJudgement(_Wire, frozen=True, kw_only=True):
 
 class EvaluateOutcome(_Wire, frozen=True, kw_only=True, tag="evaluate"):
     judgements: Annotated[list[DeltaJudgement], Meta(max_length=MAX_DELTAS_PER_MERGE)]
-    flops: NonNegative
+    flops: Flops
 
 
 class MergeOutcome(_Wire, frozen=True, kw_only=True, tag="merge"):
@@ -163,7 +163,7 @@ class MergeOutcome(_Wire, frozen=True, kw_only=True, tag="merge"):
     base_loss: Loss
     difference: Loss
     standard_error: NonNegative
-    flops: NonNegative
+    flops: Flops
 
 
 class AccuracyAt(_Wire, frozen=True, kw_only=True):
@@ -176,7 +176,7 @@ class RouteOutcome(_Wire, frozen=True, kw_only=True, tag="route"):
     accuracy_by_t: Annotated[list[AccuracyAt], Meta(max_length=64)]
     calibration_error: NonNegative
     share_by_cluster: Annotated[list[Rate], Meta(max_length=MAX_CLUSTERS)]
-    flops: NonNegative
+    flops: Flops
 
 
 class ReleaseFile(_Wire, frozen=True, kw_only=True):

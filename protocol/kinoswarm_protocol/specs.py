@@ -23,6 +23,8 @@ Count = Annotated[int, Meta(ge=0, le=2**53)]
 Rate = Annotated[float, Meta(ge=0.0, le=1.0)]
 Positive = Annotated[float, Meta(gt=0.0, le=1e12)]
 NonNegative = Annotated[float, Meta(ge=0.0, le=1e12)]
+Flops = Annotated[float, Meta(ge=0.0, le=1e30)]
+"""Floating-point operations; a segment of a large model is about 1e18."""
 
 ExpertClass = Literal[
     "WanTransformer3DModel",

@@ -111,3 +111,9 @@ def test_other_text_is_told_what_an_invite_looks_like() -> None:
 def test_no_text_crashes_the_invite_reader(text: str) -> None:
     with pytest.raises(RemoteError):
         read_invite(PREFIX + text)
+
+
+def test_the_work_of_a_large_seed_fits_into_a_charter() -> None:
+    large = msgspec.structs.replace(charter(), seed_flops=3e24)
+    raw = seal(FOUNDER, CHARTER, "", large)
+    assert open_charter(raw, swarm_of(raw)).body.seed_flops == 3e24

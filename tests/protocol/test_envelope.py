@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from protocol.samples import COORDINATOR, NODE, SWARM
 
 from kinoswarm_protocol.codec import decode, encode, frame, frame_length
-from kinoswarm_protocol.envelope import Envelope, open_envelope, seal
+from kinoswarm_protocol.envelope import Envelope, Kind, open_envelope, seal
 from kinoswarm_protocol.errors import (
     BadSignature,
     LimitExceeded,
@@ -79,10 +79,23 @@ def test_an_oversize_envelope_is_refused_unread() -> None:
         open_envelope(b"\x00" * (MAX_CONTROL_FRAME + 10_000), REQUEST, SWARM)
 
 
-def test_a_body_beyond_its_type_is_refused_after_the_signature_held() -> None:
+def test_a_body_beyond_its_type_is_never_signed() -> None:
     body = Request(request_id="0" * 32, body=Lookup(key="k" * 10_000))
     with pytest.raises(MalformedBytes, match="length <= 256"):
-        open_envelope(seal(NODE, REQUEST, SWARM, body), REQUEST, SWARM)
+        seal(NODE, REQUEST, SWARM, body)
+
+
+def test_a_body_beyond_its_type_is_refused_though_its_signature_holds() -> None:
+    """A peer may sign what we never would."""
+
+    class Careless(msgspec.Struct, array_like=True):
+        request_id: str
+        body: list[str]
+
+    careless = Kind("request", Careless, MAX_CONTROL_FRAME)
+    raw = seal(NODE, careless, SWARM, Careless("0" * 32, ["lookup", "k" * 10_000]))
+    with pytest.raises(MalformedBytes, match="length <= 256"):
+        open_envelope(raw, REQUEST, SWARM)
 
 
 @given(st.binary(max_size=2_000))
