@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from data.tiny_videos import CODEC_BY_SUFFIX, counting, striped, write_video
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from kinoswarm_model.data.decode import VIDEO_SUFFIXES, Geometry, decode_clips
@@ -95,6 +95,7 @@ def test_pictures_beyond_the_bound_are_refused_before_they_are_decoded(tmp_path:
 
 
 @given(place=st.integers(0, 1500), value=st.integers(0, 255))
+@example(place=1372, value=0)  # the codec's name
 @settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60
 )

@@ -75,6 +75,8 @@ def _frames_at_rate(path: Path, geometry: Geometry) -> Iterator[NDArray[np.uint8
 
 def _sampled(container: Any, path: Path, geometry: Geometry) -> Iterator[NDArray[np.uint8]]:
     stream = container.streams.video[0]
+    if stream.codec_context is None:
+        raise UnreadableVideo(path.name, "of a codec that this program lacks")
     stream.thread_count = 1
     _check_size(path, stream.width or 0, stream.height or 0)
     rate = float(stream.average_rate or geometry.fps)
