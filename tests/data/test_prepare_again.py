@@ -1,0 +1,116 @@
+"""`data prepare` run a second time: after a kill -9, with other settings, with other videos; and from long videos."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from data.conftest import coloured_clip, write_clips
+from data.tiny_videos import write_video
+
+from kinoswarm_model.data.data_manifest import read_manifest
+from kinoswarm_model.data.errors import DataError
+from kinoswarm_model.data.prepare import PrepareConfig, prepare
+from kinoswarm_model.data.shards import read_shard
+
+CONFIG = PrepareConfig(num_clusters=2)
+
+DIES_AT = """
+import os, signal, sys
+from pathlib import Path
+from kinoswarm_model.data.prepare import PrepareConfig, prepare
+
+def report(done, total, what):
+    if what == sys.argv[3]:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+prepare(Path(sys.argv[1]), Path(sys.argv[2]), PrepareConfig(num_clusters=2), report)
+"""
+
+
+def run_until(step: str, source: Path, out: Path) -> int:
+    root = Path(__file__).parents[2]
+    ended = subprocess.run(
+        [sys.executable, "-c", DIES_AT, str(source), str(out), step],
+        timeout=120,
+        env={"PYTHONPATH": f"{root / 'protocol'}:{root / 'model'}", "PATH": "/usr/bin:/bin"},
+    )
+    return ended.returncode
+
+
+@pytest.mark.parametrize("step", ["decoding videos", "writing shards"])
+def test_killed_at_any_step_nothing_shows_and_the_same_call_starts_over(
+    step: str, clips: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    assert run_until(step, clips, out) == -signal.SIGKILL
+    assert [path.name[0] for path in tmp_path.iterdir()] == ["."]
+    manifest = prepare(clips, out, CONFIG)
+    assert read_manifest(out) == manifest
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert {path.name for path in out.iterdir()} == {"manifest.json", "shards", "heldout"}
+
+
+def test_a_folder_prepared_otherwise_is_refused_and_kept(clips: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    prepare(clips, out, CONFIG)
+    before = (out / "manifest.json").read_bytes()
+    for config in (
+        PrepareConfig(num_clusters=3),
+        PrepareConfig(num_clusters=2, heldout_fraction=0.2),
+        PrepareConfig(num_clusters=2, seed=1),
+    ):
+        with pytest.raises(DataError, match="other videos or with other settings"):
+            prepare(clips, out, config)
+    with pytest.raises(DataError, match="other videos or with other settings"):
+        prepare(write_clips(tmp_path / "more", 26), out, CONFIG)
+    assert (out / "manifest.json").read_bytes() == before
+
+
+def long_video(path: Path, seed: int, red: bool) -> None:
+    frames = [np.roll(coloured_clip(seed, red)[0], shift, axis=1) for shift in range(48)]
+    write_video(path, np.stack(frames), fps=8)
+    path.with_suffix(".txt").write_text("a red wall" if red else "a blue wall")
+
+
+def test_whole_videos_are_held_out(tmp_path: Path) -> None:
+    source = tmp_path / "src"
+    source.mkdir()
+    for index in range(8):
+        long_video(source / f"{index}.mp4", index, red=index % 2 == 0)
+    out = tmp_path / "out"
+    manifest = prepare(source, out, CONFIG)
+    assert manifest.num_clips == 8 * 6
+    # One video of six clips, though two clips would be ten per cent.
+    assert [cluster.heldout.num_clips for cluster in manifest.clusters] == [6, 6]
+
+
+def test_only_the_beginning_of_a_long_video_is_used(tmp_path: Path) -> None:
+    source = tmp_path / "src"
+    source.mkdir()
+    for index in range(2):
+        long_video(source / f"{index}.mp4", index, red=index == 0)
+    config = PrepareConfig(num_clusters=2, clips_per_video=4)
+    assert prepare(source, tmp_path / "out", config).num_clips == 8
+
+
+def test_shards_are_read_as_a_mapping_that_never_changes_the_file(
+    clips: Path, tmp_path: Path
+) -> None:
+    manifest = prepare(clips, tmp_path / "out", CONFIG)
+    path = tmp_path / "out" / manifest.clusters[0].shards[0].path
+    before = path.read_bytes()
+    shard = read_shard(path)
+    assert isinstance(shard.clips, np.memmap)
+    shard.clips[0] = 0
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"), [("num_clusters", 0), ("heldout_fraction", 0.9), ("fps", 0)]
+)
+def test_a_bad_setting_is_named_with_what_is_allowed(setting: str, value: float) -> None:
+    with pytest.raises(DataError, match=f"{setting} is {value}; .* is allowed"):
+        PrepareConfig(**{setting: value})  # type: ignore[arg-type]
