@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kinoswarm_model.data.engine_launcher import engine_that_dies_with_us
 from kinoswarm_model.data.errors import DataError
 from kinoswarm_model.data.scenes import NOT_OBJECTS, WORD_BY_OBJECT, Colour, Scene
 
@@ -94,7 +95,10 @@ def stage_at(scene: Scene, seed: int) -> Iterator[Stage]:
     _set_up(game, vizdoom)
     game.set_seed(seed)
     before = Path.cwd()
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory(prefix="kinoswarm-render-") as scratch:
+        engine = Path(vizdoom.__file__).parent / "vizdoom"
+        if engine.is_file():  # on Windows it has another name and starts as it is
+            game.set_vizdoom_path(str(engine_that_dies_with_us(engine, Path(scratch))))
         os.chdir(scratch)
         try:
             game.init()
