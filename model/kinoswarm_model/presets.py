@@ -163,7 +163,7 @@ def _clean_recipe(*, batch_size: int, learning_rate: float, sample_steps: int) -
         beta_2=0.95,
         grad_clip=1.0,
         sample_steps=sample_steps,
-        guidance=1.5,
+        guidance=2.5,
         top_k=1,
     )
 
