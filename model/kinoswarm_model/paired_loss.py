@@ -35,7 +35,7 @@ class Triples:
         """The triples in batches, in order."""
         for start in range(0, len(self), _BATCH):
             pairs = range(start, min(start + _BATCH, len(self)))
-            draws = [_DRAWING.draw(self._seed, (pair,), self._clips.model) for pair in pairs]
+            draws = _DRAWING.draw(self._seed, [(pair,) for pair in pairs], self._clips.model)
             yield self._clips.batch([self._indices[pair] for pair in pairs], draws)
 
 

@@ -59,7 +59,7 @@ def probabilities_at(
     rows = []
     for start in range(0, len(clips), _MEASURE_BATCH):
         indices = range(start, min(start + _MEASURE_BATCH, len(clips)))
-        draws = [drawing.draw(seed, (index,), clips.model) for index in indices]
+        draws = drawing.draw(seed, [(index,) for index in indices], clips.model)
         batch = clips.batch(list(indices), draws).part(0, len(indices), device)
         t_B = torch.full((len(indices),), t, device=device)
         x_t = noised(batch.x_0_BCTHW, batch.eps_BCTHW, t_B)

@@ -9,15 +9,18 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from kinoswarm_model.data.shards import Shard, read_shard
+from kinoswarm_model.data.text import TextBatch
 from kinoswarm_model.flow import noised, times_of
-from kinoswarm_model.noise import Purpose, clip_noise, stream
+from kinoswarm_model.noise import Purpose, stream
 from kinoswarm_protocol.errors import LocalError, MalformedBytes
 from kinoswarm_protocol.specs import ModelSpec
 
@@ -95,8 +98,7 @@ class ClipSet:
     def clip(self, index: int) -> Tensor:
         """x_0 of one clip: float32 in -1..1, shape (C, T, H, W)."""
         place, row = self._locate(index)
-        shard = self._shards[place]
-        return torch.from_numpy(shard.clips[row]).float().div_(127.5).sub_(1.0)
+        return torch.from_numpy(self._shards[place].clips[row]).float().div_(127.5).sub_(1.0)
 
     def label(self, index: int) -> int:
         """Cluster of one clip."""
@@ -104,26 +106,33 @@ class ClipSet:
 
     def text(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
         """Tokens (L, D), mask (L,) and pooled (D,) of one clip's caption."""
-        place, row = self._locate(index)
-        shard = self._shards[place]
-        caption = int(shard.caption_index[row])
-        tokens_LD = torch.from_numpy(shard.text.tokens[caption]).float()
-        mask_L = torch.from_numpy(shard.text.mask[caption]).bool()
-        return tokens_LD, mask_L, torch.from_numpy(shard.text.pooled[caption]).float()
+        text, caption = self._caption(*self._locate(index))
+        tokens_LD = torch.from_numpy(text.tokens[caption]).float()
+        mask_L = torch.from_numpy(text.mask[caption]).bool()
+        return tokens_LD, mask_L, torch.from_numpy(text.pooled[caption]).float()
 
-    def batch(self, indices: Sequence[int], draws: Sequence["Draw"]) -> Batch:
+    def batch(self, indices: Sequence[int], draws: "Draws") -> Batch:
         """Clips with what was drawn for each."""
-        texts = [self.text(index) for index in indices]
-        kept_B = torch.tensor([not draw.drop_text for draw in draws])
+        places = [self._locate(index) for index in indices]
+        texts = [self._caption(place, row) for place, row in places]
+        kept_B = ~torch.from_numpy(draws.drop_text_B)
+        pixels = np.stack([self._shards[place].clips[row] for place, row in places])
+        pooled_BD = torch.from_numpy(np.stack([text.pooled[row] for text, row in texts])).float()
+        tokens_BLD = torch.from_numpy(np.stack([text.tokens[row] for text, row in texts])).float()
+        mask_BL = torch.from_numpy(np.stack([text.mask[row] for text, row in texts])).bool()
         return Batch(
-            x_0_BCTHW=torch.stack([self.clip(index) for index in indices]),
-            eps_BCTHW=torch.stack([draw.eps_CTHW for draw in draws]),
-            t_B=torch.tensor([draw.t for draw in draws], dtype=torch.float32),
-            text_tokens_BLD=torch.stack([tokens for tokens, _, _ in texts]),
-            text_mask_BL=torch.stack([mask for _, mask, _ in texts]) & kept_B[:, None],
-            text_pooled_BD=torch.stack([pooled for _, _, pooled in texts]) * kept_B[:, None],
-            label_B=torch.tensor([self.label(index) for index in indices]),
+            x_0_BCTHW=torch.from_numpy(pixels).float().div_(127.5).sub_(1.0),
+            eps_BCTHW=torch.from_numpy(draws.eps_BCTHW),
+            t_B=draws.t_B,
+            text_tokens_BLD=tokens_BLD,
+            text_mask_BL=mask_BL & kept_B[:, None],
+            text_pooled_BD=pooled_BD * kept_B[:, None],
+            label_B=torch.tensor([self._labels[place] for place, _ in places]),
         )
+
+    def _caption(self, place: int, row: int) -> tuple[TextBatch, int]:
+        shard = self._shards[place]
+        return shard.text, int(shard.caption_index[row])
 
     def _locate(self, index: int) -> tuple[int, int]:
         place = int(np.searchsorted(self._starts, index, side="right")) - 1
@@ -131,12 +140,12 @@ class ClipSet:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Draw:
-    """What chance decides for one sample."""
+class Draws:
+    """What chance decides for a batch."""
 
-    eps_CTHW: Tensor
-    t: float
-    drop_text: bool
+    eps_BCTHW: NDArray[np.float32]
+    t_B: Tensor
+    drop_text_B: NDArray[np.bool_]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,20 +157,23 @@ class Drawing:
     uniform_t: bool = False
     """Times uniform in 0..1 (the router must know all of them) instead of the recipe's."""
 
-    def draw(self, seed: int, indices: Sequence[int], model: ModelSpec) -> Draw:
-        """Time, text dropout and noise of one sample, drawn in this order."""
-        generator = stream(seed, self.purpose, *indices)
-        return Draw(
-            t=self._time(generator, model),
-            drop_text=bool(generator.random() < self.text_dropout),
-            eps_CTHW=clip_noise(generator, model.clip),
+    def draw(self, seed: int, names: Sequence[tuple[int, ...]], model: ModelSpec) -> Draws:
+        """Every sample from the stream of its own name: time, then text dropout, then noise."""
+        clip = model.clip
+        shape = (len(names), clip.channels, clip.frames, clip.height, clip.width)
+        eps_BCTHW = np.empty(shape, dtype=np.float32)
+        chance_B2 = np.empty((len(names), 2))
+        for sample, name in enumerate(names):
+            generator = stream(seed, self.purpose, *name)
+            first = generator.random() if self.uniform_t else generator.standard_normal()
+            chance_B2[sample] = first, generator.random()
+            generator.standard_normal(out=eps_BCTHW[sample], dtype=np.float32)
+        t_B = torch.from_numpy(chance_B2[:, 0]).float()
+        return Draws(
+            eps_BCTHW=eps_BCTHW,
+            t_B=t_B if self.uniform_t else times_of(t_B, model.recipe),
+            drop_text_B=chance_B2[:, 1] < self.text_dropout,
         )
-
-    def _time(self, generator: np.random.Generator, model: ModelSpec) -> float:
-        if self.uniform_t:
-            return float(generator.random())
-        normal = torch.tensor([generator.standard_normal()], dtype=torch.float32)
-        return float(times_of(normal, model.recipe))
 
 
 def order(seed: int, num_clips: int, first: int, count: int) -> list[int]:
@@ -169,9 +181,14 @@ def order(seed: int, num_clips: int, first: int, count: int) -> list[int]:
     indices: list[int] = []
     while len(indices) < count:
         epoch, place = divmod(first + len(indices), num_clips)
-        permutation = stream(seed, Purpose.ORDER, epoch).permutation(num_clips)
+        permutation = _permutation(seed, num_clips, epoch)
         indices += permutation[place : place + count - len(indices)].tolist()
     return indices
+
+
+@lru_cache(maxsize=2)
+def _permutation(seed: int, num_clips: int, epoch: int) -> NDArray[np.int64]:
+    return stream(seed, Purpose.ORDER, epoch).permutation(num_clips)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,11 +203,8 @@ class BatchPlan:
 def training_batch(clips: ClipSet, plan: BatchPlan, step: int) -> Batch:
     """The batch of one optimizer step."""
     indices = order(plan.seed, len(clips), step * plan.batch_size, plan.batch_size)
-    draws = [
-        plan.drawing.draw(plan.seed, (step, sample), clips.model)
-        for sample in range(plan.batch_size)
-    ]
-    return clips.batch(indices, draws)
+    names = [(step, sample) for sample in range(plan.batch_size)]
+    return clips.batch(indices, plan.drawing.draw(plan.seed, names, clips.model))
 
 
 def prefetched(clips: ClipSet, plan: BatchPlan, steps: range) -> Iterator[Batch]:
