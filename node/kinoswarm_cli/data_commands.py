@@ -13,7 +13,7 @@ app = typer.Typer(help="Make and prepare captioned video data.", no_args_is_help
 def render(
     out: Annotated[Path, typer.Argument(help="Folder for the mp4 files and captions.")],
     clips_per_scene: Annotated[int, typer.Option(min=2, help="Clips of each scene.")] = 120,
-    size: Annotated[int, typer.Option(min=16, max=512, help="Height and width in pixels.")] = 32,
+    size: Annotated[int, typer.Option(min=16, max=120, help="Height and width in pixels.")] = 32,
     frames: Annotated[int, typer.Option(min=1, max=128, help="Frames a clip.")] = 8,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same clips.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
@@ -65,14 +65,22 @@ def prepare(
     )
     with reporting(quiet=as_json) as report:
         manifest = prepare_data(source, out, config, report)
-    sizes = {cluster.label: cluster.num_clips for cluster in manifest.clusters}
-    lines = [f"  {label}: {count} clips" for label, count in sizes.items()]
-    _tell(
-        as_json,
-        {"clusters": sizes, "folder": str(out)},
-        "\n".join([f"{len(sizes)} clusters in {out}", *lines])
-        + f"\nNext: kinoswarm swarm create {out} --name NAME --out SWARM",
-    )
+    clusters_found = [
+        {"label": cluster.label, "clips": cluster.num_clips, "heldout": cluster.heldout.num_clips}
+        for cluster in manifest.clusters
+    ]
+    lines = [f"{len(clusters_found)} clusters in {out}"]
+    lines += [
+        f"  {c['label']}: {c['clips']} clips, {c['heldout']} held out" for c in clusters_found
+    ]
+    lines += [f"  left out, {reason}: {count}" for reason, count in manifest.left_out.items()]
+    lines.append(f"Next: kinoswarm swarm create {out} --name NAME --out SWARM")
+    facts: dict[str, object] = {
+        "clusters": clusters_found,
+        "left_out": manifest.left_out,
+        "folder": str(out),
+    }
+    _tell(as_json, facts, "\n".join(lines))
 
 
 def _tell(as_json: bool, facts: dict[str, object], text: str) -> None:
