@@ -85,7 +85,7 @@ def make_report(
     content = {
         **facts,
         "machine": {
-            "system": platform.platform(),
+            "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
             "cores": psutil.cpu_count(),
             "memory_bytes": psutil.virtual_memory().total,
         },
