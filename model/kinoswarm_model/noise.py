@@ -1,6 +1,8 @@
 """Random numbers that depend on names, not on order. Owns how (seed, purpose, indices) becomes noise.
 
-Drawn on the CPU by NumPy, whose streams are equal on every machine (torch.randn differs in last bits between kernels).
+Everything is drawn on the CPU. Orders, times and the sampler's noise come from NumPy, whose streams are equal on every
+machine. A training batch's noise is drawn by torch, three times as fast: its last bits differ between processors'
+kernels, as those of every matrix product do.
 Shapes: C channels, T frames, H height, W width.
 """
 
@@ -34,3 +36,9 @@ def clip_noise(generator: np.random.Generator, clip: ClipSpec) -> Tensor:
     """Standard normal noise of one clip, float32, shape (C, T, H, W)."""
     shape = (clip.channels, clip.frames, clip.height, clip.width)
     return torch.from_numpy(generator.standard_normal(shape, dtype=np.float32))
+
+
+def fill_with_noise(generator: np.random.Generator, out: Tensor) -> None:
+    """Fill a float32 tensor with standard normal noise, quickly; one draw of `generator` seeds it."""
+    chance = torch.Generator().manual_seed(int(generator.integers(2**63)))
+    out.normal_(generator=chance)

@@ -20,7 +20,7 @@ from torch import Tensor
 from kinoswarm_model.data.shards import Shard, read_shard
 from kinoswarm_model.data.text import TextBatch
 from kinoswarm_model.flow import noised, times_of
-from kinoswarm_model.noise import Purpose, stream
+from kinoswarm_model.noise import Purpose, fill_with_noise, stream
 from kinoswarm_protocol.errors import LocalError, MalformedBytes
 from kinoswarm_protocol.specs import ModelSpec
 
@@ -122,7 +122,7 @@ class ClipSet:
         mask_BL = torch.from_numpy(np.stack([text.mask[row] for text, row in texts])).bool()
         return Batch(
             x_0_BCTHW=torch.from_numpy(pixels).float().div_(127.5).sub_(1.0),
-            eps_BCTHW=torch.from_numpy(draws.eps_BCTHW),
+            eps_BCTHW=draws.eps_BCTHW,
             t_B=draws.t_B,
             text_tokens_BLD=tokens_BLD,
             text_mask_BL=mask_BL & kept_B[:, None],
@@ -143,7 +143,7 @@ class ClipSet:
 class Draws:
     """What chance decides for a batch."""
 
-    eps_BCTHW: NDArray[np.float32]
+    eps_BCTHW: Tensor
     t_B: Tensor
     drop_text_B: NDArray[np.bool_]
 
@@ -161,13 +161,13 @@ class Drawing:
         """Every sample from the stream of its own name: time, then text dropout, then noise."""
         clip = model.clip
         shape = (len(names), clip.channels, clip.frames, clip.height, clip.width)
-        eps_BCTHW = np.empty(shape, dtype=np.float32)
+        eps_BCTHW = torch.empty(shape)
         chance_B2 = np.empty((len(names), 2))
         for sample, name in enumerate(names):
             generator = stream(seed, self.purpose, *name)
             first = generator.random() if self.uniform_t else generator.standard_normal()
             chance_B2[sample] = first, generator.random()
-            generator.standard_normal(out=eps_BCTHW[sample], dtype=np.float32)
+            fill_with_noise(generator, eps_BCTHW[sample])
         t_B = torch.from_numpy(chance_B2[:, 0]).float()
         return Draws(
             eps_BCTHW=eps_BCTHW,
