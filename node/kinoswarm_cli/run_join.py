@@ -5,7 +5,6 @@ import time
 from dataclasses import dataclass
 
 import typer
-from kinoswarm_node.wiring import NodePlan, build_node
 
 from kinoswarm_cli.consent import obtain_consent
 from kinoswarm_cli.errors_and_exits import ExitCode
@@ -18,6 +17,7 @@ from kinoswarm_node.invites import get_invite, invite_text
 from kinoswarm_node.settings import NodeSettings
 from kinoswarm_node.status_board import Listener
 from kinoswarm_node.swarm_folder import open_swarm_folder
+from kinoswarm_node.wiring import NodePlan, build_node
 from kinoswarm_protocol.errors import LocalError
 
 
