@@ -111,9 +111,9 @@ def _demo(geometry: Geometry) -> Preset:
     recipe = _clean_recipe(batch_size=16, learning_rate=3e-3, sample_steps=16)
     return Preset(
         model=_pixel_model("demo", geometry, expert, router, recipe, max_tokens=_MAX_TOKENS),
-        policy=_policy(segment_steps=500, quorum_samples=500 * 16, heldout_pairs=128),
+        policy=_policy(segment_steps=600, quorum_samples=600 * 16, heldout_pairs=128),
         seed_steps=300,
-        segment_steps=500,
+        segment_steps=600,
     )
 
 
