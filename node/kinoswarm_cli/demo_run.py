@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import cycle, islice
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -263,7 +264,7 @@ def _steps_for(config: DemoConfig) -> dict[str, int]:
 
 
 def heldout_captions(out: Path, count: int) -> list[str]:
-    """Captions of held-out clips, in turn from every cluster, different ones as far as there are."""
+    """`count` captions of held-out clips, in turn from every cluster; the same again when there are too few."""
     from kinoswarm_model.data.shards import read_shard
 
     manifest = read_manifest(out / "data")
@@ -272,7 +273,7 @@ def heldout_captions(out: Path, count: int) -> list[str]:
     ]
     rounds = range(max(len(captions) for captions in by_cluster))
     in_turn = [captions[r % len(captions)] for r in rounds for captions in by_cluster]
-    return list(dict.fromkeys(in_turn))[:count]
+    return list(islice(cycle(dict.fromkeys(in_turn)), count))
 
 
 def seed_checkpoint(out: Path) -> Path:

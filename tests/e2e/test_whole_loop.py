@@ -10,6 +10,8 @@ from e2e.processes import Swarm, kinoswarm
 
 pytestmark = pytest.mark.e2e
 TARGET = 2
+SEGMENT_STEPS = 1000
+"""Some ten seconds of training at the tiny preset: long enough to be killed in the middle."""
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +32,7 @@ def swarm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swarm]:
         "--target-version",
         TARGET,
         "--segment-steps",
-        60,
+        SEGMENT_STEPS,
         "--threads",
         1,
     )
