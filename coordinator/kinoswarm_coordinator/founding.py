@@ -9,7 +9,7 @@ import shutil
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version as package_version
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from msgspec import structs
 
 from kinoswarm_coordinator.home import SwarmFolder
 from kinoswarm_coordinator.settings import SETTINGS_FILE
+from kinoswarm_coordinator.small_data import fit_to_data
 from kinoswarm_model.data.data_manifest import DataFile, DataManifest, read_manifest
 from kinoswarm_model.data.shards import read_shard
 from kinoswarm_model.jobs import JobProgress, TrainDone, TrainJob
@@ -65,6 +66,8 @@ class Founded:
     swarm: SwarmId
     invite: str
     folder: Path
+    notes: list[str]
+    """What the founder should know about this data, in sentences."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ def create_swarm(
             "or choose another folder"
         )
     manifest = read_manifest(data)
-    chosen = _chosen_preset(manifest, config)
+    chosen, notes = _chosen_preset(manifest, config)
     founder = load_or_create_key(folder.founder_key)
     coordinator = load_or_create_key(folder.key)
     store = BlobStore(folder.store)
@@ -122,12 +125,13 @@ def create_swarm(
     store.add_file(folder.charter)
     invite = write_invite(founder, _invite(charter, swarm))
     write_atomic(folder.invite, (invite + "\n").encode(), mode=0o644)
-    return Founded(swarm, invite, folder.root)
+    return Founded(swarm, invite, folder.root, notes)
 
 
-def _chosen_preset(manifest: DataManifest, config: FoundingConfig) -> Preset:
+def _chosen_preset(manifest: DataManifest, config: FoundingConfig) -> tuple[Preset, list[str]]:
+    """The preset as the data bears it and the founder wants it; the founder's own figures are taken as they are."""
     clip = manifest.clip
-    chosen = preset(
+    named = preset(
         config.preset,
         frames=clip.frames,
         height=clip.height,
@@ -135,21 +139,24 @@ def _chosen_preset(manifest: DataManifest, config: FoundingConfig) -> Preset:
         num_clusters=len(manifest.clusters),
         fps=clip.fps,
     )
+    chosen, notes = fit_to_data(named, manifest)
     text = structs.replace(chosen.model.text, encoder=manifest.text_encoder, dim=manifest.text_dim)
     policy = structs.replace(chosen.policy, target_version=config.target_version)
     if config.segment_steps:
+        notes = []
         policy = structs.replace(
             policy,
             segment_steps_min=config.segment_steps,
             segment_steps_max=config.segment_steps,
             quorum_samples=config.segment_steps * chosen.model.recipe.batch_size,
         )
-    return Preset(
+    fitted = replace(
+        chosen,
         model=structs.replace(chosen.model, text=text),
         policy=policy,
         seed_steps=config.seed_steps or chosen.seed_steps,
-        segment_steps=chosen.segment_steps,
     )
+    return fitted, notes
 
 
 def _keep_heldout(data: Path, manifest: DataManifest, folder: SwarmFolder) -> None:

@@ -24,7 +24,8 @@ def verdict_of(
         sentence = (
             f"held-out loss got worse by {_percent(judgement.difference, judgement.base_loss)} "
             f"(from {judgement.base_loss:.4f}), more than chance and the margin of "
-            f"{policy.heldout_margin:.1%} explain; check the machine's memory and clock speeds"
+            f"{policy.heldout_margin:.1%} explain; either this machine computes wrongly "
+            "or the cluster has too little data"
         )
         return _verdict(lease_id, node, Code.WORSE_ON_HELDOUT, sentence, now_ms)
     change = _percent(abs(judgement.difference), judgement.base_loss)

@@ -49,8 +49,13 @@ def create(
     )
     with reporting(quiet=as_json) as report:
         founded = create_swarm(data, out, config, report)
-    facts = {"swarm": founded.swarm, "invite": founded.invite, "folder": str(out)}
-    text = (
+    facts = {
+        "swarm": founded.swarm,
+        "invite": founded.invite,
+        "folder": str(out),
+        "notes": founded.notes,
+    }
+    text = "".join(f"Note: {note}\n" for note in founded.notes) + (
         f"Swarm {founded.swarm[:12]}… founded in {out}\n"
         f"Take {out / 'founder.key'} off-line: it signs the charter and amendments only.\n"
         f"Invite ({out / 'invite.txt'}):\n{founded.invite}\n"

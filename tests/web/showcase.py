@@ -172,7 +172,7 @@ def _verdicts() -> list[VerdictView]:
             2,
             "rejected",
             "held-out loss got worse by 12.40% (from 0.5011), more than chance and the margin of "
-            "1.0% explain; check the machine's memory and clock speeds",
+            "1.0% explain; either this machine computes wrongly or the cluster has too little data",
         ),
         ("Käsekuchen 🎬", 3, "merged", "held-out loss fell by 2.10%, from 0.5427"),
         (
