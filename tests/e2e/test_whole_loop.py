@@ -10,6 +10,8 @@ from e2e.processes import Swarm, kinoswarm
 
 pytestmark = pytest.mark.e2e
 TARGET = 2
+CLIPS_PER_SCENE = 40
+"""Enough that two segments of an expert do not learn them by heart and are refused for it."""
 SEGMENT_STEPS = 1000
 """Some ten seconds of training at the tiny preset: long enough to be killed in the middle."""
 
@@ -17,7 +19,7 @@ SEGMENT_STEPS = 1000
 @pytest.fixture(scope="module")
 def swarm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swarm]:
     root = tmp_path_factory.mktemp("swarm")
-    kinoswarm("data", "render", root / "clips", "--clips-per-scene", 8)
+    kinoswarm("data", "render", root / "clips", "--clips-per-scene", CLIPS_PER_SCENE)
     kinoswarm("data", "prepare", root / "clips", root / "data", "--clusters", 2)
     kinoswarm(
         "swarm",
