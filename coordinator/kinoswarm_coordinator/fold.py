@@ -15,9 +15,8 @@ from kinoswarm_coordinator.state import (
     RouterState,
     SwarmState,
     VersionState,
-    WorkPhase,
-    WorkState,
 )
+from kinoswarm_coordinator.work_table import WorkPhase, WorkState
 from kinoswarm_protocol.ids import LeaseId
 from kinoswarm_protocol.messages import EvaluateOrder, TrainOrder
 

@@ -7,8 +7,8 @@ import structlog
 
 from kinoswarm_coordinator import events as ev
 from kinoswarm_coordinator.service import Service
-from kinoswarm_coordinator.state import WorkState
 from kinoswarm_coordinator.submissions import settle, unavailable
+from kinoswarm_coordinator.work_table import WorkState
 from kinoswarm_network.client import NetworkClient
 from kinoswarm_protocol.errors import KinoswarmError
 from kinoswarm_protocol.ids import BlobId, LeaseId

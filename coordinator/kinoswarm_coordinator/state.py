@@ -8,20 +8,18 @@ from typing import Literal
 
 from msgspec import Struct
 
+from kinoswarm_coordinator.work_table import WorkTable
 from kinoswarm_protocol.charter import Charter
 from kinoswarm_protocol.ids import BlobId, LeaseId, PeerId
 from kinoswarm_protocol.messages import (
     AccuracyAt,
     Lease,
     Order,
-    Outcome,
     ReleaseFile,
-    Verdict,
 )
 
 Purpose = Literal["train", "evaluate", "merge", "route", "release"]
 LeasePhase = Literal["open", "expired", "failed", "submitted"]
-WorkPhase = Literal["received", "available", "accepted", "rejected", "quarantined", "merged"]
 LineageKey = tuple[int, int]
 """(cluster, lineage)"""
 
@@ -52,18 +50,6 @@ class LeaseState(Struct, frozen=True, kw_only=True):
     @property
     def order(self) -> Order:
         return self.lease.order
-
-
-class WorkState(Struct, frozen=True, kw_only=True):
-    """A contribution on its way to a verdict."""
-
-    lease_id: LeaseId
-    node: PeerId
-    outcome: Outcome
-    received_at_ms: int
-    phase: WorkPhase = "received"
-    verdict: Verdict | None = None
-    decided_at_ms: int = 0
 
 
 class VersionState(Struct, frozen=True, kw_only=True):
@@ -111,7 +97,7 @@ class SwarmState:
 
     nodes: dict[PeerId, NodeState] = field(default_factory=dict)
     leases: dict[LeaseId, LeaseState] = field(default_factory=dict)
-    work: dict[LeaseId, WorkState] = field(default_factory=dict)
+    work: WorkTable = field(default_factory=WorkTable)
     versions: dict[LineageKey, list[VersionState]] = field(default_factory=dict)
     router: RouterState | None = None
     releases: list[ReleaseState] = field(default_factory=list)

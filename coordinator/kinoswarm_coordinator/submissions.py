@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 from kinoswarm_coordinator import events as ev
 from kinoswarm_coordinator.fold import judged_by
-from kinoswarm_coordinator.state import LeaseState, Rules, SwarmState, WorkState
+from kinoswarm_coordinator.state import LeaseState, Rules, SwarmState
 from kinoswarm_coordinator.verdicts import is_worse, rejected, verdict_of
+from kinoswarm_coordinator.work_table import WorkState
 from kinoswarm_protocol.errors import Code
 from kinoswarm_protocol.ids import LeaseId, PeerId
 from kinoswarm_protocol.messages import (

@@ -1,14 +1,16 @@
 """What may be shown of a swarm: frozen views made from state. Owns what is public; no view ever holds an address."""
 
+import heapq
 import re
+from dataclasses import dataclass
 
 from msgspec import Struct
 
 from kinoswarm_coordinator.presence import Presence
-from kinoswarm_coordinator.state import LineageKey, NodeState, Rules, SwarmState, WorkState
+from kinoswarm_coordinator.state import LineageKey, NodeState, Rules, SwarmState
 from kinoswarm_coordinator.status import phase_sentence, training_by_cluster
 from kinoswarm_protocol.ids import LeaseId, PeerId
-from kinoswarm_protocol.messages import AccuracyAt, ReleaseFile, TrainOrder, TrainOutcome
+from kinoswarm_protocol.messages import AccuracyAt, ReleaseFile, TrainOrder, Verdict
 
 _RECENT_VERDICTS = 20
 _MOST_NODES = 500
@@ -54,6 +56,7 @@ class ClusterView(Struct, frozen=True, kw_only=True):
 
 class VerdictView(Struct, frozen=True, kw_only=True):
     lease_id: str
+    peer: str
     pseudonym: str
     cluster: int
     state: str
@@ -113,19 +116,13 @@ class SwarmView(Struct, frozen=True, kw_only=True):
 def view_of(
     state: SwarmState, rules: Rules, presence: Presence, now_ms: int, doing: str, swarm: str
 ) -> SwarmView:
-    """The public view of this moment."""
-    volunteers = [node for node in state.nodes.values() if node.peer != rules.operator]
-    volunteers.sort(key=lambda node: (-presence.last_seen_ms.get(node.peer, 0), node.peer))
-    charter = rules.charter
-    counted = [
-        work.outcome
-        for work in state.work.values()
-        if isinstance(work.outcome, TrainOutcome) and work.phase in ("accepted", "merged")
-    ]
-    router = state.router
+    """The public view of this moment. Costs what is shown and under way, not what ever happened."""
+    charter, router, total = rules.charter, state.router, state.work.total
     leases = _train_leases(state)
-    nodes = [_node(state, presence, node, leases, now_ms) for node in volunteers]
-    trainers = _trainers(nodes)
+    shown = _seen_last(state, rules, presence)
+    trainers = _trainers(state, presence, leases, now_ms)
+    under_way, pending = training_by_cluster(state), _undecided_by_cluster(state)
+    num_operator = int(rules.operator in state.nodes)
     return SwarmView(
         swarm=swarm,
         name=charter.name,
@@ -135,16 +132,27 @@ def view_of(
         preset=charter.model.preset,
         phase=phase_sentence(state, rules),
         operator_doing=doing,
-        online=sum(presence.is_online(node.peer, now_ms) for node in volunteers),
-        num_nodes=len(volunteers),
-        nodes=nodes[:_MOST_NODES],
+        online=_num_online(rules, presence, now_ms),
+        num_nodes=len(state.nodes) - num_operator,
+        nodes=[_node(node, presence, leases, now_ms) for node in shown],
         clusters=[
-            _cluster(state, rules, i, trainers.get(i, [])) for i in range(len(charter.clusters))
+            _cluster(
+                state,
+                rules,
+                index,
+                _AtWork(under_way.get(index, 0), trainers.get(index, []), pending.get(index, 0)),
+            )
+            for index in range(len(charter.clusters))
         ],
-        verdicts=_verdicts(state),
-        contributions_by_state=_contributions(state),
-        samples_trained=sum(outcome.samples for outcome in counted),
-        flops_trained=sum(outcome.flops for outcome in counted),
+        verdicts=[
+            verdict_view(state, verdict)
+            for verdict in reversed(state.work.decisions[-_RECENT_VERDICTS:])
+        ],
+        contributions_by_state={
+            phase: count for phase, count in sorted(state.work.by_phase.items()) if count
+        },
+        samples_trained=total.samples,
+        flops_trained=total.flops,
         bytes_up=presence.bytes_up,
         bytes_down=presence.bytes_down,
         router=RouterView(
@@ -156,31 +164,67 @@ def view_of(
     )
 
 
+def node_view(state: SwarmState, presence: Presence, peer: PeerId, now_ms: int) -> NodeView | None:
+    """One node as it is now; None for a peer that never joined."""
+    node = state.nodes.get(peer)
+    return None if node is None else _node(node, presence, _train_leases(state), now_ms)
+
+
+def _seen_last(state: SwarmState, rules: Rules, presence: Presence) -> list[NodeState]:
+    """The volunteers to list, most recently seen first."""
+    seen = presence.last_seen_ms
+    volunteers = (node for node in state.nodes.values() if node.peer != rules.operator)
+    return heapq.nsmallest(
+        _MOST_NODES, volunteers, key=lambda node: (-seen.get(node.peer, 0), node.peer)
+    )
+
+
+def _num_online(rules: Rules, presence: Presence, now_ms: int) -> int:
+    return sum(
+        peer != rules.operator and presence.is_online(peer, now_ms)
+        for peer in presence.last_seen_ms
+    )
+
+
 def _train_leases(state: SwarmState) -> dict[PeerId, tuple[LeaseId, int]]:
     """Who holds which open train lease, and for which cluster; the latest lease of each node."""
     held: dict[PeerId, tuple[LeaseId, int]] = {}
-    for lease_id in sorted(
-        state.open_leases, key=lambda i: (state.leases[i].lease.issued_at_ms, i)
-    ):
+    issued: dict[PeerId, tuple[int, LeaseId]] = {}
+    for lease_id in state.open_leases:
         lease = state.leases[lease_id].lease
-        if isinstance(lease.order, TrainOrder):
+        age = (lease.issued_at_ms, lease_id)
+        if isinstance(lease.order, TrainOrder) and age >= issued.get(lease.node, age):
+            issued[lease.node] = age
             held[lease.node] = (lease_id, lease.order.cluster)
     return held
 
 
-def _trainers(nodes: list[NodeView]) -> dict[int, list[str]]:
+def _undecided_by_cluster(state: SwarmState) -> dict[int, int]:
+    counts: dict[int, int] = {}
+    for lease_id in state.undecided:
+        cluster = getattr(state.leases[lease_id].order, "cluster", None)
+        if cluster is not None:
+            counts[cluster] = counts.get(cluster, 0) + 1
+    return counts
+
+
+def _trainers(
+    state: SwarmState,
+    presence: Presence,
+    leases: dict[PeerId, tuple[LeaseId, int]],
+    now_ms: int,
+) -> dict[int, list[str]]:
     """Pseudonyms by the cluster that they train now."""
     found: dict[int, list[str]] = {}
-    for node in nodes:
-        if node.cluster is not None:
-            found.setdefault(node.cluster, []).append(node.pseudonym)
+    for peer, (_, cluster) in leases.items():
+        if peer in state.nodes and presence.is_online(peer, now_ms):
+            found.setdefault(cluster, []).append(state.nodes[peer].pseudonym)
     return {cluster: sorted(names)[:_MOST_TRAINERS] for cluster, names in found.items()}
 
 
 def _node(
-    state: SwarmState,
-    presence: Presence,
     node: NodeState,
+    presence: Presence,
     leases: dict[PeerId, tuple[LeaseId, int]],
     now_ms: int,
 ) -> NodeView:
@@ -203,16 +247,20 @@ def _node(
     )
 
 
-def _cluster(state: SwarmState, rules: Rules, index: int, trainers: list[str]) -> ClusterView:
+@dataclass(frozen=True)
+class _AtWork:
+    """What goes on at one cluster."""
+
+    training: int
+    trainers: list[str]
+    undecided: int
+
+
+def _cluster(state: SwarmState, rules: Rules, index: int, at_work: _AtWork) -> ClusterView:
     key: LineageKey = (index, 0)
     entry = rules.charter.clusters[index]
     shares = state.router.share_by_cluster if state.router else []
     line = state.versions[key]
-    waiting = sum(
-        1
-        for lease_id in state.undecided
-        if getattr(state.leases[lease_id].order, "cluster", None) == index
-    )
     return ClusterView(
         cluster=index,
         label=entry.label,
@@ -227,40 +275,27 @@ def _cluster(state: SwarmState, rules: Rules, index: int, trainers: list[str]) -
             )
             for version in line
         ],
-        training=training_by_cluster(state).get(index, 0),
-        trainers=trainers,
-        pending=waiting + len(state.unmerged[key]),
+        training=at_work.training,
+        trainers=at_work.trainers,
+        pending=at_work.undecided + len(state.unmerged[key]),
         share=shares[index] if index < len(shares) else None,
     )
 
 
-def _verdicts(state: SwarmState) -> list[VerdictView]:
-    decided = [work for work in state.work.values() if work.verdict is not None]
-    decided.sort(key=lambda work: (-work.decided_at_ms, work.lease_id))
-    return [_verdict(state, work) for work in decided[:_RECENT_VERDICTS]]
-
-
-def _verdict(state: SwarmState, work: WorkState) -> VerdictView:
-    verdict, node = work.verdict, state.nodes.get(work.node)
-    assert verdict is not None
+def verdict_view(state: SwarmState, verdict: Verdict) -> VerdictView:
+    """A verdict as it was given; `state` of the view is where the contribution stands now."""
+    lease_id = LeaseId(verdict.lease_id)
+    node, work = state.nodes.get(PeerId(verdict.node)), state.work.get(lease_id)
     return VerdictView(
-        lease_id=work.lease_id,
+        lease_id=lease_id,
+        peer=verdict.node,
         pseudonym=node.pseudonym if node else "unknown",
-        cluster=getattr(state.leases[work.lease_id].order, "cluster", 0),
-        state=work.phase,
+        cluster=getattr(state.leases[lease_id].order, "cluster", 0),
+        state=work.phase if work is not None and work.verdict == verdict else verdict.state,
         code=verdict.code,
         sentence=verdict.sentence,
-        decided_at_ms=work.decided_at_ms,
+        decided_at_ms=verdict.decided_at_ms,
     )
-
-
-def _contributions(state: SwarmState) -> dict[str, int]:
-    """Train contributions by what became of them."""
-    counts: dict[str, int] = {}
-    for work in state.work.values():
-        if isinstance(work.outcome, TrainOutcome):
-            counts[work.phase] = counts.get(work.phase, 0) + 1
-    return dict(sorted(counts.items()))
 
 
 def _release(state: SwarmState, rules: Rules, index: int) -> ReleaseView:

@@ -96,6 +96,7 @@ def at_the_limit() -> SwarmView:
     swing = full_swing()
     verdict = VerdictView(
         lease_id="0" * 32,
+        peer="12D3KooW" + "0" * 44,
         pseudonym=HOSTILE,
         cluster=7,
         state="rejected",
@@ -186,6 +187,7 @@ def _verdicts() -> list[VerdictView]:
     return [
         VerdictView(
             lease_id=f"{index:032x}",
+            peer=f"12D3KooW{index:044d}",
             pseudonym=name,
             cluster=cluster,
             state=state,
