@@ -52,6 +52,11 @@ class SwarmFolder:
     def releases(self) -> Path:
         return self.home / "releases"
 
+    @property
+    def frames(self) -> Path:
+        """Frames of the data, for the page."""
+        return self.home / "frames"
+
     def heldout(self, cluster: int) -> Path:
         """The private held-out file of a cluster; never in the store, never served."""
         return self.home / "heldout" / f"cluster-{cluster:02d}.safetensors"

@@ -10,10 +10,12 @@ import structlog
 import uvicorn
 
 from kinoswarm_coordinator import events as ev
+from kinoswarm_coordinator.data_frames import write_frames
 from kinoswarm_coordinator.event_log import SqlLog, sqlite_url
 from kinoswarm_coordinator.home import SwarmFolder
 from kinoswarm_coordinator.intake import Intake
 from kinoswarm_coordinator.journal import Journal
+from kinoswarm_coordinator.online_history import EVERY_MS
 from kinoswarm_coordinator.operator_jobs import Workbench
 from kinoswarm_coordinator.operator_worker import OperatorWorker
 from kinoswarm_coordinator.presence import Presence
@@ -24,6 +26,7 @@ from kinoswarm_coordinator.settings import CoordinatorSettings
 from kinoswarm_coordinator.state import Rules
 from kinoswarm_coordinator.submissions import expired
 from kinoswarm_coordinator.web.app import create_app
+from kinoswarm_coordinator.web.rate_limit import RateLimit
 from kinoswarm_coordinator.web.sources import WebSources
 from kinoswarm_model.supervisor import WorkerSupervisor
 from kinoswarm_network.blob_store import BlobStore
@@ -176,7 +179,7 @@ async def _run_parts(
         invite=founding.invite,
         doing=lambda: operator.doing,
     )
-    server = _server(sources)
+    server = _server(sources, settings)
     on_ready(_serving(http_socket, settings, network, founding))
     try:
         async with asyncio.TaskGroup() as tasks:
@@ -185,6 +188,7 @@ async def _run_parts(
             tasks.create_task(publisher.run())
             tasks.create_task(_expire_leases(service, settings.tick_s))
             tasks.create_task(_watch_traffic(service, network))
+            tasks.create_task(_fill_pages(sources))
             tasks.create_task(_end_with(network.wait_ended, "the network process ended"))
             tasks.create_task(_serve_http(server, http_socket))
     finally:
@@ -226,10 +230,21 @@ def _bound_socket(host: str, port: int) -> socket.socket:
     return bound
 
 
-def _server(sources: WebSources) -> uvicorn.Server:
-    config = uvicorn.Config(
-        create_app(sources), log_level="warning", access_log=False, lifespan="off"
-    )
+async def _fill_pages(sources: WebSources) -> None:
+    """What pages show that nobody asks for: frames of the data once, who is on-line now and then."""
+    charter = sources.service.rules.charter
+    await asyncio.to_thread(write_frames, charter, sources.folder.frames, sources.store.path_of)
+    while True:
+        sources.note_online()
+        await asyncio.sleep(EVERY_MS / 1000)
+
+
+def _server(sources: WebSources, settings: CoordinatorSettings) -> uvicorn.Server:
+    limit = None
+    if settings.requests_per_s:
+        limit = RateLimit(settings.requests_per_s, settings.request_burst)
+    app = create_app(sources, limit=limit)
+    config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off")
     return uvicorn.Server(config)
 
 

@@ -52,6 +52,15 @@ class CoordinatorSettings(BaseSettings):
     idle_s: float = Field(
         default=0.5, gt=0.0, le=60.0, description="Pause of the idle operator's worker, in seconds."
     )
+    requests_per_s: float = Field(
+        default=20.0,
+        ge=0.0,
+        le=1e6,
+        description="Pages and API answers a second that one address may ask for; 0 is no limit.",
+    )
+    request_burst: int = Field(
+        default=200, ge=1, le=10**6, description="How many of them it may ask for at once."
+    )
     database_url: str = Field(
         default="",
         max_length=500,

@@ -132,7 +132,7 @@ def view_of(
         preset=charter.model.preset,
         phase=phase_sentence(state, rules),
         operator_doing=doing,
-        online=_num_online(rules, presence, now_ms),
+        online=num_online(rules, presence, now_ms),
         num_nodes=len(state.nodes) - num_operator,
         nodes=[_node(node, presence, leases, now_ms) for node in shown],
         clusters=[
@@ -164,10 +164,13 @@ def view_of(
     )
 
 
-def node_view(state: SwarmState, presence: Presence, peer: PeerId, now_ms: int) -> NodeView | None:
-    """One node as it is now; None for a peer that never joined."""
-    node = state.nodes.get(peer)
-    return None if node is None else _node(node, presence, _train_leases(state), now_ms)
+def node_views(
+    state: SwarmState, presence: Presence, peers: list[PeerId], now_ms: int
+) -> list[NodeView]:
+    """Those of `peers` that ever joined, as they are now."""
+    leases = _train_leases(state)
+    known = (state.nodes[peer] for peer in peers if peer in state.nodes)
+    return [_node(node, presence, leases, now_ms) for node in known]
 
 
 def _seen_last(state: SwarmState, rules: Rules, presence: Presence) -> list[NodeState]:
@@ -179,7 +182,8 @@ def _seen_last(state: SwarmState, rules: Rules, presence: Presence) -> list[Node
     )
 
 
-def _num_online(rules: Rules, presence: Presence, now_ms: int) -> int:
+def num_online(rules: Rules, presence: Presence, now_ms: int) -> int:
+    """How many volunteers said something lately."""
     return sum(
         peer != rules.operator and presence.is_online(peer, now_ms)
         for peer in presence.last_seen_ms

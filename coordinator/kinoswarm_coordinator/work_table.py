@@ -15,6 +15,8 @@ from kinoswarm_protocol.messages import Outcome, TrainOutcome, Verdict
 
 WorkPhase = Literal["received", "available", "accepted", "rejected", "quarantined", "merged"]
 HOUR_MS = 3_600_000
+MINUTE_MS = 60_000
+_MINUTES = 1_440
 COUNTED = ("accepted", "merged")
 """Phases of training that made it into an expert, or will."""
 
@@ -61,8 +63,11 @@ class WorkTable(MutableMapping[LeaseId, WorkState]):
         self.by_node: dict[PeerId, list[LeaseId]] = {}
         """Train contributions by sender, oldest first."""
         self.total = Sums()
+        self.sums_by_node: dict[PeerId, Sums] = {}
         self.by_hour: dict[int, Sums] = {}
         """Decided train contributions by the hour of the decision (hours since 1970)."""
+        self.by_minute: dict[int, Sums] = {}
+        """The same by the minute, for about the last day of decisions."""
         self.decisions: list[Verdict] = []
         """Every verdict as it was given, oldest first; a second verdict on one contribution is a second entry."""
 
@@ -98,4 +103,16 @@ class WorkTable(MutableMapping[LeaseId, WorkState]):
         self.by_phase[work.phase] = self.by_phase.get(work.phase, 0) + sign
         if work.verdict is not None:
             self.total.add(work, sign)
+            self.sums_by_node.setdefault(work.node, Sums()).add(work, sign)
             self.by_hour.setdefault(work.decided_at_ms // HOUR_MS, Sums()).add(work, sign)
+            self._count_minute(work, sign)
+
+    def _count_minute(self, work: WorkState, sign: int) -> None:
+        minute = work.decided_at_ms // MINUTE_MS
+        if minute not in self.by_minute:
+            if sign < 0 or (self.by_minute and minute < next(iter(self.by_minute))):
+                return  # older than what is kept
+            if len(self.by_minute) >= _MINUTES:
+                del self.by_minute[next(iter(self.by_minute))]
+            self.by_minute[minute] = Sums()
+        self.by_minute[minute].add(work, sign)

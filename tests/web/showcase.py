@@ -1,5 +1,7 @@
 """Views made by hand: a swarm in full swing, and one with everything at its limit. Owns no files and no state."""
 
+from kinoswarm_coordinator.online_history import OnlineAt
+from kinoswarm_coordinator.queries import History, Throughput
 from kinoswarm_coordinator.views import (
     ClusterView,
     NodeView,
@@ -62,6 +64,29 @@ def full_swing() -> SwarmView:
             calibration_error=0.031,
         ),
         releases=[_release(version) for version in (1, 2, 3)],
+    )
+
+
+def history() -> History:
+    """Two days by the hour."""
+    return History(
+        span="hour",
+        throughput=[
+            Throughput(
+                at_ms=NOW_MS - (48 - hour) * 3_600_000,
+                samples=20_000 + 700 * (hour * 7 % 31),
+                flops=2e15 + 7e13 * (hour * 7 % 31),
+                accepted=3 + hour % 4,
+                rejected=hour % 11 == 0,
+            )
+            for hour in range(48)
+        ],
+        nodes=[
+            OnlineAt(
+                at_ms=NOW_MS - (200 - i) * 15_000, online=4 + i * 13 % 5, training=3 + i * 7 % 3
+            )
+            for i in range(200)
+        ],
     )
 
 

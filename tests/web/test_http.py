@@ -157,7 +157,8 @@ def test_an_oversize_body_is_refused_while_it_is_read(ask) -> None:
 
 def test_the_page_names_its_files_by_their_hash_and_they_may_be_kept_forever(ask) -> None:
     paths = set(re.findall(r'(?:href|src)="(/static/[^"]+)"', ask(get("/")).text))
-    assert paths == {load_assets().address(name) for name in ("icon.svg", "live.js", "style.css")}
+    names = ("icon.svg", "live.js", "style.css", "charts.js", "uplot.js", "uplot.css")
+    assert paths == {load_assets().address(name) for name in names}
     for path in paths:
         answer = ask(get(path))
         assert answer.status_code == 200

@@ -5,12 +5,13 @@ from html.parser import HTMLParser
 
 import pytest
 from msgspec import structs
-from web.showcase import HOSTILE, NOW_MS, at_the_limit, full_swing
+from web.showcase import HOSTILE, NOW_MS, at_the_limit, full_swing, history
 
 from kinoswarm_coordinator.views import SwarmView, VersionView
 from kinoswarm_coordinator.web.assets import load_assets
 from kinoswarm_coordinator.web.curve import loss_curve, share_bar
 from kinoswarm_coordinator.web.page import Pages
+from kinoswarm_coordinator.web.rendered import Rendered
 from kinoswarm_coordinator.web.snapshots import Snapshot
 from kinoswarm_coordinator.web.words import (
     ago,
@@ -26,7 +27,7 @@ VOID = {"meta", "link", "img", "br"}
 
 
 def page(view: SwarmView) -> str:
-    return Pages(load_assets(), "kinoswarm1:invite").overview(Snapshot(view, "tag"))
+    return Pages(load_assets(), "kinoswarm1:invite").overview(Snapshot(view, "tag", history()))
 
 
 def line(*losses: float | None) -> list[VersionView]:
@@ -85,7 +86,7 @@ def test_hostile_names_stay_text_wherever_they_stand() -> None:
     html = page(at_the_limit())
     assert HOSTILE not in html
     assert "<img src=x" not in html
-    assert structure(html).tags.count("script") == 1
+    assert structure(html).tags.count("script") == 3
 
 
 def test_the_largest_swarm_keeps_the_page_small() -> None:
@@ -118,11 +119,28 @@ def test_an_unpublished_release_is_not_shown() -> None:
     assert "Release 3" not in page(structs.replace(view, releases=[*view.releases[:-1], last]))
 
 
-def test_a_snapshot_is_rendered_once() -> None:
-    pages, snapshot = Pages(load_assets(), "invite"), Snapshot(full_swing(), "tag")
-    assert pages.overview(snapshot) is pages.overview(snapshot)
-    later = Snapshot(structs.replace(full_swing(), name="another name"), "other")
-    assert "another name" in pages.overview(later)
+class _Newest:
+    """Stands for the snapshots of a running coordinator."""
+
+    def __init__(self, view: SwarmView) -> None:
+        self.snapshot = Snapshot(view, "tag", history())
+
+    def newest(self) -> Snapshot:
+        return self.snapshot
+
+
+def test_a_page_is_rendered_once_for_a_snapshot() -> None:
+    newest, rendered = _Newest(full_swing()), []
+    pages = Rendered(newest)
+
+    def render(snapshot: Snapshot) -> str:
+        rendered.append(snapshot.view.name)
+        return snapshot.view.name
+
+    assert pages.once("overview", render).body == pages.once("overview", render).body
+    newest.snapshot = Snapshot(structs.replace(full_swing(), name="another"), "other", history())
+    assert pages.once("overview", render).body == b"another"
+    assert rendered == [full_swing().name, "another"]
 
 
 def test_a_falling_loss_falls_on_screen_and_is_told_in_words() -> None:

@@ -1,36 +1,150 @@
-"""The public API: status, releases, live events, health. Owns these routes; everything is read-only."""
+"""The public API: what programs ask. Owns these routes and their bounds; everything is read-only."""
 
 from collections.abc import AsyncIterator
 from http import HTTPStatus
+from typing import Annotated
 
-import msgspec
-from fastapi import APIRouter, Request
-from fastapi.responses import PlainTextResponse, Response, StreamingResponse
+from fastapi import APIRouter, Query, Request
+from fastapi import Path as PathParameter
+from fastapi.responses import Response, StreamingResponse
 
+from kinoswarm_coordinator import queries
+from kinoswarm_coordinator.views import ClusterView, ReleaseView, SwarmView
+from kinoswarm_coordinator.web import api_examples as examples
+from kinoswarm_coordinator.web.answering import CORS, answer_json
+from kinoswarm_coordinator.web.api_schema import answers, octets, problem_answer
+from kinoswarm_coordinator.web.health import Health
 from kinoswarm_coordinator.web.problems import problem
 from kinoswarm_coordinator.web.snapshots import MAX_STREAMS, Snapshots, tag_of
 from kinoswarm_coordinator.web.sources import WebSources
 
 _COME_BACK_S = 15
+_PEER = r"^[1-9A-HJ-NP-Za-km-z]{1,64}$"
+Peer = Annotated[str, PathParameter(pattern=_PEER, description="A node's id.")]
+Cluster = Annotated[int, PathParameter(ge=0, le=10_000, description="Number of a cluster.")]
+Version = Annotated[int, PathParameter(ge=1, le=1_000_000, description="Version of a release.")]
+Limit = Annotated[int, Query(ge=1, le=queries.MAX_PIECE, description="Entries at most.")]
+After = Annotated[
+    str, Query(max_length=64, pattern=r"^[1-9A-HJ-NP-Za-km-z]*$", description="`next` of a piece.")
+]
+Before = Annotated[int | None, Query(ge=0, le=2**53, description="`next` of a piece.")]
 
 
 def api_routes(sources: WebSources, snapshots: Snapshots) -> APIRouter:
-    """What programs ask; `/api/v1` stays compatible: fields are added, never changed."""
-    router = APIRouter()
+    """Routes under `/api/v1`; fields are added over time, never changed."""
+    router = APIRouter(prefix="/api/v1")
+    _add_overview(router, sources, snapshots)
+    _add_lists(router, sources)
+    _add_parts(router, sources, snapshots)
+    _add_events(router, snapshots)
+    return router
 
-    @router.get("/api/v1/status", tags=["swarm"])
+
+def _add_overview(router: APIRouter, sources: WebSources, snapshots: Snapshots) -> None:
+    @router.get("/status", tags=["swarm"], responses=answers(SwarmView, examples.STATUS))
     async def status(request: Request) -> Response:
         """The swarm at this moment. The ETag leaves the clock out."""
         newest = snapshots.newest()
-        return _json(request, newest.view, newest.tag)
+        return answer_json(request, newest.view, newest.tag)
 
-    @router.get("/api/v1/releases", tags=["swarm"])
+    @router.get("/history", tags=["swarm"], responses=answers(queries.History, examples.HISTORY))
+    async def history(request: Request) -> Response:
+        """Decided work over time: by the minute while the swarm is young, then by the hour, then by the day."""
+        return answer_json(request, sources.history())
+
+    @router.get("/health", tags=["swarm"], responses=answers(Health, examples.HEALTH))
+    async def health(request: Request) -> Response:
+        """Checks of what keeps the swarm going, and the worst of their states."""
+        return answer_json(request, sources.health())
+
+
+def _add_lists(router: APIRouter, sources: WebSources) -> None:
+    @router.get("/nodes", tags=["nodes"], responses=answers(queries.NodesPiece, examples.NODES))
+    async def nodes(request: Request, after: After = "", limit: Limit = 100) -> Response:
+        """Volunteers in the order of their ids, in pieces."""
+        return answer_json(request, sources.nodes(after, limit))
+
+    @router.get(
+        "/verdicts", tags=["verdicts"], responses=answers(queries.VerdictsPiece, examples.VERDICTS)
+    )
+    async def verdicts(request: Request, before: Before = None, limit: Limit = 50) -> Response:
+        """The verification log, newest first, in pieces."""
+        return answer_json(request, sources.verdicts(before, limit))
+
+    @router.get(
+        "/leaderboard", tags=["nodes"], responses=answers(list[queries.Leader], examples.LEADERS)
+    )
+    async def leaderboard(request: Request) -> Response:
+        """Who contributed most accepted training; at most a hundred."""
+        return answer_json(request, sources.leaders())
+
+    @router.get(
+        "/nodes/{peer}", tags=["nodes"], responses=answers(queries.NodeStory, examples.NODE, 404)
+    )
+    async def node(request: Request, peer: Peer) -> Response:
+        """One volunteer: now, in sum, and its latest verdicts."""
+        story = sources.node(peer)
+        if story is None:
+            return problem(HTTPStatus.NOT_FOUND, "no such node ever joined this swarm")
+        return answer_json(request, story)
+
+
+def _add_parts(router: APIRouter, sources: WebSources, snapshots: Snapshots) -> None:
+    @router.get(
+        "/clusters", tags=["swarm"], responses=answers(list[ClusterView], [examples.CLUSTER])
+    )
+    async def clusters(request: Request) -> Response:
+        """All clusters with their experts."""
+        return answer_json(request, snapshots.newest().view.clusters)
+
+    @router.get(
+        "/clusters/{cluster}", tags=["swarm"], responses=answers(ClusterView, examples.CLUSTER, 404)
+    )
+    async def cluster(request: Request, cluster: Cluster) -> Response:
+        """One cluster with its expert."""
+        found = snapshots.newest().view.clusters
+        if cluster >= len(found):
+            return problem(HTTPStatus.NOT_FOUND, f"clusters are numbered 0 to {len(found) - 1}")
+        return answer_json(request, found[cluster])
+
+    @router.get(
+        "/releases", tags=["releases"], responses=answers(list[ReleaseView], [examples.RELEASE])
+    )
     async def releases(request: Request) -> Response:
         """All releases, oldest first."""
         shown = snapshots.newest().view.releases
-        return _json(request, shown, tag_of(shown))
+        return answer_json(request, shown, tag_of(shown))
 
-    @router.get("/api/v1/events", tags=["swarm"])
+    @router.get(
+        "/releases/{version}",
+        tags=["releases"],
+        responses=answers(ReleaseView, examples.RELEASE, 404),
+    )
+    async def release(request: Request, version: Version) -> Response:
+        """One release."""
+        found = [r for r in snapshots.newest().view.releases if r.version == version]
+        if not found:
+            return problem(HTTPStatus.NOT_FOUND, f"there is no release {version}")
+        return answer_json(request, found[0])
+
+    @router.get(
+        "/releases/{version}/manifest",
+        tags=["releases"],
+        responses=octets("A signed envelope."),
+        response_class=Response,
+    )
+    async def manifest(version: Version) -> Response:
+        """The signed table of contents: an envelope of the coordinator's, see docs/protocol.md."""
+        raw = sources.release_manifest(version)
+        if raw is None:
+            return problem(HTTPStatus.NOT_FOUND, f"release {version} has no signed manifest here")
+        return Response(raw, media_type="application/octet-stream", headers=CORS)
+
+
+def _add_events(router: APIRouter, snapshots: Snapshots) -> None:
+    stream = {"description": "A stream of events.", "content": {"text/event-stream": {}}}
+
+    @router.get("/events", tags=["swarm"], responses={200: stream, 503: problem_answer()})
     async def events() -> Response:
         """Server-sent events: `changed` with the new ETag of the status, at once and after every change."""
         if snapshots.num_streams >= MAX_STREAMS:
@@ -38,46 +152,13 @@ def api_routes(sources: WebSources, snapshots: Snapshots) -> APIRouter:
             return problem(
                 HTTPStatus.SERVICE_UNAVAILABLE, detail, {"Retry-After": str(_COME_BACK_S)}
             )
-        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no", **CORS}
         return StreamingResponse(
             _frames(snapshots), media_type="text/event-stream", headers=headers
         )
-
-    @router.get("/healthz", include_in_schema=False)
-    async def healthy() -> PlainTextResponse:
-        return PlainTextResponse("ok\n")
-
-    @router.get("/readyz", include_in_schema=False)
-    async def ready() -> Response:
-        if not snapshots.newest().view.clusters:
-            return problem(HTTPStatus.SERVICE_UNAVAILABLE, "the event log has no founding yet")
-        return PlainTextResponse("ready\n")
-
-    @router.get("/invite.txt", include_in_schema=False)
-    async def invite() -> PlainTextResponse:
-        return PlainTextResponse(sources.invite + "\n")
-
-    return router
 
 
 async def _frames(snapshots: Snapshots) -> AsyncIterator[bytes]:
     """Ends when the client goes."""
     async for tag in snapshots.changes():
         yield f"event: changed\ndata: {tag}\n\n".encode() if tag else b": nothing new\n\n"
-
-
-def _json(request: Request, shown: object, tag: str) -> Response:
-    headers = {
-        "ETag": f'"{tag}"',
-        "Cache-Control": "no-cache",
-        "Access-Control-Allow-Origin": "*",
-    }
-    if _knows(request.headers.get("if-none-match", ""), tag):
-        return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
-    return Response(msgspec.json.encode(shown), media_type="application/json", headers=headers)
-
-
-def _knows(if_none_match: str, tag: str) -> bool:
-    """Weak comparison over a list of tags (RFC 9110, section 13.1.2)."""
-    tags = {part.strip().removeprefix("W/") for part in if_none_match.split(",")}
-    return f'"{tag}"' in tags or "*" in tags

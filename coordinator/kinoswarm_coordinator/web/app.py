@@ -1,4 +1,4 @@
-"""The HTTP application: puts routes, error documents and headers together. Holds no state of its own."""
+"""The HTTP application: puts routes, error documents, bounds and headers together. Holds no state of its own."""
 
 import time
 from collections.abc import Callable
@@ -6,22 +6,36 @@ from collections.abc import Callable
 from fastapi import FastAPI
 
 from kinoswarm_coordinator.web.api_routes import api_routes
+from kinoswarm_coordinator.web.api_schema import describe
+from kinoswarm_coordinator.web.bounds import Bounds
 from kinoswarm_coordinator.web.headers import SecurityHeaders
 from kinoswarm_coordinator.web.network_routes import network_routes
 from kinoswarm_coordinator.web.page_routes import page_routes
+from kinoswarm_coordinator.web.plain_routes import plain_routes
 from kinoswarm_coordinator.web.problems import add_handlers
+from kinoswarm_coordinator.web.rate_limit import RateLimit
 from kinoswarm_coordinator.web.snapshots import Snapshots
 from kinoswarm_coordinator.web.sources import WebSources
 
 
-def create_app(sources: WebSources, clock: Callable[[], float] = time.monotonic) -> FastAPI:
-    """The application over these sources. `clock` counts seconds; only differences matter."""
+def create_app(
+    sources: WebSources,
+    clock: Callable[[], float] = time.monotonic,
+    limit: RateLimit | None = None,
+) -> FastAPI:
+    """The application over these sources. `clock` counts seconds; only differences matter.
+
+    `limit` bounds how often one address may ask for pages and API; None is no bound.
+    """
     # FastAPI's own documentation pages load scripts from elsewhere; the schema itself is at /openapi.json.
-    app = FastAPI(title="Kinoswarm coordinator", version="1", docs_url=None, redoc_url=None)
+    app = FastAPI(title="Kinoswarm", version="1", docs_url=None, redoc_url=None)
     add_handlers(app)
+    app.add_middleware(Bounds, limit=limit, clock=clock)
     app.add_middleware(SecurityHeaders)
     snapshots = Snapshots(sources, clock)
     app.include_router(network_routes(sources))
     app.include_router(api_routes(sources, snapshots))
+    app.include_router(plain_routes(sources, snapshots))
     app.include_router(page_routes(sources, snapshots))
+    describe(app)
     return app

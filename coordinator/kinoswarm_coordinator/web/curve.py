@@ -75,6 +75,31 @@ def share_bar(clusters: Sequence[ClusterView]) -> Markup:
     ).format(w=f"{width:.0f}", h=height, label=label, parts=Markup("".join(parts)))  # noqa: S704 (numbers only)
 
 
+def bars(values: Sequence[float]) -> Markup:
+    """Bars over time, for readers without the script that draws the chart; empty for no values."""
+    shown = values[-_MOST_POINTS:]
+    high = max(shown, default=0)
+    if high <= 0:
+        return Markup("")
+    step = _WIDTH / len(shown)
+    parts = "".join(
+        f'<rect x="{index * step:.1f}" y="{_HEIGHT * (1 - value / high):.1f}" '
+        f'width="{max(0.5, step - 1):.1f}" height="{_HEIGHT * value / high:.1f}"/>'
+        for index, value in enumerate(shown)
+    )
+    return Markup(
+        '<svg class="bars" viewBox="0 0 {w} {h}" preserveAspectRatio="none" role="img" '
+        'aria-label="from {first:g} at first to {last:g} now, {high:g} at most">{parts}</svg>'
+    ).format(
+        w=_WIDTH,
+        h=_HEIGHT,
+        first=shown[0],
+        last=shown[-1],
+        high=high,
+        parts=Markup(parts),  # noqa: S704 (numbers only)
+    )
+
+
 def _thinned(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
     """At most _MOST_POINTS of them, evenly, with the first and the last."""
     if len(points) <= _MOST_POINTS:

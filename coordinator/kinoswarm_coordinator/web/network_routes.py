@@ -7,6 +7,7 @@ from fastapi import APIRouter, Request
 from fastapi import Path as PathParameter
 from fastapi.responses import FileResponse, Response
 
+from kinoswarm_coordinator.web.api_schema import octets
 from kinoswarm_coordinator.web.problems import problem
 from kinoswarm_coordinator.web.sources import WebSources
 from kinoswarm_protocol.ids import BlobId
@@ -31,7 +32,12 @@ def network_routes(sources: WebSources) -> APIRouter:
         answer = await sources.control(raw)
         return Response(answer, media_type=_OCTETS, headers={"Cache-Control": "no-store"})
 
-    @router.get("/blobs/{blob}/manifest", tags=["blobs"])
+    @router.get(
+        "/blobs/{blob}/manifest",
+        tags=["blobs"],
+        responses=octets("The encoded manifest."),
+        response_class=Response,
+    )
     async def blob_manifest(blob: BlobName) -> Response:
         """Size and chunk hashes of a blob; its name is the hash of these bytes."""
         raw = sources.manifest_bytes(BlobId(blob))
@@ -39,7 +45,12 @@ def network_routes(sources: WebSources) -> APIRouter:
             return _no_blob(blob)
         return Response(raw, media_type=_OCTETS, headers={"Cache-Control": FOREVER})
 
-    @router.get("/blobs/{blob}", tags=["blobs"])
+    @router.get(
+        "/blobs/{blob}",
+        tags=["blobs"],
+        responses=octets("The whole blob.", ranges=True),
+        response_class=Response,
+    )
     async def blob_data(blob: BlobName) -> Response:
         """A blob's bytes; answers Range."""
         path = sources.blob_path(BlobId(blob))

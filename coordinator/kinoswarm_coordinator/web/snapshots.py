@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import msgspec
 from msgspec import structs
 
+from kinoswarm_coordinator.queries import History
 from kinoswarm_coordinator.views import SwarmView
 from kinoswarm_coordinator.web.sources import WebSources
 
@@ -25,6 +26,7 @@ class Snapshot:
 
     view: SwarmView
     tag: str
+    history: History
 
 
 class Snapshots:
@@ -42,7 +44,8 @@ class Snapshots:
         now = self._clock()
         if self._last is None or now - self._made_at >= FRESH_S:
             view = self._sources.view()
-            self._last, self._made_at = Snapshot(view, tag_of(structs.replace(view, now_ms=0))), now
+            tag = tag_of(structs.replace(view, now_ms=0))
+            self._last, self._made_at = Snapshot(view, tag, self._sources.history()), now
         return self._last
 
     async def changes(self) -> AsyncIterator[str]:

@@ -1,15 +1,25 @@
 """What the HTTP side reads and calls. Owns the seam to the service; everything it gives out is public."""
 
 import asyncio
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from kinoswarm_coordinator import queries
 from kinoswarm_coordinator.home import SwarmFolder
+from kinoswarm_coordinator.online_history import OnlineAt, OnlineHistory
+from kinoswarm_coordinator.queries import History, Leader, NodesPiece, NodeStory, VerdictsPiece
 from kinoswarm_coordinator.service import Service
-from kinoswarm_coordinator.views import SwarmView, view_of
+from kinoswarm_coordinator.status import training_by_cluster
+from kinoswarm_coordinator.views import SwarmView, num_online, view_of
+from kinoswarm_coordinator.web.health import Facts, Health, health_of
 from kinoswarm_network.blob_store import BlobStore
 from kinoswarm_protocol.ids import BlobId
+from kinoswarm_protocol.messages import ReleaseFile
+
+_CARD = "README.md"
+_MOST_CARD_BYTES = 256 * 1024
 
 
 @dataclass(kw_only=True)
@@ -21,6 +31,25 @@ class WebSources:
     folder: SwarmFolder
     invite: str
     doing: Callable[[], str] = field(default=lambda: "")
+    online: OnlineHistory = field(default_factory=OnlineHistory)
+    network_up: Callable[[], bool] = field(default=lambda: True)
+
+    def note_online(self) -> None:
+        """Look at who is there, for the charts."""
+        service = self.service
+        now_ms = service.now_ms()
+        self.online.note(
+            OnlineAt(
+                at_ms=now_ms,
+                online=num_online(service.rules, service.presence, now_ms),
+                training=sum(training_by_cluster(service.journal.state).values()),
+            )
+        )
+
+    def frames(self, cluster: int) -> Path | None:
+        """Frames of a cluster's data."""
+        path = self.folder.frames / f"{cluster}.png"
+        return path if path.is_file() else None
 
     def view(self) -> SwarmView:
         """The public view of this moment."""
@@ -33,6 +62,57 @@ class WebSources:
             self.doing(),
             service.swarm,
         )
+
+    def nodes(self, after: str, limit: int) -> NodesPiece:
+        """Volunteers after a peer id."""
+        service = self.service
+        return queries.nodes_piece(
+            service.journal.state,
+            service.rules,
+            service.presence,
+            after=after,
+            limit=limit,
+            now_ms=service.now_ms(),
+        )
+
+    def verdicts(self, before: int | None, limit: int) -> VerdictsPiece:
+        """The verification log before an entry."""
+        return queries.verdicts_piece(self.service.journal.state, before, limit)
+
+    def node(self, peer: str) -> NodeStory | None:
+        """One volunteer."""
+        service = self.service
+        return queries.node_story(service.journal.state, service.presence, peer, service.now_ms())
+
+    def leaders(self) -> list[Leader]:
+        """Who contributed most."""
+        return queries.leaders(self.service.journal.state, self.service.rules)
+
+    def history(self) -> History:
+        """Decided work over time."""
+        return queries.history(
+            self.service.journal.state, self.online.points(), self.service.now_ms()
+        )
+
+    def health(self) -> Health:
+        """Checks of what keeps the swarm going."""
+        service = self.service
+        now_ms = service.now_ms()
+        facts = Facts(
+            now_ms=now_ms,
+            online=num_online(service.rules, service.presence, now_ms),
+            free_disk_bytes=shutil.disk_usage(self.folder.root).free,
+            network_up=self.network_up(),
+        )
+        return health_of(service.journal.state, facts)
+
+    def release_manifest(self, version: int) -> bytes | None:
+        """The signed table of contents of a release."""
+        for release in self.service.journal.state.releases:
+            if release.version == version and release.manifest is not None:
+                path = self.store.path_of(release.manifest)
+                return path.read_bytes() if path is not None else None
+        return None
 
     async def control(self, raw: bytes) -> bytes:
         """The reply to a request's bytes."""
@@ -53,6 +133,22 @@ class WebSources:
     def manifest_bytes(self, blob: BlobId) -> bytes | None:
         """The encoded manifest of a public blob."""
         return self.store.manifest_bytes(blob)
+
+    def is_kept(self, version: int) -> bool:
+        """Whether a release's files are still laid out here."""
+        return (self.folder.releases / str(version)).is_dir()
+
+    def release_files(self, version: int) -> list[ReleaseFile]:
+        """What a release consists of."""
+        found = [r for r in self.service.journal.state.releases if r.version == version]
+        return found[0].files if found else []
+
+    def release_card(self, version: int) -> str:
+        """The model card, or nothing when it is not kept here."""
+        path = self.release_file(version, _CARD)
+        if path is None or path.stat().st_size > _MOST_CARD_BYTES:
+            return ""
+        return path.read_text(encoding="utf-8", errors="replace")
 
     def release_file(self, version: int, name: str) -> Path | None:
         """A file of a laid-out release, if the release names it."""

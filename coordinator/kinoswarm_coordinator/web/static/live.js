@@ -4,7 +4,8 @@ const POLL_MS = 15000;
 const beat = document.getElementById("beat");
 const main = document.querySelector("[data-live]");
 const still = matchMedia("(prefers-reduced-motion: reduce)");
-let behindServer = Number(main.dataset.now) - Date.now();
+// A copy's times are told by the reader's own clock: its age is what matters.
+let behindServer = "still" in document.documentElement.dataset ? 0 : Number(main.dataset.now) - Date.now();
 let busy = false;
 let wanted = "";
 let paused = still.matches;
@@ -104,13 +105,14 @@ async function refresh(tag) {
   if (busy || wanted === main.dataset.tag) { if (!busy) say("live", "live"); return; }
   busy = true;
   try {
-    const answer = await fetch("/", { cache: "no-store" });
+    const answer = await fetch(location.pathname + location.search, { cache: "no-store" });
     if (!answer.ok) throw new Error(answer.statusText);
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
     if (page.documentElement.dataset.assets !== document.documentElement.dataset.assets) { location.reload(); return; }
     const fresh = page.querySelector("[data-live]");
     behindServer = Number(fresh.dataset.now) - Date.now();
     morph(main, fresh);
+    document.dispatchEvent(new CustomEvent("kinoswarm:fresh", { detail: fresh }));
     conductClips();
     tellTimes();
     say("live", "live");
@@ -137,4 +139,4 @@ conductClips();
 tellTimes();
 setInterval(tellTimes, 10000);
 still.addEventListener("change", () => { paused = still.matches; conductClips(); });
-listen();
+if (!("still" in document.documentElement.dataset)) listen();

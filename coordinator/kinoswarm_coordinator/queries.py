@@ -1,0 +1,184 @@
+"""What pages and programs ask beyond the overview: lists in pieces, one node, leaders, history. Owns their shape; pure.
+
+Lists are asked in pieces by a cursor that stays true while the swarm goes on.
+"""
+
+import bisect
+import heapq
+from typing import Literal
+
+from msgspec import Struct
+
+from kinoswarm_coordinator.online_history import OnlineAt
+from kinoswarm_coordinator.presence import Presence
+from kinoswarm_coordinator.state import Rules, SwarmState
+from kinoswarm_coordinator.views import NodeView, VerdictView, node_views, verdict_view
+from kinoswarm_coordinator.work_table import HOUR_MS, MINUTE_MS, Sums
+from kinoswarm_protocol.ids import PeerId
+
+MAX_PIECE = 200
+"""Entries of one answer, at most."""
+_MINUTES_UP_TO_MS = 6 * HOUR_MS
+_MAX_SPANS = 720
+_LEADERS = 100
+
+
+class NodesPiece(Struct, frozen=True, kw_only=True):
+    """Volunteers by peer id; `next` goes on, or is None at the end."""
+
+    nodes: list[NodeView]
+    next: str | None
+    total: int
+
+
+class VerdictsPiece(Struct, frozen=True, kw_only=True):
+    """Verdicts, newest first. Every entry has its number; `next` asks for older ones, or is None at the beginning."""
+
+    verdicts: list[VerdictView]
+    next: int | None
+    total: int
+
+
+class NodeStory(Struct, frozen=True, kw_only=True):
+    """One volunteer: now, in sum, and its latest verdicts."""
+
+    node: NodeView
+    samples: int
+    flops: float
+    verdicts: list[VerdictView]
+
+
+class Leader(Struct, frozen=True, kw_only=True):
+    """A place on the leaderboard."""
+
+    peer: str
+    pseudonym: str
+    accepted: int
+    rejected: int
+    samples: int
+    flops: float
+
+
+class Throughput(Struct, frozen=True, kw_only=True):
+    """What was decided in one span of time."""
+
+    at_ms: int
+    """Its beginning."""
+    samples: int
+    flops: float
+    accepted: int
+    rejected: int
+
+
+class History(Struct, frozen=True, kw_only=True):
+    """Decided work over time, in spans of equal length; spans in which nothing was decided are there too."""
+
+    span: Literal["minute", "hour", "day"]
+    throughput: list[Throughput]
+    nodes: list[OnlineAt]
+    """Volunteers on-line since the coordinator's start."""
+
+
+def nodes_piece(
+    state: SwarmState, rules: Rules, presence: Presence, after: str, limit: int, now_ms: int
+) -> NodesPiece:
+    """Volunteers whose peer id comes after `after`, in the order of peer ids."""
+    peers = sorted(peer for peer in state.nodes if peer != rules.operator)
+    start = bisect.bisect_right(peers, after)
+    chosen = peers[start : start + min(limit, MAX_PIECE)]
+    more = start + len(chosen) < len(peers)
+    return NodesPiece(
+        nodes=node_views(state, presence, chosen, now_ms),
+        next=chosen[-1] if more and chosen else None,
+        total=len(peers),
+    )
+
+
+def verdicts_piece(state: SwarmState, before: int | None, limit: int) -> VerdictsPiece:
+    """Verdicts numbered below `before` (None is the newest), newest first."""
+    log = state.work.decisions
+    end = len(log) if before is None else max(0, min(before, len(log)))
+    start = max(0, end - min(limit, MAX_PIECE))
+    return VerdictsPiece(
+        verdicts=[verdict_view(state, verdict) for verdict in reversed(log[start:end])],
+        next=start if start > 0 else None,
+        total=len(log),
+    )
+
+
+def node_story(state: SwarmState, presence: Presence, peer: str, now_ms: int) -> NodeStory | None:
+    """One volunteer's page; None for a peer that never joined."""
+    found = node_views(state, presence, [PeerId(peer)], now_ms)
+    if not found:
+        return None
+    sums = state.work.sums_by_node.get(PeerId(peer), Sums())
+    mine = state.work.by_node.get(PeerId(peer), [])[-MAX_PIECE:]
+    verdicts = [state.work[lease_id].verdict for lease_id in reversed(mine)]
+    return NodeStory(
+        node=found[0],
+        samples=sums.samples,
+        flops=sums.flops,
+        verdicts=[verdict_view(state, verdict) for verdict in verdicts if verdict is not None],
+    )
+
+
+def leaders(state: SwarmState, rules: Rules) -> list[Leader]:
+    """Who contributed most accepted training, in FLOPs; at most a hundred."""
+    best = heapq.nsmallest(
+        _LEADERS,
+        (
+            (-sums.flops, peer)
+            for peer, sums in state.work.sums_by_node.items()
+            if peer != rules.operator and sums.accepted > 0
+        ),
+    )
+    return [_leader(state, peer) for _, peer in best]
+
+
+def _leader(state: SwarmState, peer: PeerId) -> Leader:
+    sums, node = state.work.sums_by_node[peer], state.nodes.get(peer)
+    return Leader(
+        peer=peer,
+        pseudonym=node.pseudonym if node else "unknown",
+        accepted=sums.accepted,
+        rejected=sums.rejected,
+        samples=sums.samples,
+        flops=sums.flops,
+    )
+
+
+def history(state: SwarmState, online: list[OnlineAt], now_ms: int) -> History:
+    """Decided work since the first decision: by the minute while the swarm is young, later by the hour or the day."""
+    hours = state.work.by_hour
+    if not hours:
+        return History(span="minute", throughput=[], nodes=online)
+    if now_ms - min(hours) * HOUR_MS <= _MINUTES_UP_TO_MS:
+        minutes = _spans(state.work.by_minute, MINUTE_MS, now_ms)
+        return History(span="minute", throughput=minutes, nodes=online)
+    if now_ms - min(hours) * HOUR_MS <= _MAX_SPANS * HOUR_MS:
+        return History(span="hour", throughput=_spans(hours, HOUR_MS, now_ms), nodes=online)
+    days: dict[int, Sums] = {}
+    for hour, sums in hours.items():
+        into = days.setdefault(hour // 24, Sums())
+        into.accepted += sums.accepted
+        into.rejected += sums.rejected
+        into.samples += sums.samples
+        into.flops += sums.flops
+    return History(span="day", throughput=_spans(days, 24 * HOUR_MS, now_ms), nodes=online)
+
+
+def _spans(by_span: dict[int, Sums], length_ms: int, now_ms: int) -> list[Throughput]:
+    last = max(*by_span, now_ms // length_ms)
+    first = max(min(by_span), last - _MAX_SPANS + 1)
+    nothing = Sums()
+    return [
+        Throughput(
+            at_ms=span * length_ms,
+            samples=sums.samples,
+            flops=max(0.0, sums.flops),
+            accepted=sums.accepted,
+            rejected=sums.rejected,
+        )
+        for span in range(first, last + 1)
+        for sums in (by_span.get(span, nothing),)
+    ]

@@ -1,0 +1,38 @@
+"""Answers in plain text for machines that watch: liveness, readiness, Prometheus, the invite."""
+
+from http import HTTPStatus
+
+from fastapi import APIRouter
+from fastapi.responses import PlainTextResponse, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from kinoswarm_coordinator.web.metrics import metrics_of
+from kinoswarm_coordinator.web.problems import problem
+from kinoswarm_coordinator.web.snapshots import Snapshots
+from kinoswarm_coordinator.web.sources import WebSources
+
+
+def plain_routes(sources: WebSources, snapshots: Snapshots) -> APIRouter:
+    """Small answers; none is part of the API."""
+    router = APIRouter(include_in_schema=False)
+
+    @router.get("/healthz")
+    async def healthy() -> PlainTextResponse:
+        return PlainTextResponse("ok\n")
+
+    @router.get("/readyz")
+    async def ready() -> Response:
+        if not snapshots.newest().view.clusters:
+            return problem(HTTPStatus.SERVICE_UNAVAILABLE, "the event log has no founding yet")
+        return PlainTextResponse("ready\n")
+
+    @router.get("/metrics")
+    async def metrics() -> Response:
+        text = metrics_of(snapshots.newest().view, sources.health())
+        return Response(text, media_type=CONTENT_TYPE_LATEST, headers={"Cache-Control": "no-store"})
+
+    @router.get("/invite.txt")
+    async def invite() -> PlainTextResponse:
+        return PlainTextResponse(sources.invite + "\n")
+
+    return router
