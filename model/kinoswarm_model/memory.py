@@ -7,8 +7,8 @@ import torch
 
 
 def device_names() -> list[str]:
-    """Devices that a worker can compute on: always "cpu", then each CUDA device."""
-    return ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+    """Devices that a worker can compute on, best first: each CUDA device, and always "cpu"."""
+    return [*(f"cuda:{index}" for index in range(torch.cuda.device_count())), "cpu"]
 
 
 def device_name(device: torch.device) -> str:

@@ -31,6 +31,9 @@ from kinoswarm_protocol.limits import WORKER_START_TIMEOUT_S
 
 _PREFIX_BYTES = 4
 _STOP_GRACE_S = 5.0
+_PULSE_S = 0.5
+"""A worker that may compute a share of the time is stopped and continued by signals at this rhythm."""
+
 _MAX_LOG_BYTES = 4 * 1024 * 1024
 _KEPT_VARIABLES = (
     "PATH",
@@ -81,6 +84,8 @@ class WorkerSupervisor:
         self._env = dict(env or {})
         self._process: Process | None = None
         self._busy = asyncio.Lock()
+        self._share = 1.0
+        self._pulse: asyncio.Task[None] | None = None
         self.devices: list[str] = []
 
     @property
@@ -105,6 +110,22 @@ class WorkerSupervisor:
             await self.kill()
             raise WorkerDied(f"the worker began with {type(event).__name__}; see {self._log_path}")
         self.devices = event.devices
+        self.limit(self._share)
+
+    def limit(self, share: float) -> None:
+        """Let the worker compute only this share of the time, from now on; 1 is always. Its memory stays."""
+        self._share = share
+        self._end_pulse()
+        if self.pid is not None and share < 1.0 and hasattr(signal, "SIGSTOP"):
+            self._pulse = asyncio.get_running_loop().create_task(_pulse(self.pid, share))
+
+    def _end_pulse(self) -> None:
+        """Leave the worker running, not stopped."""
+        if self._pulse is not None:
+            self._pulse.cancel()
+            self._pulse = None
+            if self.pid is not None:
+                _signal_group(self.pid, signal.SIGCONT)
 
     async def run(self, job: Job, on_progress: Callable[[JobProgress], None]) -> Done:
         """Do one job; others wait. Raises WorkerError or WorkerDied. Cancelling it kills the worker."""
@@ -118,6 +139,7 @@ class WorkerSupervisor:
 
     async def stop(self) -> None:
         """End an idle worker by closing its input; kill it if it lingers."""
+        self._end_pulse()
         process = self._process
         if process is None or process.returncode is not None:
             return
@@ -131,11 +153,12 @@ class WorkerSupervisor:
 
     async def kill(self) -> None:
         """End the worker and its children at once."""
+        self._end_pulse()
         process = self._process
         if process is None:
             return
         if process.returncode is None:
-            _kill_group(process.pid)
+            _signal_group(process.pid, signal.SIGKILL if os.name == "posix" else signal.SIGTERM)
         await process.wait()
         self._process = None
 
@@ -200,10 +223,19 @@ async def _read_frame(reader: StreamReader) -> bytes:
     return await reader.readexactly(codec.frame_length(prefix, MAX_JOB_FRAME))
 
 
-def _kill_group(pid: int) -> None:
+async def _pulse(pid: int, share: float) -> None:
+    """Stop and continue a worker for ever, so that it computes `share` of the time."""
+    while True:
+        await asyncio.sleep(share * _PULSE_S)
+        _signal_group(pid, signal.SIGSTOP)
+        await asyncio.sleep((1.0 - share) * _PULSE_S)
+        _signal_group(pid, signal.SIGCONT)
+
+
+def _signal_group(pid: int, number: signal.Signals) -> None:
     """The worker leads its own process group."""
     with contextlib.suppress(ProcessLookupError):
         if hasattr(os, "killpg"):
-            os.killpg(pid, signal.SIGKILL)
+            os.killpg(pid, number)
         else:
-            os.kill(pid, signal.SIGTERM)
+            os.kill(pid, number)

@@ -1,4 +1,4 @@
-"""Shows what joining means and asks for a yes. Owns the words; where the answer is kept is the node's business."""
+"""Shows what joining means, asks for a yes, and once for a "go". Owns the words, not the answers' files."""
 
 import sys
 
@@ -9,6 +9,7 @@ from rich.text import Text
 
 from kinoswarm_node.joining import licences_of
 from kinoswarm_node.swarm_folder import Consent, SwarmFolder
+from kinoswarm_node.wishes import WishFiles
 from kinoswarm_protocol.errors import LocalError
 from kinoswarm_protocol.invite import Invite
 
@@ -50,6 +51,21 @@ def obtain_consent(invite: Invite, folder: SwarmFolder, yes: bool, now_ms: int) 
             content_note=invite.content_note,
         )
     )
+
+
+def obtain_go(wishes: WishFiles, go: bool, joined_before: bool) -> None:
+    """Have the volunteer say once that this machine may train; without an answer the node starts paused.
+
+    A node that joined before there was this question has long been told to go.
+    """
+    if go or (joined_before and not wishes.said_go() and wishes.paused(0) is None):
+        wishes.resume()
+    if wishes.said_go():
+        return
+    if sys.stdin.isatty() and typer.confirm("Train on this machine from now on?", err=True):
+        wishes.resume()
+        return
+    wishes.await_go()
 
 
 def _ask() -> None:

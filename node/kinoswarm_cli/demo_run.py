@@ -32,8 +32,13 @@ _ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "KINOSWARM_NODE_RESUME_EVERY_S": "20",
+    "KINOSWARM_NODE_WHEN_ACTIVE": "yes",
+    "KINOSWARM_NODE_ON_BATTERY": "true",
+    "KINOSWARM_NODE_SHARE_GPU": "true",
+    "KINOSWARM_NODE_MAX_OTHER_CPU_PERCENT": "0",
 }
-"""One thread for whatever asks for as many as there are cores; resume points often, because segments are short."""
+"""One thread for whatever asks for as many as there are cores; resume points often, because segments are short.
+Somebody watches a demo and wants it to run: its nodes share the machine with each other and with whoever sits at it."""
 
 _PATIENCE = 4.0  # the run is called stuck after this many budgets
 
@@ -160,7 +165,7 @@ class _Demo:
             listen="/ip4/127.0.0.1/tcp/0",
         )
         invite = str(self.out / "swarm" / "invite.txt")
-        return self.trees.start(f"node-{index}", ["join", invite, "--yes", *flags])
+        return self.trees.start(f"node-{index}", ["join", invite, "--yes", "--go", *flags])
 
     def _train(self, coordinator: Child, nodes: list[Child]) -> dict[str, Any]:
         facts = facts_of_run(coordinator, nodes)

@@ -20,6 +20,10 @@ def join(
     yes: Annotated[
         bool, typer.Option("--yes", "-y", help="Agree to the shown licences without being asked.")
     ] = False,
+    go: Annotated[
+        bool,
+        typer.Option("--go", help="Say go: train as your rules allow, without being asked once."),
+    ] = False,
     threads: Annotated[
         int | None, typer.Option(help="CPU threads; 0 takes half of the cores.")
     ] = None,
@@ -33,7 +37,11 @@ def join(
         bool, typer.Option("--json", help="Print every change as a line of JSON.")
     ] = False,
 ) -> None:
-    """Join a swarm and train with it until you stop with Ctrl-C. Nothing is lost by stopping at any time."""
+    """Join a swarm and train with it until you stop with Ctrl-C. Nothing is lost by stopping at any time.
+
+    It starts paused until you say go once. After that your settings decide when it trains: by default not on
+    battery, and on a graphics card not while another program uses it and only after three idle minutes.
+    """
     from kinoswarm_cli.run_join import JoinRequest, run_join
     from kinoswarm_node.settings import load_settings
 
@@ -44,5 +52,7 @@ def join(
         device=device,
         listen=listen or None,
     )
-    request = JoinRequest(invite=invite, settings=settings, yes=yes, once=once, as_json=as_json)
+    request = JoinRequest(
+        invite=invite, settings=settings, yes=yes, go=go, once=once, as_json=as_json
+    )
     raise typer.Exit(run_join(request))

@@ -22,6 +22,9 @@ COMMANDS = {
         "kinoswarm_cli.pause_command", "Pause your node; its memory is given back at once."
     ),
     "resume": LazyCommand("kinoswarm_cli.resume_command", "Let your paused node go on."),
+    "leave": LazyCommand(
+        "kinoswarm_cli.leave_command", "End your node, now or once its segment is done."
+    ),
     "download": LazyCommand("kinoswarm_cli.download_command", "Download a swarm's newest release."),
     "generate": LazyCommand(
         "kinoswarm_cli.generate_command", "Make a clip from a prompt with a downloaded release."

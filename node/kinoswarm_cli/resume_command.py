@@ -12,10 +12,9 @@ app = typer.Typer()
 def resume(
     home: Annotated[Path | None, typer.Option(help="Folder of your node.")] = None,
 ) -> None:
-    """Let your paused node go on where it stopped."""
-    from kinoswarm_node import pausing
-    from kinoswarm_node.home import Home
+    """Let your paused node go on where it stopped; the first time, this is your "go"."""
     from kinoswarm_node.settings import load_settings
+    from kinoswarm_node.wishes import WishFiles
 
-    was_paused = pausing.resume(Home(load_settings(home=home).home))
+    was_paused = WishFiles(load_settings(home=home).home).resume()
     typer.echo("It goes on." if was_paused else "It was not paused.")

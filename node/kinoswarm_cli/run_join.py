@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import typer
 
-from kinoswarm_cli.consent import obtain_consent
+from kinoswarm_cli.consent import obtain_consent, obtain_go
 from kinoswarm_cli.errors_and_exits import ExitCode
 from kinoswarm_cli.join_view import join_view
 from kinoswarm_network.durable import write_atomic
@@ -18,6 +18,7 @@ from kinoswarm_node.settings import NodeSettings
 from kinoswarm_node.status_board import Listener
 from kinoswarm_node.swarm_folder import open_swarm_folder
 from kinoswarm_node.wiring import NodePlan, build_node
+from kinoswarm_node.wishes import WishFiles
 from kinoswarm_protocol.errors import LocalError
 
 
@@ -28,6 +29,7 @@ class JoinRequest:
     invite: str | None
     settings: NodeSettings
     yes: bool
+    go: bool
     once: bool
     as_json: bool
 
@@ -46,6 +48,7 @@ def _plan(request: JoinRequest, home: Home) -> NodePlan:
     opened = get_invite(typed)
     folder = open_swarm_folder(home.swarm_root(opened.body.swarm), opened.body.swarm)
     obtain_consent(opened.body, folder, request.yes, _now_ms())
+    obtain_go(WishFiles(home.root), request.go, joined_before=home.invite_path.exists())
     write_atomic(home.invite_path, invite_text(opened).encode())
     return NodePlan(
         home=home,

@@ -1,7 +1,6 @@
 """Gets and prints the two kinds of status. Owns no layout (status_view.py) and no connection (swarm_visit.py)."""
 
 import asyncio
-import os
 from pathlib import Path
 
 import msgspec
@@ -9,9 +8,9 @@ import typer
 from rich.console import Console
 
 from kinoswarm_cli.status_view import node_table, swarm_table
-from kinoswarm_node.home import Home
+from kinoswarm_node.home import Home, running_pid
 from kinoswarm_node.invites import get_invite
-from kinoswarm_node.node_status import NodeStatus, read_status
+from kinoswarm_node.node_status import read_status
 from kinoswarm_node.settings import load_settings
 from kinoswarm_node.swarm_visit import visiting
 from kinoswarm_protocol.invite import Invite
@@ -20,23 +19,13 @@ from kinoswarm_protocol.messages import AskStatus, SwarmStatus
 
 def show_node(home: Path | None, as_json: bool) -> None:
     """What the node of this home does, and why. Raises LocalError when none has run there."""
-    status = read_status(Home(load_settings(home=home).home).status_path)
-    running = is_running(status)
+    home_folder = Home(load_settings(home=home).home)
+    status = read_status(home_folder.status_path)
+    running = running_pid(home_folder) is not None
     if as_json:
         typer.echo(msgspec.json.encode({"running": running, **msgspec.to_builtins(status)}))
     else:
         Console().print(node_table(status, running))
-
-
-def is_running(status: NodeStatus) -> bool:
-    """Whether the process that wrote the status still lives."""
-    try:
-        os.kill(status.pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def show_swarm(typed: str, as_json: bool) -> None:

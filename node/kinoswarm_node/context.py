@@ -3,13 +3,14 @@
 import importlib.metadata
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from kinoswarm_network.coordinator_client import CoordinatorClient
+from kinoswarm_node.governor.watch import Governor
 from kinoswarm_node.ports import Network, Trainer
 from kinoswarm_node.settings import NodeSettings
 from kinoswarm_node.status_board import StatusBoard
 from kinoswarm_node.swarm_folder import SelfTest, SwarmFolder
+from kinoswarm_node.wishes import WishFiles
 from kinoswarm_protocol.charter import Charter
 from kinoswarm_protocol.errors import LocalError
 from kinoswarm_protocol.ids import LeaseId
@@ -25,7 +26,7 @@ def program_version() -> str:
 
 @dataclass
 class NodeContext:
-    """The parts are fixed; what stands below `pause_path` is found out while joining and working."""
+    """The parts are fixed; what stands below `governor` is found out while joining and working."""
 
     settings: NodeSettings
     key: KeyPair
@@ -36,8 +37,9 @@ class NodeContext:
     client: CoordinatorClient
     now_ms: Callable[[], int]
     board: StatusBoard
-    pause_path: Path
-    """While this file exists, the node is paused; see pausing.py."""
+    wishes: WishFiles
+    """What a person wants of the running node; see wishes.py."""
+    governor: Governor
     charter: Charter | None = None
     self_test: SelfTest | None = None
     hints: dict[LeaseId, list[ProviderHint]] = field(default_factory=dict)

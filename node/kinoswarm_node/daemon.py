@@ -13,10 +13,11 @@ from collections.abc import Awaitable, Callable, Iterator
 from kinoswarm_node import joining, pulling, segment_work, sending
 from kinoswarm_node import life_events as ev
 from kinoswarm_node.context import NodeContext, program_version
+from kinoswarm_node.governor.decide import Decision
 from kinoswarm_node.life_cycle import step
 from kinoswarm_node.life_state import NodeState, Phase
-from kinoswarm_node.pausing import watch_pause
 from kinoswarm_node.pulling import segment_of
+from kinoswarm_node.wishes import watch_wishes
 from kinoswarm_protocol.errors import KinoswarmError, LocalError, Refused, RemoteError
 from kinoswarm_protocol.ids import LeaseId
 from kinoswarm_protocol.records import NodeRecord
@@ -50,7 +51,9 @@ class Daemon:
 
     async def run(self) -> NodeState:
         """Live until stopped; returns the last state, whose `fault` says why when it was not by wish."""
+        self.node.wishes.forget_finish()
         self.post(await _started(self.node))
+        self._governed(*await self.node.governor.look())
         try:
             with self._signals():
                 await self._live()
@@ -65,7 +68,8 @@ class Daemon:
             watchers = [
                 tasks.create_task(sending.watch_verdicts(self.node, self.post)),
                 tasks.create_task(self._announce()),
-                tasks.create_task(watch_pause(self.node.pause_path, self.post)),
+                tasks.create_task(watch_wishes(self.node.wishes, self.post, self.node.now_ms)),
+                tasks.create_task(self.node.governor.watch(self._governed)),
             ]
             while self.state.phase is not Phase.STOPPED:
                 await self._decide(await self._events.get(), tasks)
@@ -152,6 +156,16 @@ class Daemon:
         await _bounded(self.node.trainer.stop)
         await _bounded(self.node.network.stop)
         return ev.Left()
+
+    def _governed(self, decision: Decision, news: bool) -> None:
+        """The governor looked. A share is the worker's at once; a pause or its end is decided on as an event."""
+        self.node.board.governed(decision, self.node.governor.reading)
+        if not news:
+            return
+        paused = decision.allowance == "pause"
+        if not paused:
+            self.node.trainer.limit(decision.share)
+        self.post(ev.Governed(sentence=decision.reason if paused else ""))
 
     async def _announce(self) -> None:
         """Tell the DHT what this node does; a DHT that is away only means a longer pause."""

@@ -1,6 +1,7 @@
 """The node's folder: which file lies where, and the lock that keeps a second daemon out. Decides nothing.
 
-HOME/identity.key settings.toml lock status.json invite.txt paused blobs/
+HOME/identity.key settings.toml lock status.json invite.txt blobs/ node.log network.log worker.log
+HOME/paused go leave                   see wishes.py
 HOME/swarms/<first 16 of the swarm id>/   see swarm_folder.py
 """
 
@@ -41,11 +42,6 @@ class Home:
         return self.root / "invite.txt"
 
     @property
-    def pause_path(self) -> Path:
-        """Exists while a person wants the node to pause."""
-        return self.root / "paused"
-
-    @property
     def blobs_path(self) -> Path:
         return self.root / "blobs"
 
@@ -81,6 +77,22 @@ def locked(home: Home) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def running_pid(home: Home) -> int | None:
+    """Process id of the daemon that holds this home now; None when none does."""
+    try:
+        handle = os.open(home.lock_path, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        text = os.pread(handle, 32, 0).decode("ascii", "replace").strip()
+        return int(text) if text.isdecimal() else None
+    finally:
+        os.close(handle)
+    return None
 
 
 def _take(handle: int, home: Home) -> None:

@@ -3,7 +3,7 @@
     starting -> joining -> (testing) -> idle -> fetching -> training -> submitting -> idle
                                resuming ^  (a segment found on disk, if it is still wanted)
                         waiting_verdict    (nothing more to do before a verdict)
-                        paused             (by a person, or because of trouble with this machine, such as a full disk)
+                        paused             (by a person, by the governor, or because of trouble with this machine)
                         leaving -> stopped
 
 `step` is pure: no clock, no chance, no IO. In every phase but `stopped` exactly one activity runs, and every activity
@@ -92,6 +92,8 @@ def _on(*phases: Phase) -> Callable[[Handler[E]], Handler[E]]:
 
 _RUNNING = tuple(phase for phase in Phase if phase not in (Phase.LEAVING, Phase.STOPPED))
 _AT_WORK = (Phase.FETCHING, Phase.TRAINING, Phase.RESUMING)
+_GOVERNED = (*_AT_WORK, Phase.TESTING, Phase.IDLE, Phase.WAITING_VERDICT)
+"""What stops when the governor says so; the person's own pause stops everything."""
 
 
 def _go(state: NodeState, phase: Phase, activity: Activity, reason: str, *more: Effect) -> Step:
@@ -104,10 +106,21 @@ def _leave(state: NodeState, reason: str, fault: str = "") -> Step:
 
 def _next_task(state: NodeState, reason: str, *more: Effect) -> Step:
     """What to do when nothing is running: send what is unsent, go on with what is begun, wait, or ask for work."""
+    if state.by_person:
+        return _go(state, Phase.PAUSED, ev.Hold(delay_ms=HOLD_MS), reason, *more)
     if not state.joined:
         return _go(state, Phase.JOINING, ev.Join(), reason, *more)
     if state.unsent:
         return _go(state, Phase.SUBMITTING, ev.Submit(lease_id=state.unsent), reason, *more)
+    if state.finishing and not state.segment:
+        step = _leave(state, f"{reason} Nothing is left to finish: leaving, as you asked.")
+        return step._replace(effects=(*more, *step.effects))
+    if state.governed:
+        hold = ev.Hold(delay_ms=HOLD_MS)
+        return _go(state, Phase.PAUSED, hold, _sentence(state.governed), *more)
+    if not state.tested:
+        testing = f"{reason} Testing this machine with one known training step."
+        return _go(state, Phase.TESTING, ev.TestSelf(), testing, *more)
     if state.segment:
         return _go(state, Phase.RESUMING, ev.AskGoOn(segment=state.segment), reason, *more)
     if state.once and state.accepted:
@@ -160,13 +173,10 @@ def _started(state: NodeState, event: ev.Started, seed: int) -> Step:
 
 @_on(Phase.JOINING)
 def _joined(state: NodeState, event: ev.Joined, seed: int) -> Step:
-    joined = structs.replace(state, joined=True, attempt=0)
+    joined = structs.replace(state, joined=True, tested=event.tested, attempt=0)
     greeting = f"Joined {event.swarm_name}."
     if event.notice:
         greeting += f" Notice: {_sentence(event.notice)}"
-    if not event.tested:
-        reason = f"{greeting} Testing this machine with one known training step."
-        return _go(joined, Phase.TESTING, ev.TestSelf(), reason)
     return _next_task(joined, greeting)
 
 
@@ -178,7 +188,8 @@ def _barred(state: NodeState, event: ev.Barred, seed: int) -> Step:
 @_on(Phase.TESTING)
 def _self_tested(state: NodeState, event: ev.SelfTested, seed: int) -> Step:
     speed = f"one training step takes {event.seconds_per_step:.2g} s"
-    return _next_task(structs.replace(state, attempt=0), f"This machine passed its test: {speed}.")
+    passed = structs.replace(state, tested=True, attempt=0)
+    return _next_task(passed, f"This machine passed its test: {speed}.")
 
 
 @_on(Phase.TESTING)
@@ -402,7 +413,7 @@ def _refused(state: NodeState, event: ev.RefusalCame, seed: int) -> Step:
 @_on(*_RUNNING)
 def _local_trouble(state: NodeState, event: ev.LocalTrouble, seed: int) -> Step:
     """Joining again afterwards also restarts a network process that ended."""
-    paused = structs.replace(state, by_person=False, joined=False)
+    paused = structs.replace(state, joined=False)
     reason = f"{_sentence(event.sentence)} Paused; looking again in {_seconds(TROUBLE_RETRY_MS)}."
     return _go(paused, Phase.PAUSED, ev.Hold(delay_ms=TROUBLE_RETRY_MS), reason)
 
@@ -426,6 +437,25 @@ def _pause_over(state: NodeState, event: ev.WaitOver, seed: int) -> Step:
     if state.by_person:
         return Step(state, (ev.Hold(delay_ms=HOLD_MS),), "Paused by you; resume when you like.")
     return _next_task(structs.replace(state, attempt=0), "Trying again.")
+
+
+@_on(*_RUNNING)
+def _governed(state: NodeState, event: ev.Governed, seed: int) -> Step:
+    """What is computed ends at once; what only talks to the swarm goes on."""
+    told = structs.replace(state, governed=event.sentence)
+    if event.sentence and state.phase in _GOVERNED:
+        return _next_task(told, event.sentence)
+    if not event.sentence and state.governed and state.phase is Phase.PAUSED:
+        return _next_task(structs.replace(told, attempt=0), "Going on.")
+    return Step(told, (), _sentence(event.sentence or "the governor has no objection"))
+
+
+@_on(*_RUNNING)
+def _finish(state: NodeState, event: ev.FinishAsked, seed: int) -> Step:
+    finishing = structs.replace(state, finishing=True)
+    if state.segment or state.unsent:
+        return Step(finishing, (), "Leaving once this segment is done and sent, as you asked.")
+    return _leave(finishing, "Nothing is begun: leaving at once, as you asked.")
 
 
 @_on(*_RUNNING)

@@ -146,6 +146,16 @@ class ResumeAsked(_Event, frozen=True, kw_only=True):
     pass
 
 
+class Governed(_Event, frozen=True, kw_only=True):
+    """The governor decided: `sentence` says why nothing may be computed now; empty when it may."""
+
+    sentence: str = ""
+
+
+class FinishAsked(_Event, frozen=True, kw_only=True):
+    """A person wants the node to leave once its segment is done and sent."""
+
+
 class WaitOver(_Event, frozen=True, kw_only=True):
     pass
 
@@ -180,6 +190,8 @@ Event = (
     | LocalTrouble
     | PauseAsked
     | ResumeAsked
+    | Governed
+    | FinishAsked
     | WaitOver
     | StopAsked
     | Left

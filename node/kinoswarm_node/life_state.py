@@ -32,6 +32,10 @@ class NodeState(Struct, frozen=True, kw_only=True):
     once: bool = False
     """Leave after the first accepted segment."""
     joined: bool = False
+    tested: bool = False
+    """This machine passed its self-test, now or in an earlier life."""
+    finishing: bool = False
+    """Leave as soon as what is begun is sent."""
     attempt: int = 0
     """Failed tries in a row of what is being done now."""
     segment: Segment | None = None
@@ -48,7 +52,9 @@ class NodeState(Struct, frozen=True, kw_only=True):
     """Since the start of the program."""
     rejected: int = 0
     by_person: bool = False
-    """Paused by a person rather than by trouble with this machine."""
+    """Paused by a person: nothing at all is done."""
+    governed: str = ""
+    """Why the governor lets nothing be computed now; joining and sending go on meanwhile. Empty: no objection."""
     fault: str = ""
     """Why the node leaves, when it is not by wish."""
 

@@ -24,6 +24,19 @@ class SegmentStatus(Struct, frozen=True, kw_only=True):
     steps_per_s: float | None = None
 
 
+class GovernorStatus(Struct, frozen=True, kw_only=True):
+    """What the governor allows now, and what it sees."""
+
+    allowance: str
+    """run, throttle or pause."""
+    share: float
+    reason: str
+    sees: dict[str, str] = {}
+    """What each sense says, in words; senses that this machine lacks are left out."""
+    blind: list[str] = []
+    """Senses that this machine lacks."""
+
+
 class NodeStatus(Struct, frozen=True, kw_only=True):
     """One snapshot. Times are milliseconds since 1970 on this machine's clock."""
 
@@ -43,6 +56,7 @@ class NodeStatus(Struct, frozen=True, kw_only=True):
     unsent: int = 0
     awaiting_verdict: int = 0
     last_verdict: str = ""
+    governor: GovernorStatus | None = None
 
 
 def write_status(path: Path, status: NodeStatus) -> None:

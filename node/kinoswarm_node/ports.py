@@ -65,6 +65,9 @@ class Trainer(Protocol):
     async def start(self) -> None:
         """Start the worker unless it runs. Raises WorkerDied."""
 
+    def limit(self, share: float) -> None:
+        """Let it compute only this share of the time; 1 is always."""
+
     async def run(self, job: Job, on_progress: Callable[[JobProgress], None]) -> Done:
         """The result. Raises WorkerDied or WorkerError; cancelling ends the worker at once."""
 

@@ -4,10 +4,10 @@ Owns their names, bounds and words. A bad value stops the start with a sentence 
 """
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import platformdirs
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -16,6 +16,8 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from kinoswarm_node.governor.hours import MAX_TEXT, parse_hours
+from kinoswarm_node.governor.rules import Rules
 from kinoswarm_protocol.errors import LocalError
 from kinoswarm_protocol.limits import MAX_ADDRESS, MAX_ADDRESSES
 
@@ -75,6 +77,98 @@ class NodeSettings(BaseSettings):
         default=60.0,
         description="Seconds between announcements of this node in the DHT, 5 to 80.",
     )
+
+    when_active: Literal["auto", "yes", "no"] = Field(
+        default="auto",
+        description="Train while a person uses the machine: yes, no, or auto (yes on a processor, no on a "
+        "graphics card).",
+    )
+    idle_minutes: Annotated[float, Field(ge=0.0, le=1440.0)] = Field(
+        default=3.0,
+        description="Minutes that nobody must have touched the machine, 0 to 1440; used where when_active is no.",
+    )
+    on_battery: bool = Field(
+        default=False, description="Train while the machine runs on its battery: true or false."
+    )
+    on_metered: bool = Field(
+        default=False, description="Train while the network connection is metered: true or false."
+    )
+    share_gpu: bool = Field(
+        default=False,
+        description="Train while another program uses the graphics card or fills the screen: true or false.",
+    )
+    quiet_programs: Annotated[
+        list[Annotated[str, Field(min_length=1, max_length=128)]], Field(max_length=64)
+    ] = Field(
+        default_factory=list,
+        description="Names of up to 64 programs while which nothing is trained; an empty list is off.",
+    )
+    max_other_cpu_percent: Annotated[float, Field(ge=0.0, le=100.0)] = Field(
+        default=50.0,
+        description="Pause while other programs use more than this percentage of the processor, 1 to 100; 0 is off.",
+    )
+    max_temperature_c: Annotated[float, Field(ge=0.0, le=120.0)] = Field(
+        default=83.0,
+        description="Degrees Celsius of the training device above which it is slowed down, 40 to 120; 0 is off.",
+    )
+    share_percent: Annotated[float, Field(ge=5.0, le=100.0)] = Field(
+        default=100.0, description="Percentage of the time that the worker may compute, 5 to 100."
+    )
+    calm_s: Annotated[float, Field(ge=1.0, le=3600.0)] = Field(
+        default=60.0,
+        description="Seconds that the cause of a pause must be gone before work goes on, 1 to 3600.",
+    )
+    power_limit_w: Annotated[int, Field(ge=0, le=2000)] = Field(
+        default=0,
+        description="Power limit of the graphics card in watts, up to 2000, where the driver permits it; 0 is off.",
+    )
+    max_vram_gib: Annotated[float, Field(ge=0.0, le=1024.0)] = Field(
+        default=0.0,
+        description="GiB of the graphics card's memory to use, up to 1024; 0 is no limit.",
+    )
+    max_ram_gib: Annotated[float, Field(ge=0.0, le=65_536.0)] = Field(
+        default=0.0, description="GiB of memory the worker may use, up to 65536; 0 is no limit."
+    )
+    keep_free_ram_gib: Annotated[float, Field(ge=0.0, le=1024.0)] = Field(
+        default=0.5,
+        description="GiB of memory left free: below this, work is paused, up to 1024; 0 is off.",
+    )
+    hours: Annotated[str, Field(max_length=MAX_TEXT)] = Field(
+        default="",
+        description='Local hours in which to train, as "22:00-07:00" or "mon-fri 18:00-24:00 sat-sun 00:00-24:00"; '
+        "empty is always.",
+    )
+    max_writes_gb_per_day: Annotated[float, Field(ge=0.1, le=100_000.0)] = Field(
+        default=200.0,
+        description="Gigabytes a day that resume points may write, 0.1 to 100000: an SSD's life is finite.",
+    )
+
+    @field_validator("hours")
+    @classmethod
+    def _hours_can_be_read(cls, text: str) -> str:
+        try:
+            parse_hours(text)
+        except LocalError as error:
+            raise ValueError(str(error)) from error
+        return text
+
+    def rules(self) -> Rules:
+        """The governor's rules that these settings amount to."""
+        return Rules(
+            when_active=self.when_active,
+            idle_ms=int(self.idle_minutes * 60_000),
+            on_battery=self.on_battery,
+            on_metered=self.on_metered,
+            share_gpu=self.share_gpu,
+            quiet_programs=frozenset(name.lower() for name in self.quiet_programs),
+            max_other_cpu=self.max_other_cpu_percent / 100,
+            max_temperature_c=self.max_temperature_c,
+            share=self.share_percent / 100,
+            min_free_ram_bytes=int(self.keep_free_ram_gib * _GIB),
+            min_free_disk_bytes=self.keep_free_bytes,
+            hours=parse_hours(self.hours),
+            calm_ms=int(self.calm_s * 1000),
+        )
 
     @property
     def max_disk_bytes(self) -> int:

@@ -6,9 +6,11 @@ from pathlib import Path
 
 from msgspec import Struct, structs
 
+from kinoswarm_node.governor.decide import Decision
+from kinoswarm_node.governor.readings import Reading, in_words
 from kinoswarm_node.life_events import Segment
 from kinoswarm_node.life_state import NodeState
-from kinoswarm_node.node_status import NodeStatus, SegmentStatus, write_status
+from kinoswarm_node.node_status import GovernorStatus, NodeStatus, SegmentStatus, write_status
 from kinoswarm_node.swarm_folder import SwarmFolder
 from kinoswarm_protocol.errors import LocalError
 
@@ -43,6 +45,8 @@ class StatusBoard:
         self._written_ms = 0
         self._speed: tuple[int, int] | None = None
         """(step, ms) of the first progress since training began or resumed."""
+        self._told = ("", "")
+        """Phase and reason that the listener heard last: a wait that goes on is no news."""
 
     def state_changed(
         self, state: NodeState, reason: str, folder: SwarmFolder, lasting: bool
@@ -65,7 +69,24 @@ class StatusBoard:
             awaiting_verdict=len(folder.pending_ids()),
         )
         self._write()
-        self._listener(News(status=self.status, reason=reason))
+        if (state.phase.value, reason) != self._told:
+            self._told = (state.phase.value, reason)
+            self._listener(News(status=self.status, reason=reason))
+
+    def governed(self, decision: Decision, reading: Reading | None) -> None:
+        """The governor looked."""
+        self.status = structs.replace(
+            self.status,
+            updated_at_ms=self._now_ms(),
+            governor=GovernorStatus(
+                allowance=decision.allowance,
+                share=decision.share,
+                reason=decision.reason,
+                sees=in_words(reading) if reading else {},
+                blind=list(reading.blind) if reading else [],
+            ),
+        )
+        self._write_sometimes()
 
     def verdict_came(self, accepted: bool, sentence: str) -> None:
         """Count a verdict of all time."""

@@ -1,6 +1,7 @@
 """Puts a node's real parts together. Owns which class stands behind which port; starts nothing."""
 
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -8,12 +9,15 @@ from kinoswarm_model.supervisor import WorkerSupervisor
 from kinoswarm_network.client import NetworkConfig
 from kinoswarm_network.coordinator_client import CoordinatorClient
 from kinoswarm_node.context import NodeContext
+from kinoswarm_node.governor.sensors import MachineSensors
+from kinoswarm_node.governor.watch import Governor
 from kinoswarm_node.home import Home
 from kinoswarm_node.node_status import NodeStatus
 from kinoswarm_node.peer_network import PeerNetwork, PeerNetworkPlan
 from kinoswarm_node.settings import NodeSettings
 from kinoswarm_node.status_board import Listener, StatusBoard
 from kinoswarm_node.swarm_folder import SwarmFolder
+from kinoswarm_node.wishes import WishFiles
 from kinoswarm_protocol.invite import Invite
 from kinoswarm_protocol.keys import KeyPair
 
@@ -40,7 +44,8 @@ def build_node(plan: NodePlan, listener: Listener, now_ms: Callable[[], int]) ->
         trainer=WorkerSupervisor(plan.home.root / "worker.log"),
         client=CoordinatorClient(plan.key, plan.invite.swarm, plan.invite.coordinators, (), now_ms),
         now_ms=now_ms,
-        pause_path=plan.home.pause_path,
+        wishes=WishFiles(plan.home.root),
+        governor=_governor(plan),
         board=StatusBoard(plan.home.status_path, first_status(plan, now_ms()), listener, now_ms),
     )
 
@@ -64,6 +69,12 @@ def first_status(plan: NodePlan, now_ms: int) -> NodeStatus:
         rejected=len(verdicts) - accepted,
         last_verdict=verdicts[-1].sentence if verdicts else "",
     )
+
+
+def _governor(plan: NodePlan) -> Governor:
+    settings = plan.settings
+    sensors = MachineSensors(plan.home.root, settings.device, lambda: bool(settings.quiet_programs))
+    return Governor(sensors, settings.rules, lambda: int(time.monotonic() * 1000))
 
 
 def _network(plan: NodePlan) -> PeerNetwork:

@@ -17,6 +17,12 @@ from typing import Any
 import psutil
 
 PATIENCE_S = 240.0
+SHARED_MACHINE = {
+    "KINOSWARM_NODE_WHEN_ACTIVE": "yes",
+    "KINOSWARM_NODE_ON_BATTERY": "true",
+    "KINOSWARM_NODE_MAX_OTHER_CPU_PERCENT": "0",
+}
+"""Nodes of one test share a machine with each other and with other tests."""
 
 
 def kinoswarm(*arguments: object, check: bool = True) -> "subprocess.CompletedProcess[str]":
@@ -89,7 +95,7 @@ class Swarm:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, "OMP_NUM_THREADS": "1"},
+                env={**os.environ, "OMP_NUM_THREADS": "1", **SHARED_MACHINE},
             )
         running = Running(process, log)
         self.running.append(running)
@@ -106,6 +112,7 @@ class Swarm:
             "join",
             self.invite,
             "--yes",
+            "--go",
             "--home",
             self.folder.parent / name,
             "--threads",

@@ -21,6 +21,9 @@ from kinoswarm_model.jobs import (
 from kinoswarm_model.supervisor import WorkerDied, WorkerError
 from kinoswarm_network.coordinator_client import CoordinatorClient
 from kinoswarm_node.context import NodeContext
+from kinoswarm_node.governor.readings import GpuReading, Reading
+from kinoswarm_node.governor.rules import Rules
+from kinoswarm_node.governor.watch import Governor
 from kinoswarm_node.home import Home
 from kinoswarm_node.joining import licences_of
 from kinoswarm_node.node_status import NodeStatus
@@ -28,6 +31,7 @@ from kinoswarm_node.ports import OnBytes
 from kinoswarm_node.settings import load_settings
 from kinoswarm_node.status_board import News, StatusBoard
 from kinoswarm_node.swarm_folder import Consent, SwarmFolder
+from kinoswarm_node.wishes import WishFiles
 from kinoswarm_protocol.charter import CHARTER, Charter
 from kinoswarm_protocol.codec import encode
 from kinoswarm_protocol.envelope import open_envelope, seal
@@ -131,6 +135,9 @@ class World:
         self.news: list[News] = []
         self.peer = NODE.peer_id
         self.hello: Hello | None = None
+        self.sensors = ScriptedSensors()
+        self.governor = Governor(self.sensors, Rules, lambda: self.monotonic_ms)
+        self.monotonic_ms = 0
 
     @property
     def invite(self) -> Invite:
@@ -270,9 +277,23 @@ class World:
             trainer=FakeTrainer(self),
             client=client,
             now_ms=lambda: NOW_MS,
-            pause_path=home.pause_path,
+            wishes=WishFiles(home.root),
+            governor=self.governor,
             board=StatusBoard(home.status_path, first, self.news.append, lambda: NOW_MS),
         )
+
+
+CALM = Reading(minute_of_week=0, gpu=GpuReading(name="Test GPU"), idle_s=3600.0)
+
+
+class ScriptedSensors:
+    """Sees what the test says."""
+
+    def __init__(self) -> None:
+        self.reading = CALM
+
+    async def read(self) -> Reading:
+        return self.reading
 
 
 class FakeNetwork:
@@ -339,10 +360,14 @@ class FakeTrainer:
     def __init__(self, world: World) -> None:
         self.world = world
         self.stopped = False
+        self.share = 1.0
         self.devices: list[str] = []
 
     async def start(self) -> None:
         self.devices = ["cuda:0", "cpu"]
+
+    def limit(self, share: float) -> None:
+        self.share = share
 
     async def run(self, job: Job, on_progress: Callable[[JobProgress], None]) -> Done:
         await give_way()

@@ -5,18 +5,29 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from node.scripted import FakeNetwork, FakeTrainer, World, out_of_memory, worker_death
+from msgspec import structs
+from node.scripted import (
+    CALM,
+    NOW_MS,
+    FakeNetwork,
+    FakeTrainer,
+    World,
+    out_of_memory,
+    worker_death,
+)
 
 from kinoswarm_model.jobs import SelfTestJob, TrainJob
 from kinoswarm_model.supervisor import WorkerError
 from kinoswarm_node import life_events as ev
-from kinoswarm_node import pausing, sending
+from kinoswarm_node import sending
 from kinoswarm_node.daemon import Daemon
+from kinoswarm_node.governor.readings import GpuReading
 from kinoswarm_node.home import Home
 from kinoswarm_node.life_state import NodeState, Phase
 from kinoswarm_node.node_status import read_status
 from kinoswarm_node.status_board import News
 from kinoswarm_node.swarm_folder import SwarmFolder
+from kinoswarm_node.wishes import WishFiles
 from kinoswarm_protocol.errors import Code, LocalError, Unreachable
 from kinoswarm_protocol.ids import LeaseId
 from kinoswarm_protocol.keys import KeyPair
@@ -331,9 +342,9 @@ def test_a_person_pauses_and_resumes_from_another_terminal(tmp_path: Path) -> No
         world.news.append(news)
         if news.what == "training" and world.block_training:
             world.block_training = False
-            pausing.pause(home)
+            WishFiles(home.root).pause()
         if "Paused by you" in news.reason:
-            assert pausing.resume(home)
+            assert WishFiles(home.root).resume()
 
     node.board._listener = listen
     state = live(daemon)
@@ -345,14 +356,14 @@ def test_a_person_pauses_and_resumes_from_another_terminal(tmp_path: Path) -> No
 def test_a_pause_holds_over_a_restart(tmp_path: Path) -> None:
     world = World(tmp_path)
     node = world.node()
-    pausing.pause(Home(tmp_path / "home"))
+    WishFiles(tmp_path / "home").pause()
     live_until(Daemon(node), world, "Paused by you")
     assert not world.bodies or not any(isinstance(b, PullLease) for b in world.bodies)
 
 
 def test_pausing_where_no_node_is_says_so(tmp_path: Path) -> None:
     with pytest.raises(LocalError, match="there is no node in"):
-        pausing.pause(Home(tmp_path / "nowhere"))
+        WishFiles(tmp_path / "nowhere").pause()
 
 
 def test_a_damaged_pull_id_is_drawn_anew(tmp_path: Path) -> None:
@@ -393,3 +404,114 @@ def test_a_bug_ends_the_node_but_leaves_no_process_behind(tmp_path: Path) -> Non
     assert isinstance(node.trainer, FakeTrainer)
     assert not node.network.started
     assert node.trainer.stopped
+
+
+# --- the governor -------------------------------------------------------------------------------
+
+
+def test_a_cause_ends_the_worker_and_its_end_resumes_the_same_segment(tmp_path: Path) -> None:
+    world = World(tmp_path, block_training=True)
+    node = world.node()
+    daemon = Daemon(node, once=True)
+
+    def listen(news: News) -> None:
+        world.news.append(news)
+        if news.what == "training" and world.block_training:
+            world.block_training = False
+            world.sensors.reading = structs.replace(CALM, on_battery=True, battery_percent=64.0)
+        if "battery (64 %)" in news.reason:
+            world.sensors.reading = CALM
+            world.monotonic_ms += 120_000
+
+    node.board._listener = listen
+    assert live(daemon).accepted == 1
+    jobs = [job for job in world.jobs if isinstance(job, TrainJob)]
+    assert [job.job_id for job in jobs] == [LEASE_0, LEASE_0]
+    assert node.trainer.stopped
+    assert any("The segment from before is still wanted" in reason for reason in world.reasons)
+
+
+def test_on_battery_a_node_joins_but_computes_nothing(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.sensors.reading = structs.replace(CALM, on_battery=True)
+    daemon = Daemon(world.node())
+
+    def listen(news: News) -> None:
+        if news.status.state == "paused":
+            daemon.post(ev.StopAsked(sentence="stop"))
+
+    daemon.node.board._listener = listen
+    state = live(daemon)
+    assert state.joined
+    assert world.jobs == []
+    assert any(isinstance(body, Hello) for body in world.bodies)
+
+
+def test_heat_slows_the_worker_down_and_the_status_says_so(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    hot = GpuReading(name="Test GPU", temperature_c=88.0)
+    world.sensors.reading = structs.replace(CALM, gpu=hot)
+    node = world.node()
+    live(Daemon(node, once=True))
+    assert node.trainer.share == 0.75
+    status = read_status(tmp_path / "home" / "status.json")
+    assert status.governor is not None
+    assert (status.governor.allowance, status.governor.share) == ("throttle", 0.75)
+    assert status.governor.sees["temperature"] == "88 °C"
+
+
+# --- leaving and going --------------------------------------------------------------------------
+
+
+def test_leave_after_finishing_sends_the_segment_first(tmp_path: Path) -> None:
+    world = World(tmp_path, num_leases=5)
+    node = world.node()
+
+    def listen(news: News) -> None:
+        world.news.append(news)
+        if news.what == "training":
+            node.wishes.finish()
+
+    node.board._listener = listen
+    state = live(Daemon(node))
+    assert (state.phase, len(world.contributions)) == (Phase.STOPPED, len(world.leases_by_request))
+    assert any("Nothing is left to finish" in reason for reason in world.reasons)
+    again = World(tmp_path)
+    assert live(Daemon(again.node(), once=True)).fault == "", "a new start is a new wish"
+
+
+def test_a_pause_with_an_end_ends(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    node = world.node()
+    WishFiles(tmp_path / "home").pause(until_ms=NOW_MS + 1)
+    clock = [NOW_MS]
+    node.now_ms = lambda: clock[0]
+
+    def listen(news: News) -> None:
+        world.news.append(news)
+        if "for a while" in news.reason:
+            clock[0] += 2
+
+    node.board._listener = listen
+    assert live(Daemon(node, once=True)).accepted == 1
+    assert any("Paused by you for a while" in reason for reason in world.reasons)
+
+
+def test_nothing_is_computed_before_the_volunteer_says_go(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    node = world.node()
+    node.wishes.await_go()
+    live_until(Daemon(node), world, "before you say go")
+    assert world.jobs == []
+    assert not node.wishes.said_go()
+    assert node.wishes.resume()
+    assert node.wishes.said_go()
+    assert live(Daemon(node, once=True)).accepted == 1
+
+
+@pytest.mark.parametrize("raw", [b"", b"{", b'{"kind": "other"}', b"\xff" * 9000])
+def test_a_damaged_pause_file_still_pauses(tmp_path: Path, raw: bytes) -> None:
+    (tmp_path / "paused").write_bytes(raw)
+    pause = WishFiles(tmp_path).paused(0)
+    assert pause is not None
+    assert pause.kind == "person"

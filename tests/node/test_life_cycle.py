@@ -53,6 +53,8 @@ ANY_EVENT = st.one_of(
         for kind in (ev.Fetched, ev.Trained, ev.GaveUp, ev.Receipted, ev.ResumeAsked)
     ),
     st.builds(ev.WaitOver),
+    st.builds(ev.Governed, sentence=TEXTS),
+    st.builds(ev.FinishAsked),
     st.builds(ev.Left),
 )
 

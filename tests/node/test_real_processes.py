@@ -3,14 +3,17 @@
 import asyncio
 import os
 import select
+import shutil
 import signal
 import socket
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import psutil
 import pytest
+from e2e.processes import SHARED_MACHINE
 from node.real_swarm import LOOPBACK, RealSwarm, real_swarm
 
 from kinoswarm_node.node_status import read_status
@@ -29,12 +32,17 @@ async def start_join(
         "kinoswarm_cli.main",
         "join",
         swarm.invite_text,
-        *("--home", str(home), "--yes", "--threads", "1", "--device", "cpu"),
+        *("--home", str(home), "--yes", "--go", "--threads", "1", "--device", "cpu"),
         *("--listen", listen, *flags),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment},
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(sys.path),
+            **SHARED_MACHINE,
+            **environment,
+        },
     )
 
 
@@ -120,6 +128,65 @@ def test_ctrl_c_saves_and_ends_everything(tmp_path: Path) -> None:
             assert node.returncode == 130
             assert "goes on at the next start" in err.decode()
             assert not psutil.wait_procs(children, timeout=0)[1]
+
+    within_limit(scenario)
+
+
+async def worker_of(node: asyncio.subprocess.Process) -> psutil.Process:
+    """The worker process, once there is one."""
+    while True:
+        for process in family(node):
+            if "kinoswarm_model.worker" in " ".join(process.cmdline()):
+                return process
+        await asyncio.to_thread(select.select, [], [], [], 0.05)
+
+
+def test_a_game_has_the_memory_within_two_seconds_and_its_end_resumes_the_segment(
+    tmp_path: Path,
+) -> None:
+    async def scenario() -> None:
+        game = tmp_path / "kinogame"
+        shutil.copy("/bin/sleep", game)
+        rules = {
+            "KINOSWARM_NODE_QUIET_PROGRAMS": '["kinogame"]',
+            "KINOSWARM_NODE_CALM_S": "1",
+            "KINOSWARM_NODE_RESUME_EVERY_S": "1",
+        }
+        async with real_swarm(tmp_path / "swarm", steps=100_000) as swarm:
+            node = await start_join(swarm, tmp_path / "home", **rules)
+            await said(node, "Training on")
+            await resume_point(tmp_path / "home")
+            worker = await worker_of(node)
+            played = await asyncio.create_subprocess_exec(str(game), "600")
+            started_s = time.monotonic()
+            await asyncio.to_thread(worker.wait, 10)
+            assert time.monotonic() - started_s < 2.0
+            await said(node, "kinogame runs, and you want quiet for it")
+            played.kill()
+            await played.wait()
+            lines = await said(node, "Training on")
+            assert any("still wanted" in line for line in lines)
+            assert (await worker_of(node)).pid != worker.pid
+            node.send_signal(signal.SIGTERM)
+            await node.communicate()
+
+    within_limit(scenario)
+
+
+def test_a_share_of_the_time_is_a_share_of_the_processor(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with real_swarm(tmp_path / "swarm", steps=100_000) as swarm:
+            node = await start_join(swarm, tmp_path / "home", KINOSWARM_NODE_SHARE_PERCENT="40")
+            await said(node, "Training on")
+            worker = await worker_of(node)
+            before, started_s = worker.cpu_times(), time.monotonic()
+            await asyncio.to_thread(select.select, [], [], [], 3.0)
+            after, seconds = worker.cpu_times(), time.monotonic() - started_s
+            used = (after.user + after.system - before.user - before.system) / seconds
+            assert used < 0.6, "one thread that may compute two fifths of the time"
+            node.send_signal(signal.SIGTERM)
+            _, err = await node.communicate()
+            assert b"segment is saved" in err
 
     within_limit(scenario)
 

@@ -1,0 +1,1 @@
+"""The governor: when and how much a node may compute. readings.py sees, decide.py decides, watch.py carries it out."""

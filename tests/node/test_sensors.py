@@ -1,0 +1,253 @@
+"""The real senses against stand-ins of what they ask: NVML, D-Bus services, terminals; and this very machine."""
+
+import asyncio
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from kinoswarm_node.governor import desktop_senses as desktop
+from kinoswarm_node.governor import sensors as machine
+from kinoswarm_node.governor.gpu_sense import GpuSense
+from kinoswarm_node.governor.readings import Reading, in_words
+from kinoswarm_node.governor.sensors import MachineSensors
+
+
+class NvmlError(Exception):
+    pass
+
+
+class ScriptedNvml:
+    """The few functions of NVML that are asked, for one card."""
+
+    NVMLError = NvmlError
+    NVML_TEMPERATURE_GPU = 0
+
+    def __init__(self, compute: dict[int, int], graphics: dict[int, int]) -> None:
+        self.compute, self.graphics = compute, graphics
+        self.watts: int | None = None
+        self.permitted = True
+
+    def nvmlInit(self) -> None: ...
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
+        return index
+
+    def nvmlDeviceGetName(self, card: int) -> str:
+        return "Scripted 4090"
+
+    def nvmlDeviceGetTemperature(self, card: int, kind: int) -> int:
+        return 71
+
+    def nvmlDeviceGetPowerUsage(self, card: int) -> int:
+        raise NvmlError("not supported")
+
+    def nvmlDeviceGetMemoryInfo(self, card: int) -> Any:
+        return SimpleNamespace(free=5 * 2**30)
+
+    def nvmlDeviceGetComputeRunningProcesses(self, card: int) -> list[Any]:
+        return [SimpleNamespace(pid=p, usedGpuMemory=b) for p, b in self.compute.items()]
+
+    def nvmlDeviceGetGraphicsRunningProcesses(self, card: int) -> list[Any]:
+        return [SimpleNamespace(pid=p, usedGpuMemory=b) for p, b in self.graphics.items()]
+
+    def nvmlDeviceGetProcessUtilization(self, card: int, since_us: int) -> list[Any]:
+        return [SimpleNamespace(pid=pid, smUtil=40) for pid in self.graphics]
+
+    def nvmlDeviceSetPowerManagementLimit(self, card: int, milliwatts: int) -> None:
+        if not self.permitted:
+            raise NvmlError("Insufficient Permissions")
+        self.watts = milliwatts // 1000
+
+
+PARENT, OWN, UNSEEN = os.getppid(), os.getpid(), 2**22 + 5
+
+
+def test_other_programs_on_the_card_are_named_and_our_own_are_left_out() -> None:
+    card = GpuSense(ScriptedNvml({OWN: 2**30}, {PARENT: 2**29}), 0).read({OWN})
+    assert [(user.pid, user.memory_bytes, user.busy) for user in card.others] == [
+        (PARENT, 2**29, 0.4)
+    ]
+    assert card.others[0].name
+    assert (card.temperature_c, card.power_w, card.name) == (71.0, None, "Scripted 4090")
+
+
+def test_a_process_that_cannot_be_seen_counts_only_while_no_worker_of_ours_runs() -> None:
+    """In a container NVML names the host's processes: our own worker must not pause itself."""
+    sense = GpuSense(ScriptedNvml({UNSEEN: 2**30}, {}), 0)
+    assert sense.read({OWN, PARENT}).others == []
+    assert [user.pid for user in sense.read({OWN}).others] == [UNSEEN]
+
+
+def test_a_power_limit_is_set_or_the_refusal_is_told() -> None:
+    nvml = ScriptedNvml({}, {})
+    sense = GpuSense(nvml, 0)
+    assert sense.limit_power(220) == "The card's power limit is 220 W."
+    assert nvml.watts == 220
+    nvml.permitted = False
+    assert "Insufficient Permissions" in sense.limit_power(200)
+
+
+def test_a_terminal_that_was_just_used_means_somebody_is_there(tmp_path: Path) -> None:
+    (tmp_path / "ptmx").touch()
+    with pytest.raises(desktop.NotHere):
+        desktop.terminal_idle_s(tmp_path)
+    for name, used_s in (("0", 500), ("1", 900)):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (used_s, used_s))
+    assert desktop.terminal_idle_s(tmp_path, now_s=lambda: 1000.0) == 100.0
+
+
+@pytest.fixture
+def session_bus(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A message bus of its own, with stand-ins for the services that are asked."""
+    if shutil.which("dbus-daemon") is None:
+        pytest.skip("dbus-daemon is not installed")
+    daemon = subprocess.Popen(
+        ["dbus-daemon", "--session", "--nofork", "--print-address=1"], stdout=subprocess.PIPE
+    )
+    assert daemon.stdout
+    monkeypatch.setenv("DBUS_SESSION_BUS_ADDRESS", daemon.stdout.readline().decode().strip())
+    yield
+    daemon.kill()
+    daemon.wait()
+    daemon.stdout.close()
+
+
+def answer_on_the_bus(name: str, answers: dict[str, tuple[str, Any]], ask: Any) -> Any:
+    """Serve `answers` by member or property under `name` while `ask` runs."""
+    import threading
+
+    from jeepney import DBus, MessageType, new_method_return
+    from jeepney.io.blocking import open_dbus_connection
+
+    connection = open_dbus_connection("SESSION")
+    connection.send_and_get_reply(_request_name(name))
+    ready = threading.Event()
+
+    def serve() -> None:
+        ready.set()
+        while True:
+            try:
+                message = connection.receive()
+            except (OSError, ConnectionError, EOFError):
+                return
+            if message.header.message_type is not MessageType.method_call:
+                continue
+            member = next(value for key, value in message.header.fields.items() if key == 3)
+            if member == "Stop":
+                return
+            key = message.body[1] if member == "Get" else member
+            form, value = answers[key]
+            body = ("v", ((form, value),)) if member == "Get" else (form, (value,))
+            connection.send(new_method_return(message, *body))
+
+    assert DBus
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    ready.wait(5)
+    try:
+        return ask()
+    finally:
+        _stop(name)
+        thread.join(5)
+        connection.close()
+
+
+def _request_name(name: str) -> Any:
+    from jeepney import message_bus
+
+    return message_bus.RequestName(name)
+
+
+def _stop(name: str) -> None:
+    from jeepney import DBusAddress, new_method_call
+    from jeepney.io.blocking import open_dbus_connection
+
+    with open_dbus_connection("SESSION") as other:
+        other.send(new_method_call(DBusAddress("/", name, "test.Stop"), "Stop"))
+        # a round trip to the bus: the message before it has been routed
+        other.send_and_get_reply(_request_name("test.done"))
+
+
+@pytest.mark.usefixtures("session_bus")
+def test_logind_says_since_when_nobody_is_there() -> None:
+    login, now_s = "org.freedesktop.login1", 2000.0
+    idle = {"IdleHint": ("b", True), "IdleSinceHint": ("t", 1_700_000_000)}
+
+    def ask() -> float:
+        return desktop.logind_idle_s("SESSION", lambda: now_s)
+
+    assert answer_on_the_bus(login, idle, ask) == 300.0
+    assert answer_on_the_bus(login, {"IdleHint": ("b", False)}, ask) == 0.0
+
+
+@pytest.mark.usefixtures("session_bus")
+def test_gnome_and_kde_say_how_long_nobody_touched_anything() -> None:
+    mutter = answer_on_the_bus(
+        "org.gnome.Mutter.IdleMonitor", {"GetIdletime": ("t", 4500)}, desktop.mutter_idle_s
+    )
+    plasma = answer_on_the_bus(
+        "org.freedesktop.ScreenSaver",
+        {"GetSessionIdleTime": ("u", 7000)},
+        desktop.screensaver_idle_s,
+    )
+    assert (mutter, plasma) == (4.5, 7.0)
+
+
+@pytest.mark.usefixtures("session_bus")
+def test_networkmanager_says_whether_the_connection_is_metered() -> None:
+    name = "org.freedesktop.NetworkManager"
+    for value, expected in ((1, True), (2, False), (3, True), (4, False)):
+        answers = {"Metered": ("u", value)}
+        assert answer_on_the_bus(name, answers, lambda: desktop.metered("SESSION")) is expected
+
+
+@pytest.mark.usefixtures("session_bus")
+def test_a_service_that_is_not_there_is_not_here() -> None:
+    with pytest.raises(desktop.NotHere):
+        desktop.mutter_idle_s()
+
+
+def test_this_machine_can_be_looked_at(tmp_path: Path) -> None:
+    sensors = MachineSensors(tmp_path, "cpu", lambda: True)
+    first = sensors.look()
+    reading = asyncio.run(sensors.read())
+    assert first.other_cpu is None, "there is nothing to compare the first look with"
+    assert reading.other_cpu is None or 0.0 <= reading.other_cpu <= 1.0
+    assert (reading.gpu, 0 <= reading.minute_of_week < 10080) == (None, True)
+    assert reading.disk_free_bytes
+    assert reading.programs
+    assert "free memory" in in_words(reading)
+
+
+def test_a_sense_that_breaks_is_only_missing_and_is_left_alone_for_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def broken() -> None:
+        asked.append(1)
+        raise ZeroDivisionError("a driver's fault")
+
+    monkeypatch.setattr(machine.psutil, "sensors_battery", broken)
+    sensors = MachineSensors(tmp_path, "cpu", lambda: False)
+    readings = [sensors.look(), sensors.look()]
+    assert [reading.on_battery for reading in readings] == [None, None]
+    assert all("battery" in reading.blind for reading in readings)
+    assert len(asked) == 1
+
+
+def test_a_sense_that_hangs_leaves_the_last_look_in_force(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sensors = MachineSensors(tmp_path, "cpu", lambda: False)
+    before = asyncio.run(sensors.read())
+    monkeypatch.setattr(machine, "READ_TIMEOUT_S", 0.0)
+    assert asyncio.run(sensors.read()) is before
+    assert isinstance(before, Reading)
