@@ -57,6 +57,10 @@ class SwarmFolder:
         """Frames of the data, for the page."""
         return self.home / "frames"
 
+    def copy(self, generation: int) -> Path:
+        """One of two signed copies of the public pages: one is served while the other is made."""
+        return self.home / f"copy-{generation % 2}"
+
     def heldout(self, cluster: int) -> Path:
         """The private held-out file of a cluster; never in the store, never served."""
         return self.home / "heldout" / f"cluster-{cluster:02d}.safetensors"

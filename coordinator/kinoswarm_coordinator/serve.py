@@ -1,6 +1,7 @@
 """Runs a coordinator: log, service, network process, operator's worker, page. Owns how they start and end."""
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from kinoswarm_coordinator.publisher import Publisher
 from kinoswarm_coordinator.records_book import RecordsBook
 from kinoswarm_coordinator.service import Service
 from kinoswarm_coordinator.settings import CoordinatorSettings
+from kinoswarm_coordinator.site_writer import site_facts, write_site
 from kinoswarm_coordinator.state import Rules
 from kinoswarm_coordinator.submissions import expired
 from kinoswarm_coordinator.web.app import create_app
@@ -55,7 +57,7 @@ class Serving:
 
 
 @dataclass(frozen=True)
-class _Founding:
+class Founding:
     """What the founder left in the folder, checked."""
 
     swarm: SwarmId
@@ -69,12 +71,12 @@ async def run_coordinator(
 ) -> None:
     """Serve the swarm founded in `root` until cancelled. Raises LocalError when it can't start."""
     folder = SwarmFolder(root.resolve())
-    founding = _read_founding(folder)
+    founding = read_founding(folder)
     http_socket = _bound_socket(settings.http_host, settings.http_port)
     log = SqlLog(settings.database_url or sqlite_url(folder.log))
     try:
         journal = Journal(log)
-        service = _service(folder, founding, journal, settings)
+        service = founded_service(folder, founding, journal, settings)
         await _found(service)
         network = await NetworkClient.start(
             _network_config(folder, founding, settings),
@@ -89,7 +91,7 @@ async def run_coordinator(
         http_socket.close()
 
 
-def _read_founding(folder: SwarmFolder) -> _Founding:
+def read_founding(folder: SwarmFolder) -> Founding:
     folder.require_founded()
     text = folder.invite.read_text()
     invite: Invite = read_invite(text).body
@@ -97,11 +99,11 @@ def _read_founding(folder: SwarmFolder) -> _Founding:
     key = load_key(folder.key)
     if not is_coordinator(charter, key.peer_id):
         raise LocalError(f"{folder.key} is not a coordinator key of this swarm's charter")
-    return _Founding(invite.swarm, charter, key, text.strip())
+    return Founding(invite.swarm, charter, key, text.strip())
 
 
-def _service(
-    folder: SwarmFolder, founding: _Founding, journal: Journal, settings: CoordinatorSettings
+def founded_service(
+    folder: SwarmFolder, founding: Founding, journal: Journal, settings: CoordinatorSettings
 ) -> Service:
     rules = Rules(
         charter=founding.charter,
@@ -133,7 +135,7 @@ async def _found(service: Service) -> None:
 
 
 def _network_config(
-    folder: SwarmFolder, founding: _Founding, settings: CoordinatorSettings
+    folder: SwarmFolder, founding: Founding, settings: CoordinatorSettings
 ) -> NetworkConfig:
     return NetworkConfig(
         home=str(folder.network),
@@ -152,7 +154,7 @@ async def _run_parts(
     network: NetworkClient,
     settings: CoordinatorSettings,
     http_socket: socket.socket,
-    founding: _Founding,
+    founding: Founding,
     on_ready: Callable[[Serving], None],
 ) -> None:
     intake = Intake(service=service, network=network)
@@ -189,6 +191,7 @@ async def _run_parts(
             tasks.create_task(_expire_leases(service, settings.tick_s))
             tasks.create_task(_watch_traffic(service, network))
             tasks.create_task(_fill_pages(sources))
+            tasks.create_task(_make_copies(sources, settings.copy_every_s))
             tasks.create_task(_end_with(network.wait_ended, "the network process ended"))
             tasks.create_task(_serve_http(server, http_socket))
     finally:
@@ -239,6 +242,33 @@ async def _fill_pages(sources: WebSources) -> None:
         await asyncio.sleep(EVERY_MS / 1000)
 
 
+async def _make_copies(sources: WebSources, every_s: float) -> None:
+    """A signed copy now, after every release, and now and again: mirrors fetch it from /snapshot/."""
+    generation = 0
+    while every_s:
+        folder = sources.folder.copy(generation)
+        facts = site_facts(sources)
+        try:
+            await asyncio.to_thread(write_site, sources, facts, folder, with_model=True)
+        except (OSError, LocalError) as error:
+            _log.warning("no copy for mirrors", why=str(error))
+        else:
+            sources.copy_folder = folder
+            generation += 1
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(every_s):
+                await _next_release(sources.service)
+
+
+async def _next_release(service: Service) -> None:
+    def published() -> int:
+        return sum(release.manifest is not None for release in service.journal.state.releases)
+
+    before = published()
+    while published() == before:
+        await service.journal.wait_for_change()
+
+
 def _server(sources: WebSources, settings: CoordinatorSettings) -> uvicorn.Server:
     limit = None
     if settings.requests_per_s:
@@ -261,7 +291,7 @@ def _serving(
     bound: socket.socket,
     settings: CoordinatorSettings,
     network: NetworkClient,
-    founding: _Founding,
+    founding: Founding,
 ) -> Serving:
     host = "127.0.0.1" if settings.http_host in ("0.0.0.0", "::") else settings.http_host  # noqa: S104
     return Serving(

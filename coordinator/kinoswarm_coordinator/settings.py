@@ -61,6 +61,12 @@ class CoordinatorSettings(BaseSettings):
     request_burst: int = Field(
         default=200, ge=1, le=10**6, description="How many of them it may ask for at once."
     )
+    copy_every_s: float = Field(
+        default=600.0,
+        ge=0.0,
+        le=86_400.0,
+        description="Seconds between signed copies of the pages for mirrors; 0 makes none.",
+    )
     database_url: str = Field(
         default="",
         max_length=500,

@@ -32,6 +32,12 @@ COMMANDS = {
     "evaluate": LazyCommand(
         "kinoswarm_cli.evaluate_command", "Measure a release on held-out clips."
     ),
+    "snapshot": LazyCommand(
+        "kinoswarm_cli.snapshot_commands", "Write or check a signed copy of a swarm's pages."
+    ),
+    "mirror": LazyCommand(
+        "kinoswarm_cli.mirror_command", "Keep and serve a checked copy of a swarm's pages."
+    ),
     "data": LazyCommand("kinoswarm_cli.data_commands", "Make and prepare captioned video data."),
     "swarm": LazyCommand("kinoswarm_cli.swarm_commands", "Found a swarm and run its coordinator."),
     "demo": LazyCommand(

@@ -9,9 +9,14 @@ from pathlib import Path
 import typer
 
 from kinoswarm_cli.progress_bars import Report, reporting
-from kinoswarm_node.invites import get_invite
+from kinoswarm_network.blob_store import BlobStore
+from kinoswarm_node.copy_release import CopyRelease
+from kinoswarm_node.invites import get_invite, is_address
+from kinoswarm_node.ports import OnBytes
 from kinoswarm_node.release_download import Downloaded, ReleaseSource, download_release
+from kinoswarm_node.site_copy import SiteCopy
 from kinoswarm_node.swarm_visit import visiting
+from kinoswarm_protocol.errors import Unreachable
 from kinoswarm_protocol.invite import Invite
 from kinoswarm_protocol.records import Authority
 
@@ -21,21 +26,41 @@ def run_download(typed: str, out: Path, as_json: bool) -> None:
     folder = out.expanduser().absolute()
     invite = get_invite(typed).body
     started = time.monotonic()
+    address = typed.strip() if is_address(typed) else ""
     with reporting(quiet=as_json, in_bytes=True) as report:
-        got = asyncio.run(_download(invite, folder, report))
+        got = asyncio.run(_download(invite, folder, address, report))
     _tell(got, time.monotonic() - started, as_json)
 
 
-async def _download(invite: Invite, folder: Path, report: Report) -> Downloaded:
+async def _download(invite: Invite, folder: Path, address: str, report: Report) -> Downloaded:
+    """From the coordinator; from the copy at `address` when no coordinator answers."""
     scratch = folder.with_name(f".{folder.name}.download")
     authority = Authority(invite.swarm, invite.founder, frozenset(invite.coordinators))
-    async with visiting(invite, scratch) as visit:
-        source = ReleaseSource(visit.client, authority, visit.fetch, _now_ms)
-        got = await download_release(
-            source, folder, lambda done, total: report(done, total, "downloading")
-        )
+
+    def on_bytes(done: int, total: int) -> None:
+        report(done, total, "downloading")
+
+    try:
+        async with visiting(invite, scratch) as visit:
+            source = ReleaseSource(visit.look_up, authority, visit.fetch, _now_ms)
+            got = await download_release(source, folder, on_bytes)
+    except Unreachable:
+        if not address:
+            raise
+        got = await _download_from_copy(address, authority, folder, scratch, on_bytes)
     shutil.rmtree(scratch, ignore_errors=True)  # kept when it failed: the next try goes on from it
     return got
+
+
+async def _download_from_copy(
+    address: str, authority: Authority, folder: Path, scratch: Path, on_bytes: OnBytes
+) -> Downloaded:
+    with SiteCopy(address) as site:
+        await asyncio.to_thread(site.find)
+        copy = await asyncio.to_thread(site.open, authority.swarm)
+        release = CopyRelease(site, copy, BlobStore(scratch))
+        source = ReleaseSource(release.look_up, authority, release.fetch, _now_ms)
+        return await download_release(source, folder, on_bytes)
 
 
 def _tell(got: Downloaded, seconds: float, as_json: bool) -> None:

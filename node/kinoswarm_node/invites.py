@@ -8,6 +8,7 @@ import httpx
 
 from kinoswarm_protocol.envelope import Opened
 from kinoswarm_protocol.errors import LimitExceeded, LocalError, Unreachable
+from kinoswarm_protocol.ids import SwarmId
 from kinoswarm_protocol.invite import PREFIX, Invite, read_invite
 from kinoswarm_protocol.limits import CONNECT_TIMEOUT_S, CONTROL_TIMEOUT_S, MAX_INVITE_BYTES
 
@@ -16,6 +17,7 @@ INVITE_PATH = "/invite.txt"
 
 _MAX_TEXT = 2 * MAX_INVITE_BYTES
 _MAX_FILE_NAME = 4096
+_ID_DIGITS = 64
 
 
 def is_address(text: str) -> bool:
@@ -53,12 +55,14 @@ def _file_text(typed: str, compact: str) -> str:
 
 
 def _download(address: str) -> str:
-    """The invite at `address`, or at its host's INVITE_PATH when `address` only names a host."""
+    """The invite at `address`, or under INVITE_PATH of it when `address` names a host or a folder."""
     parts = urlsplit(address)
     if not parts.hostname:
         raise LocalError(f"{address!r} names no host; an address looks like https://host:port")
     if parts.path in ("", "/"):
         address = f"{parts.scheme}://{parts.netloc}{INVITE_PATH}"
+    elif parts.path.endswith("/"):
+        address = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}{INVITE_PATH}"
     timeout = httpx.Timeout(CONTROL_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
     try:
         with httpx.stream("GET", address, timeout=timeout, follow_redirects=True) as answer:
@@ -76,3 +80,11 @@ def _bounded_text(answer: httpx.Response, address: str) -> str:
         if len(raw) > _MAX_TEXT:
             raise LimitExceeded(f"{address} sends more than an invite's {_MAX_TEXT} bytes")
     return raw.decode("utf-8", "replace")
+
+
+def swarm_of(typed: str) -> SwarmId:
+    """The swarm that a person means by its id or by an invite. Raises LocalError or the errors of read_invite."""
+    text = typed.strip().lower()
+    if len(text) == _ID_DIGITS and all(c in "0123456789abcdef" for c in text):
+        return SwarmId(text)
+    return get_invite(typed).body.swarm

@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from kinoswarm_network.coordinator_client import CoordinatorClient
 from kinoswarm_network.durable import disk_errors, require_space, write_atomic
 from kinoswarm_node.ports import OnBytes
 from kinoswarm_protocol.envelope import Opened, open_envelope
@@ -20,13 +19,16 @@ from kinoswarm_protocol.errors import (
     RemoteError,
 )
 from kinoswarm_protocol.ids import BlobId
-from kinoswarm_protocol.messages import RELEASE, Lookup, Records, ReleaseFile, ReleaseManifest
+from kinoswarm_protocol.messages import RELEASE, ReleaseFile, ReleaseManifest
 from kinoswarm_protocol.records import RELEASE_KEY, Authority, ReleaseRecord, newest, open_record
 
 MANIFEST_NAME = "kinoswarm-release.bin"
 """The signed table of contents, kept in the folder: it proves where the files come from."""
 
 _MAX_MANIFEST_FILE = RELEASE.max_bytes + 1024
+
+LookUp = Callable[[str], Awaitable[list[bytes]]]
+"""The signed records that somebody holds under a key, unchecked."""
 
 Fetch = Callable[[BlobId, OnBytes], Awaitable[Path]]
 """Brings a blob here, verified; resumes what an earlier try left."""
@@ -46,7 +48,7 @@ class Downloaded:
 class ReleaseSource:
     """Where a release comes from and whose signatures count."""
 
-    client: CoordinatorClient
+    look_up: LookUp
     authority: Authority
     fetch: Fetch
     now_ms: Callable[[], int]
@@ -54,10 +56,10 @@ class ReleaseSource:
 
 async def find_release(source: ReleaseSource) -> ReleaseRecord:
     """The newest release that a coordinator signed. Raises Refused(not_found) when there is none yet."""
-    answer = await source.client.ask(Lookup(key=RELEASE_KEY), Records)
+    records = await source.look_up(RELEASE_KEY)
     valid: list[Opened[ReleaseRecord]] = []
     problem = ""
-    for raw in answer.records:
+    for raw in records:
         try:
             opened = open_record(raw, source.authority)
         except RemoteError as error:

@@ -22,7 +22,7 @@ from kinoswarm_node.ports import OnBytes
 from kinoswarm_protocol.errors import Code, Refused, RemoteError, Unreachable
 from kinoswarm_protocol.ids import BlobId, PeerId
 from kinoswarm_protocol.invite import Invite
-from kinoswarm_protocol.messages import ProviderHint
+from kinoswarm_protocol.messages import Lookup, ProviderHint, Records
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,10 @@ class Visit:
 
     client: CoordinatorClient
     transports: list[Transport]
+
+    async def look_up(self, key: str) -> list[bytes]:
+        """The coordinator's signed records under a key."""
+        return (await self.client.ask(Lookup(key=key), Records)).records
 
     async def fetch(self, blob: BlobId, on_bytes: OnBytes) -> Path:
         """A verified blob by the first way that has it; what an earlier try left is used. Raises Unreachable."""

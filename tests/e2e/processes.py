@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -46,6 +47,15 @@ class Running:
     process: "subprocess.Popen[bytes]"
     log: Path
     family: list[psutil.Process] = field(default_factory=list)
+
+    def wait_for_line(self, pattern: str) -> str:
+        """The first group of a pattern, once the output has it."""
+        deadline = time.monotonic() + PATIENCE_S
+        while (found := re.search(pattern, self.log.read_text())) is None:
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.1)
+        return found[1]
 
     def note_family(self) -> None:
         """Remember all descendants, to see later that none is left."""

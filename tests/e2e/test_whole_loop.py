@@ -88,6 +88,25 @@ def test_status_tells_the_same_to_a_program(swarm: Swarm) -> None:
     assert '"A tiny swarm"' in told
 
 
+def test_a_release_outlives_its_coordinator_in_a_mirror(swarm: Swarm) -> None:
+    """kill -9 of the coordinator after a mirror has a copy; the swarm is then served on for the last test."""
+    mirror = swarm.start(
+        "mirror", "mirror", swarm.page, "--out", swarm.folder.parent / "mirrored", "--port", 0
+    )
+    address = mirror.wait_for_line(r"Serving it at (\S+);")
+    checked = kinoswarm("snapshot", "verify", address, "--swarm", swarm.invite)
+    assert "files are as signed" in checked.stdout
+    coordinator = next(
+        r for r in swarm.running if r.process.poll() is None and "serve" in r.process.args
+    )
+    coordinator.kill_9()
+    assert swarm.status() is None
+    copy = swarm.folder.parent / "from-mirror"
+    kinoswarm("download", address, "--out", copy)
+    assert (copy / "model_index.json").is_file()
+    swarm.serve()
+
+
 def test_ctrl_c_leaves_nothing_behind(swarm: Swarm) -> None:
     """The last test of the module: ends everything that still runs."""
     for running in reversed(swarm.running):

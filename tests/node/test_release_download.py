@@ -105,7 +105,11 @@ class Publisher:
 
         client = CoordinatorClient(NODE, SWARM, [COORDINATOR.peer_id], [self], lambda: NOW_MS)
         authority = Authority(SWARM, FOUNDER.peer_id, frozenset({COORDINATOR.peer_id}))
-        return ReleaseSource(client, authority, fetch, lambda: NOW_MS)
+
+        async def look_up(key: str) -> list[bytes]:
+            return (await client.ask(Lookup(key=key), Records)).records
+
+        return ReleaseSource(look_up, authority, fetch, lambda: NOW_MS)
 
 
 def download(publisher: Publisher, folder: Path, shown: list[int] | None = None) -> Downloaded:

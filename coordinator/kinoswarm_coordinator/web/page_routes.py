@@ -7,6 +7,7 @@ from fastapi import APIRouter
 from fastapi import Path as PathParameter
 from fastapi.responses import FileResponse, HTMLResponse, Response
 
+from kinoswarm_coordinator.web.answering import CORS
 from kinoswarm_coordinator.web.api_routes import Before, Cluster, Peer
 from kinoswarm_coordinator.web.assets import Assets, load_assets
 from kinoswarm_coordinator.web.network_routes import FOREVER
@@ -107,6 +108,15 @@ def _add_files(router: APIRouter, assets: Assets, sources: WebSources) -> None:
         if found is None:
             return problem(HTTPStatus.NOT_FOUND, "the page has no such file; load the page again")
         return Response(found.data, media_type=found.media_type, headers={"Cache-Control": FOREVER})
+
+    @router.api_route("/snapshot/{path:path}", methods=_READ)
+    async def copy_file(path: str) -> Response:
+        found = sources.copy_file(path or "index.html")
+        if found is None:
+            return problem(
+                HTTPStatus.NOT_FOUND, "the copy holds no such file; it may not be made yet"
+            )
+        return FileResponse(found, headers={"Cache-Control": "no-cache", **CORS})
 
     @router.api_route("/clusters/{cluster}/frames.png", methods=_READ)
     async def frames(cluster: Cluster) -> Response:

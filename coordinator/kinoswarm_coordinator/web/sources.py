@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from re import fullmatch
 
 from kinoswarm_coordinator import queries
 from kinoswarm_coordinator.home import SwarmFolder
@@ -19,6 +20,7 @@ from kinoswarm_protocol.ids import BlobId
 from kinoswarm_protocol.messages import ReleaseFile
 
 _CARD = "README.md"
+_COPY_PATH = r"[A-Za-z0-9_][A-Za-z0-9_.\-]*(/[A-Za-z0-9_][A-Za-z0-9_.\-]*)*"
 _MOST_CARD_BYTES = 256 * 1024
 
 
@@ -32,7 +34,16 @@ class WebSources:
     invite: str
     doing: Callable[[], str] = field(default=lambda: "")
     online: OnlineHistory = field(default_factory=OnlineHistory)
+    copy_folder: Path | None = None
+    """The newest signed copy of all this, for mirrors."""
     network_up: Callable[[], bool] = field(default=lambda: True)
+
+    def copy_file(self, path: str) -> Path | None:
+        """A file of the newest signed copy; None for anything that the copy does not name."""
+        if self.copy_folder is None or not fullmatch(_COPY_PATH, path):
+            return None
+        found = self.copy_folder / path
+        return found if found.is_file() else None
 
     def note_online(self) -> None:
         """Look at who is there, for the charts."""

@@ -1,0 +1,44 @@
+"""A swarm's folder without a running coordinator. Owns what is made from it on disk; changes nothing in it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from kinoswarm_coordinator.event_log import SqlLog, sqlite_url
+from kinoswarm_coordinator.home import SwarmFolder
+from kinoswarm_coordinator.journal import Journal
+from kinoswarm_coordinator.serve import founded_service, read_founding
+from kinoswarm_coordinator.settings import load_settings
+from kinoswarm_coordinator.site_writer import site_facts, write_site
+from kinoswarm_coordinator.web.sources import WebSources
+from kinoswarm_network.blob_store import BlobStore
+from kinoswarm_protocol.errors import LocalError
+
+
+@dataclass(frozen=True)
+class MadeCopy:
+    num_files: int
+    size_bytes: int
+
+
+def write_copy(root: Path, out: Path, *, with_model: bool) -> MadeCopy:
+    """Write a signed copy of the public state of the swarm in `root`. Raises LocalError."""
+    folder = SwarmFolder(root.resolve())
+    founding = read_founding(folder)
+    settings = load_settings(folder.home)
+    log = SqlLog(settings.database_url or sqlite_url(folder.log))
+    try:
+        journal = Journal(log)
+    finally:
+        log.close()
+    if not journal.state.versions:
+        raise LocalError(f"the swarm in {root} was never served: there is nothing to show yet")
+    sources = WebSources(
+        service=founded_service(folder, founding, journal, settings),
+        store=BlobStore(folder.store),
+        folder=folder,
+        invite=founding.invite,
+    )
+    target = out.expanduser().absolute()
+    write_site(sources, site_facts(sources), target, with_model=with_model)
+    files = [path for path in target.rglob("*") if path.is_file()]
+    return MadeCopy(len(files), sum(path.stat().st_size for path in files))

@@ -1,0 +1,88 @@
+"""A copy of a swarm's public pages and data, signed as a whole. Owns the table of contents that proves each file.
+
+A page can't vouch for itself: whoever serves a copy could change its words. The signed table can, because its signer is
+a coordinator of the charter, and the charter's hash is the swarm's id.
+"""
+
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from kinoswarm_protocol.charter import Charter, is_coordinator, open_charter
+from kinoswarm_protocol.envelope import Kind, Opened, open_envelope, peek_payload
+from kinoswarm_protocol.errors import BadSignature, HashMismatch, MalformedBytes
+from kinoswarm_protocol.ids import DigestField, SwarmId, sha256_hex, swarm_id_of
+from kinoswarm_protocol.limits import MAX_BLOB_BYTES, MAX_CHARTER_BYTES
+
+SNAPSHOT_NAME = "snapshot.signed"
+"""The table of contents; every other file is named in it."""
+
+CHARTER_NAME = "charter.bin"
+INVITE_NAME = "invite.txt"
+RECORDS_NAME = "records.bin"
+"""The newest signed records, as a MessagePack list of envelopes: what `lookup` would answer."""
+
+_MAX_FILES = 30_000
+
+SnapshotPath = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=300,
+        pattern=r"\A[A-Za-z0-9_][A-Za-z0-9_.\-]*(/[A-Za-z0-9_][A-Za-z0-9_.\-]*)*\Z",
+    ),
+]
+
+
+class SnapshotFile(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """One file of a copy."""
+
+    path: SnapshotPath
+    size_bytes: Annotated[int, Meta(ge=0, le=MAX_BLOB_BYTES)]
+    sha256: DigestField
+
+    def check(self, data: bytes) -> None:
+        """Raise HashMismatch unless `data` is this file."""
+        found = sha256_hex(data)
+        if len(data) != self.size_bytes or found != self.sha256:
+            raise HashMismatch(
+                f"{self.path}: {len(data)} bytes with hash {found[:12]}…, signed were {self.size_bytes} bytes "
+                f"with hash {self.sha256[:12]}…"
+            )
+
+
+class SiteSnapshot(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """All files of a copy, and when they were made."""
+
+    made_at_ms: Annotated[int, Meta(ge=0, le=2**53)]
+    files: Annotated[list[SnapshotFile], Meta(min_length=1, max_length=_MAX_FILES)]
+
+    def file(self, path: str) -> SnapshotFile:
+        """The entry of a path. Raises MalformedBytes when the copy has none."""
+        for entry in self.files:
+            if entry.path == path:
+                return entry
+        raise MalformedBytes(f"the copy holds no {path}")
+
+
+SNAPSHOT: Kind[SiteSnapshot] = Kind("snapshot", SiteSnapshot, 4 * 1024 * 1024)
+
+
+def open_snapshot(
+    raw: bytes, charter_raw: bytes, swarm: SwarmId | None = None
+) -> tuple[Opened[SiteSnapshot], Charter, SwarmId]:
+    """The table of contents, the charter and the swarm's id, each checked against the other.
+
+    `swarm` is the id that the asker knows; without it the charter's own hash is taken, and who reads the result must
+    compare it. Raises BadSignature, HashMismatch, MalformedBytes, LimitExceeded or VersionMismatch.
+    """
+    found = swarm or swarm_id_of(peek_payload(charter_raw, MAX_CHARTER_BYTES))
+    charter = open_charter(charter_raw, found).body
+    opened = open_envelope(raw, SNAPSHOT, found)
+    if not is_coordinator(charter, opened.signer):
+        raise BadSignature(f"the copy is signed by {opened.signer}, which is no coordinator")
+    paths = [entry.path.lower() for entry in opened.body.files]
+    if len(set(paths)) != len(paths) or SNAPSHOT_NAME in paths:
+        raise MalformedBytes("the copy's table of contents names a path twice")
+    opened.body.file(CHARTER_NAME).check(charter_raw)
+    return opened, charter, found
