@@ -28,8 +28,6 @@ _EXPOSURE = (255 * (np.arange(256) / 255) ** (1 / 1.5)).round().astype(np.uint8)
 
 _LEAST_MEAN_DEPTH = 10.0  # of 255; less is a nose against a wall
 _LEAST_SHARE_IN_SIGHT = 0.01  # of the picture's pixels, to be worth a caption
-_MOST_SHARE_UNTOLD = 0.003  # of the picture's pixels, for an object that captions have no word for
-_BACK_TO_START = 0.4  # share of tries that begin near the start, so that a scene stays one place
 _TRIES_PER_MOTION = 12  # then another motion: some narrow places allow turning only
 _MAX_TRIES = 240  # views tried for one clip before the map is called unsuitable
 _TICS_PER_FRAME = 2
@@ -150,7 +148,7 @@ def film(stage: Stage, rng: np.random.Generator, size: tuple[int, int, int]) -> 
 def _is_truthful(scene: Scene, motion: Motion, shot: Shot) -> bool:
     untold = [share for name, share in shot.shares.items() if name not in WORD_BY_OBJECT]
     return (
-        max(untold, default=0.0) <= _MOST_SHARE_UNTOLD
+        max(untold, default=0.0) <= scene.most_share_untold
         and moved_as_said(motion, shot.path)
         and _shows(scene, shot.frames)
     )
@@ -161,7 +159,7 @@ def _wander(stage: Stage, rng: np.random.Generator) -> bool:
     game = stage.game
     if game.get_state() is None:
         game.new_episode()
-    elif rng.random() < _BACK_TO_START:
+    elif rng.random() < stage.scene.start_share:
         # A new episode would do, but loading the map takes longer than filming a clip.
         game.send_game_command(f"warp {stage.home[0]} {stage.home[1]}")
     game.make_action([float(rng.uniform(-180.0, 180.0)), 0.0, 0.0], 1)

@@ -33,7 +33,11 @@ class Scene:
     colour: Colour
     """What its description promises."""
     least_share: float
-    """Of the picture's pixels in that colour, in every frame."""
+    """Of the picture's pixels in that colour, in every frame; 0 takes any picture."""
+    start_share: float = 0.4
+    """Of the tries, how many begin near the player's start, so that a scene stays one place."""
+    most_share_untold: float = 0.003
+    """Of the picture's pixels, for an object that captions have no word for."""
 
 
 SCENES = (
