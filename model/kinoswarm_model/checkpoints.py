@@ -4,7 +4,6 @@ A file may come from a stranger: its header is bounded and compared with what is
 """
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from kinoswarm_model.atomic_file import write_atomically
 from kinoswarm_protocol.errors import Code, LimitExceeded, LocalError, MalformedBytes, RemoteError
 from kinoswarm_protocol.limits import MAX_SAFETENSORS_HEADER, MAX_TENSOR_RANK, MAX_TENSORS
 
@@ -34,12 +34,7 @@ class NotFinite(RemoteError):
 def write_atomic(path: Path, raw: bytes) -> None:
     """Write a file so that `path` is either the old one or the whole new one, also after a power cut."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with temporary.open("wb") as file:
-        file.write(raw)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    write_atomically(path, raw)
 
 
 def header_of(raw: bytes) -> dict[str, tuple[str, tuple[int, ...]]]:

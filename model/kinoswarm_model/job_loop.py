@@ -7,9 +7,10 @@ from pathlib import Path
 
 from kinoswarm_model.checkpoints import NotFinite
 from kinoswarm_model.jobs import JobProgress
-from kinoswarm_model.resume_points import ResumePoint, ResumeStore
+from kinoswarm_model.resume_points import ResumePoint, ResumeStore, SavePolicy
 from kinoswarm_model.training import Trainer
 from kinoswarm_model.training_data import BatchPlan, ClipSet, prefetched
+from kinoswarm_protocol.errors import LocalError
 
 Report = Callable[[JobProgress], None]
 
@@ -25,7 +26,7 @@ class LoopPlan:
     what: str
     steps: int
     batches: BatchPlan
-    resume_every_s: float
+    saving: SavePolicy
     steps_per_progress: int
 
 
@@ -41,17 +42,16 @@ def train_to_end(plan: LoopPlan, trainer: Trainer, clips: ClipSet, report: Repor
     """Train until `steps`, from the newest resume point if there is one. Raises NotFinite when the loss is."""
     store = ResumeStore(plan.work_dir, plan.job_sha256)
     losses, seconds_before = _resume(trainer, store)
-    started = saved = time.monotonic()
+    started = time.monotonic()
+    saver = _Saver(plan, store, trainer.step, started)
     for batch in prefetched(clips, plan.batches, range(trainer.step, plan.steps)):
         losses.append(trainer.train_step(batch))
         _check_loss(losses[-1], trainer.step)
         now = time.monotonic()
-        if now - saved >= plan.resume_every_s and trainer.step < plan.steps:
-            seconds = seconds_before + now - started
-            store.save(_point(trainer, losses, seconds))
-            saved = time.monotonic()
+        if trainer.step < plan.steps:
+            saver.after_step(trainer, losses, seconds_before + now - started, now)
         if trainer.step % plan.steps_per_progress == 0 or trainer.step == plan.steps:
-            report(_progress(plan, trainer.step, losses))
+            report(_progress(plan, trainer.step, losses, saver))
     return LoopResult(losses=losses, seconds=seconds_before + time.monotonic() - started)
 
 
@@ -68,14 +68,47 @@ def _resume(trainer: Trainer, store: ResumeStore) -> tuple[list[float], float]:
     return list(point.losses), point.seconds
 
 
-def _point(trainer: Trainer, losses: list[float], seconds: float) -> ResumePoint:
-    return ResumePoint(step=trainer.step, losses=losses, seconds=seconds, tensors=trainer.state())
+class _Saver:
+    """Writes resume points when they are due. A disk that can't take one costs that point, not the segment."""
+
+    def __init__(self, plan: LoopPlan, store: ResumeStore, step: int, now_s: float) -> None:
+        self._policy = plan.saving
+        self._store = store
+        self._saved_s = now_s
+        self.step = step
+        self.every_s = 0.0
+        self.problem = ""
+
+    def after_step(
+        self, trainer: Trainer, losses: list[float], seconds: float, now_s: float
+    ) -> None:
+        if not self.every_s and self._policy.bytes_per_day:
+            self.every_s = self._policy.every_s(sum(t.nbytes for t in trainer.state().values()))
+        if now_s - self._saved_s < (self.every_s or self._policy.least_s):
+            return
+        tensors = trainer.state()
+        point = ResumePoint(step=trainer.step, losses=losses, seconds=seconds, tensors=tensors)
+        try:
+            self._store.save(point)
+        except (OSError, LocalError) as error:
+            self.problem = f"no resume point could be written: {error}"
+        else:
+            self.step, self.problem = trainer.step, ""
+        self._saved_s = time.monotonic()
 
 
-def _progress(plan: LoopPlan, step: int, losses: list[float]) -> JobProgress:
+def _progress(plan: LoopPlan, step: int, losses: list[float], saver: _Saver) -> JobProgress:
     recent = losses[-plan.steps_per_progress :]
-    mean = sum(recent) / len(recent)
-    return JobProgress(job_id=plan.job_id, step=step, total=plan.steps, loss=mean, what=plan.what)
+    return JobProgress(
+        job_id=plan.job_id,
+        step=step,
+        total=plan.steps,
+        loss=sum(recent) / len(recent),
+        what=plan.what,
+        saved_step=saver.step,
+        save_every_s=saver.every_s or plan.saving.least_s,
+        save_problem=saver.problem,
+    )
 
 
 def _check_loss(loss: float, step: int) -> None:

@@ -39,6 +39,9 @@ class TrainJob(_Job, frozen=True, kw_only=True, tag="train"):
     micro_batch: int = 0
     """0 lets the worker choose."""
     resume_every_s: float = 300.0
+    """Seconds between resume points at least."""
+    resume_bytes_per_day: float = 0.0
+    """What resume points may write in a day; 0 is no limit."""
     checkpoint_activations: bool = False
     steps_per_progress: int = 10
 
@@ -195,6 +198,12 @@ class JobProgress(Struct, frozen=True, kw_only=True, tag="progress", tag_field="
     total: int
     loss: float | None
     what: str
+    saved_step: int = 0
+    """Step of the newest resume point; 0 when there is none yet."""
+    save_every_s: float = 0.0
+    """Seconds between resume points, as the budget of disk writes allows; 0 when not known."""
+    save_problem: str = ""
+    """Why the last resume point could not be written; training goes on."""
 
 
 class JobDone(Struct, frozen=True, kw_only=True, tag="done", tag_field="event"):

@@ -20,6 +20,7 @@ _MAX_HEADER = 64 * 1024 * 1024
 """A header lists the losses so far: nine bytes a step."""
 _GENERATIONS = 2
 _PREFIX_BYTES = 4
+_SECONDS_PER_DAY = 86_400
 
 
 class ResumeHeader(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -31,6 +32,21 @@ class ResumeHeader(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     losses: list[float]
     seconds: float
     tensors_sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SavePolicy:
+    """How often a resume point is written: no more often than `least_s`, and within a budget that spares the disk."""
+
+    least_s: float
+    bytes_per_day: float = 0.0
+    """0 is no limit."""
+
+    def every_s(self, size_bytes: int) -> float:
+        """Seconds between points of this size."""
+        if not self.bytes_per_day:
+            return self.least_s
+        return max(self.least_s, size_bytes * _SECONDS_PER_DAY / self.bytes_per_day)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,8 +96,14 @@ class ResumeStore:
         return min(steps, key=lambda path: steps[path])
 
     def _step(self, path: Path) -> int:
-        parts = _split(path)
-        return -1 if parts is None or parts[0].job_sha256 != self._job_sha256 else parts[0].step
+        """Of a point's header alone: the tensors of a large expert are gigabytes."""
+        try:
+            with path.open("rb") as file:
+                length = codec.frame_length(file.read(_PREFIX_BYTES), _MAX_HEADER)
+                header = codec.decode(file.read(length), ResumeHeader, _MAX_HEADER)
+        except (FileNotFoundError, RemoteError):
+            return -1
+        return header.step if header.job_sha256 == self._job_sha256 else -1
 
     def _read(self, path: Path) -> ResumePoint | None:
         parts = _split(path)

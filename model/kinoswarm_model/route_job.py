@@ -18,6 +18,7 @@ from kinoswarm_model.flow import noised
 from kinoswarm_model.job_loop import LoopPlan, Report, forget_resume_points, train_to_end
 from kinoswarm_model.jobs import RouteDone, RouteJob
 from kinoswarm_model.noise import Purpose
+from kinoswarm_model.resume_points import SavePolicy
 from kinoswarm_model.router import Router, build_router
 from kinoswarm_model.training import OptimizerSettings, Trainer
 from kinoswarm_model.training_data import Batch, BatchPlan, ClipSet, Drawing
@@ -129,7 +130,7 @@ def _loop_plan(job: RouteJob) -> LoopPlan:
         what="training the router",
         steps=job.steps,
         batches=BatchPlan(seed=job.seed, batch_size=spec.batch_size, drawing=drawing),
-        resume_every_s=job.resume_every_s,
+        saving=SavePolicy(least_s=job.resume_every_s),
         steps_per_progress=max(1, job.steps // 20),
     )
 

@@ -23,6 +23,7 @@ from kinoswarm_model.flow import losses_of
 from kinoswarm_model.job_loop import LoopPlan, Report, forget_resume_points, train_to_end
 from kinoswarm_model.jobs import TrainDone, TrainJob
 from kinoswarm_model.noise import Purpose
+from kinoswarm_model.resume_points import SavePolicy
 from kinoswarm_model.training import (
     OptimizerSettings,
     Trainer,
@@ -117,6 +118,7 @@ def job_sha256(job: TrainJob) -> str:
         threads=0,
         micro_batch=0,
         resume_every_s=0.0,
+        resume_bytes_per_day=0.0,
         checkpoint_activations=False,
         steps_per_progress=0,
         device="",
@@ -132,7 +134,7 @@ def _loop_plan(job: TrainJob) -> LoopPlan:
         what="training",
         steps=job.steps,
         batches=batch_plan(job),
-        resume_every_s=job.resume_every_s,
+        saving=SavePolicy(least_s=job.resume_every_s, bytes_per_day=job.resume_bytes_per_day),
         steps_per_progress=job.steps_per_progress,
     )
 

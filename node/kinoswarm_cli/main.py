@@ -18,12 +18,19 @@ COMMANDS = {
     "status": LazyCommand(
         "kinoswarm_cli.status_command", "Show a swarm, or what your own node is doing."
     ),
+    "why": LazyCommand(
+        "kinoswarm_cli.why_command",
+        "What your node does, why not more, and what became of its work.",
+    ),
     "pause": LazyCommand(
         "kinoswarm_cli.pause_command", "Pause your node; its memory is given back at once."
     ),
     "resume": LazyCommand("kinoswarm_cli.resume_command", "Let your paused node go on."),
     "leave": LazyCommand(
         "kinoswarm_cli.leave_command", "End your node, now or once its segment is done."
+    ),
+    "report": LazyCommand(
+        "kinoswarm_cli.report_command", "Pack logs for a bug report, secrets and addresses removed."
     ),
     "download": LazyCommand("kinoswarm_cli.download_command", "Download a swarm's newest release."),
     "generate": LazyCommand(

@@ -4,6 +4,7 @@ import asyncio
 import time
 from dataclasses import dataclass
 
+import structlog
 import typer
 
 from kinoswarm_cli.consent import obtain_consent, obtain_go
@@ -11,11 +12,13 @@ from kinoswarm_cli.errors_and_exits import ExitCode
 from kinoswarm_cli.join_view import join_view
 from kinoswarm_network.durable import write_atomic
 from kinoswarm_network.identity import load_or_create_key
+from kinoswarm_network.logs import log_to
+from kinoswarm_node.context import program_version
 from kinoswarm_node.daemon import Daemon
-from kinoswarm_node.home import Home, locked
+from kinoswarm_node.home import Home, check_format, locked
 from kinoswarm_node.invites import get_invite, invite_text
 from kinoswarm_node.settings import NodeSettings
-from kinoswarm_node.status_board import Listener
+from kinoswarm_node.status_board import Listener, logged
 from kinoswarm_node.swarm_folder import open_swarm_folder
 from kinoswarm_node.wiring import NodePlan, build_node
 from kinoswarm_node.wishes import WishFiles
@@ -38,9 +41,11 @@ def run_join(request: JoinRequest) -> int:
     """Take part until stopped; returns the exit code. Raises KinoswarmError for what bars the node."""
     home = Home(request.settings.home.expanduser().absolute())
     with locked(home):
+        check_format(home, program_version())
         plan = _plan(request, home)
+        log_to(home.log_path)
         with join_view(request.as_json) as listener:
-            return _live(plan, request, listener)
+            return _live(plan, request, logged(listener, structlog.get_logger("node")))
 
 
 def _plan(request: JoinRequest, home: Home) -> NodePlan:

@@ -1,11 +1,14 @@
 """Gets and prints the two kinds of status. Owns no layout (status_view.py) and no connection (swarm_visit.py)."""
 
 import asyncio
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import typer
-from rich.console import Console
+from rich.console import Console, RenderableType
+from rich.live import Live
 
 from kinoswarm_cli.status_view import node_table, swarm_table
 from kinoswarm_node.home import Home, running_pid
@@ -26,6 +29,23 @@ def show_node(home: Path | None, as_json: bool) -> None:
         typer.echo(msgspec.json.encode({"running": running, **msgspec.to_builtins(status)}))
     else:
         Console().print(node_table(status, running))
+
+
+def watch_node(
+    home: Path | None, console: Console | None = None, sleep: Callable[[float], None] = time.sleep
+) -> None:
+    """Keep showing what the node of this home does, once a second, until Ctrl-C."""
+    home_folder = Home(load_settings(home=home).home)
+
+    def look() -> RenderableType:
+        return node_table(
+            read_status(home_folder.status_path), running_pid(home_folder) is not None
+        )
+
+    with Live(look(), console=console or Console(), auto_refresh=False) as live:
+        while True:
+            sleep(1.0)
+            live.update(look(), refresh=True)
 
 
 def show_swarm(typed: str, as_json: bool) -> None:

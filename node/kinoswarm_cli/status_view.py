@@ -63,6 +63,7 @@ def node_table(status: NodeStatus, running: bool) -> RenderableType:
         ("swarm", status.swarm_name),
         ("state", state),
         ("because", status.reason),
+        ("governor", status.governor.reason if status.governor else ""),
         ("segment", _segment(status)),
         ("accepted", f"{status.accepted}, not accepted {status.rejected}"),
         ("kept", f"{status.unsent} unsent, {status.awaiting_verdict} awaiting a verdict"),

@@ -82,9 +82,9 @@ def serve(
 
     from kinoswarm_cli.signals import run_until_signalled
     from kinoswarm_coordinator.home import SwarmFolder
-    from kinoswarm_coordinator.logs import log_to
     from kinoswarm_coordinator.serve import Serving, run_coordinator
     from kinoswarm_coordinator.settings import load_settings
+    from kinoswarm_network.logs import log_to
 
     swarm = SwarmFolder(folder)
     swarm.require_founded()

@@ -1,6 +1,6 @@
 """The node's folder: which file lies where, and the lock that keeps a second daemon out. Decides nothing.
 
-HOME/identity.key settings.toml lock status.json invite.txt blobs/ node.log network.log worker.log
+HOME/identity.key settings.toml lock format.json status.json invite.txt blobs/ node.log network.log worker.log
 HOME/paused go leave                   see wishes.py
 HOME/swarms/<first 16 of the swarm id>/   see swarm_folder.py
 """
@@ -12,10 +12,25 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+from msgspec import Struct
+
+from kinoswarm_network.durable import write_atomic
 from kinoswarm_protocol.errors import LocalError
 from kinoswarm_protocol.ids import SwarmId
 
+FORMAT = 1
+"""Raised when a change of the files here would be misread by the program before it."""
+
+_MAX_FORMAT_FILE = 4096
 _DIGITS_OF_ID = 16  # 64 bits keep folders of one volunteer's swarms apart
+
+
+class HomeFormat(Struct, frozen=True, kw_only=True):
+    """Who wrote a home last."""
+
+    format: int
+    program: str
 
 
 @dataclass(frozen=True)
@@ -35,6 +50,15 @@ class Home:
     @property
     def status_path(self) -> Path:
         return self.root / "status.json"
+
+    @property
+    def log_path(self) -> Path:
+        """What the daemon decided, as lines of JSON."""
+        return self.root / "node.log"
+
+    @property
+    def format_path(self) -> Path:
+        return self.root / "format.json"
 
     @property
     def invite_path(self) -> Path:
@@ -77,6 +101,30 @@ def locked(home: Home) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def check_format(home: Home, program: str) -> None:
+    """Note which program writes this home, or refuse one that a newer program wrote.
+
+    A newer home may hold what this program would misread and so lose. Raises LocalError saying what to do.
+    """
+    try:
+        raw = home.format_path.read_bytes()[:_MAX_FORMAT_FILE]
+    except FileNotFoundError:
+        found = HomeFormat(format=FORMAT, program=program)
+    else:
+        try:
+            found = msgspec.json.decode(raw, type=HomeFormat)
+        except msgspec.DecodeError:
+            found = HomeFormat(format=FORMAT, program=program)
+    if found.format > FORMAT:
+        raise LocalError(
+            f"the folder {home.root} was last written by kinoswarm {found.program}, whose files (format "
+            f"{found.format}) this version {program} (format {FORMAT}) can't read without losing work; update with: "
+            "pip install --upgrade kinoswarm, or give this version its own --home"
+        )
+    note = msgspec.json.encode(HomeFormat(format=FORMAT, program=program))
+    write_atomic(home.format_path, note)
 
 
 def running_pid(home: Home) -> int | None:

@@ -22,6 +22,10 @@ class SegmentStatus(Struct, frozen=True, kw_only=True):
     total: int
     loss: float | None = None
     steps_per_s: float | None = None
+    saved_step: int = 0
+    """Step of the newest resume point: this much survives a power cut."""
+    save_every_s: float = 0.0
+    save_problem: str = ""
 
 
 class GovernorStatus(Struct, frozen=True, kw_only=True):

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from msgspec import structs
+
 from kinoswarm_model.jobs import JobProgress, TrainDone, TrainJob
 from kinoswarm_model.supervisor import WorkerDied, WorkerError
 from kinoswarm_node import life_events as ev
@@ -156,6 +158,7 @@ async def _train_job(node: NodeContext, segment: ev.Segment, fit: ev.Fit) -> Tra
         lora_rank=ranks[order.mode],
         micro_batch=min(fit.micro_batch or node.settings.micro_batch, order.batch_size),
         resume_every_s=node.settings.resume_every_s,
+        resume_bytes_per_day=node.settings.max_writes_gb_per_day * 1e9,
         checkpoint_activations=fit.checkpoint_activations,
         steps_per_progress=max(1, order.steps // 200),
     )
@@ -172,7 +175,7 @@ async def _here(node: NodeContext, blob: BlobId) -> Path:
 
 def _show(node: NodeContext, progress: JobProgress) -> None:
     loss = progress.loss if progress.loss is not None and math.isfinite(progress.loss) else None
-    node.board.trained(progress.step, progress.total, loss)
+    node.board.trained(structs.replace(progress, loss=loss))
 
 
 async def _report_progress(node: NodeContext, segment: ev.Segment) -> str:

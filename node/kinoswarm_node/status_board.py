@@ -3,9 +3,11 @@
 import contextlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 from msgspec import Struct, structs
 
+from kinoswarm_model.jobs import JobProgress
 from kinoswarm_node.governor.decide import Decision
 from kinoswarm_node.governor.readings import Reading, in_words
 from kinoswarm_node.life_events import Segment
@@ -30,6 +32,25 @@ class News(Struct, frozen=True, kw_only=True):
 
 
 Listener = Callable[[News], None]
+
+
+class EventLog(Protocol):
+    """Where events are written: structlog's logger."""
+
+    def info(self, event: str, **facts: object) -> object: ...
+
+
+def logged(listener: Listener, log: EventLog) -> Listener:
+    """`listener`, and every reason as an event in `log`; progress is not logged."""
+
+    def listen(news: News) -> None:
+        if news.reason:
+            segment = news.status.segment
+            facts = {"lease": segment.lease_id, "step": segment.step} if segment else {}
+            log.info(news.reason, state=news.status.state, **facts)
+        listener(news)
+
+    return listen
 
 
 class StatusBoard:
@@ -97,8 +118,9 @@ class StatusBoard:
             last_verdict=sentence,
         )
 
-    def trained(self, step: int, total: int, loss: float | None) -> None:
-        """Progress of a training segment."""
+    def trained(self, progress: JobProgress) -> None:
+        """Progress of a training segment; its loss is finite."""
+        step, total = progress.step, progress.total
         now_ms, segment = self._now_ms(), self.status.segment
         if segment is None:
             return
@@ -107,7 +129,14 @@ class StatusBoard:
         seconds = (now_ms - self._speed[1]) / 1000
         rate = (step - self._speed[0]) / seconds if seconds > 0 else None
         segment = structs.replace(
-            segment, step=step, total=total, loss=loss, steps_per_s=rate or None
+            segment,
+            step=step,
+            total=total,
+            loss=progress.loss,
+            steps_per_s=rate or None,
+            saved_step=progress.saved_step,
+            save_every_s=progress.save_every_s,
+            save_problem=progress.save_problem,
         )
         self.status = structs.replace(self.status, segment=segment, updated_at_ms=now_ms)
         self._write_sometimes()

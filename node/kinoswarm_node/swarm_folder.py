@@ -146,15 +146,7 @@ class SwarmFolder:
 
     def history(self) -> Iterator[HistoryLine]:
         """Every segment once, in order; a line that a power cut tore is skipped."""
-        path, seen = self.root / "history.jsonl", set()
-        if not path.exists():
-            return
-        with path.open("rb") as lines:
-            for raw in lines:
-                line = _decode_line(raw)
-                if line is not None and line.lease_id not in seen:
-                    seen.add(line.lease_id)
-                    yield line
+        return read_history(self.root)
 
     def _append(self, line: HistoryLine) -> None:
         path, raw = self.root / "history.jsonl", msgspec.json.encode(line) + b"\n"
@@ -188,6 +180,19 @@ class SwarmFolder:
 
     def _lease(self, lease_id: LeaseId) -> Path:
         return self.root / "leases" / f"{lease_id}.bin"
+
+
+def read_history(root: Path) -> Iterator[HistoryLine]:
+    """The history in a swarm's folder, without touching the folder; empty when there is none."""
+    path, seen = root / "history.jsonl", set()
+    if not path.exists():
+        return
+    with path.open("rb") as lines:
+        for raw in lines:
+            line = _decode_line(raw)
+            if line is not None and line.lease_id not in seen:
+                seen.add(line.lease_id)
+                yield line
 
 
 def open_swarm_folder(root: Path, swarm: SwarmId) -> SwarmFolder:

@@ -9,11 +9,11 @@ from msgspec import structs
 from protocol.samples import NODE, SWARM, invite
 from rich.console import Console
 
-from kinoswarm_cli import join_view
+from kinoswarm_cli import join_view, why_command
 from kinoswarm_cli.consent import invite_in_words, obtain_consent
 from kinoswarm_cli.join_view import describe_progress
 from kinoswarm_cli.run_generate import GenerateRequest, clip_paths, run_generate
-from kinoswarm_cli.show_status import show_node, status_as_objects
+from kinoswarm_cli.show_status import show_node, status_as_objects, watch_node
 from kinoswarm_cli.status_view import node_table, swarm_table
 from kinoswarm_node.node_status import NodeStatus, SegmentStatus, write_status
 from kinoswarm_node.status_board import News
@@ -150,6 +150,33 @@ def test_a_node_that_does_not_run_is_said_so(
     assert "not running (last: training)" in capsys.readouterr().out
     show_node(tmp_path, as_json=True)
     assert json.loads(capsys.readouterr().out)["running"] is False
+
+
+def test_watching_shows_the_status_until_ctrl_c(tmp_path: Path) -> None:
+    write_status(tmp_path / "status.json", STATUS)
+    screen, looks = io.StringIO(), iter([None, None])
+
+    def sleep(seconds: float) -> None:
+        if next(looks, "over") == "over":
+            raise KeyboardInterrupt
+        write_status(tmp_path / "status.json", structs.replace(STATUS, reason="Something new."))
+
+    console = Console(file=screen, force_terminal=True, width=100)
+    with pytest.raises(KeyboardInterrupt):
+        watch_node(tmp_path, console, sleep)
+    assert "Training on" in screen.getvalue()
+    assert "Something new." in screen.getvalue()
+
+
+def test_why_is_one_screen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_status(tmp_path / "status.json", STATUS)
+    why_command.why(home=tmp_path, as_json=False)
+    shown = capsys.readouterr().out
+    for heading in ("Now", "What became of your work", "Credit", "Next step"):
+        assert heading in shown
+    assert len(shown.splitlines()) <= 40
+    why_command.why(home=tmp_path, as_json=True)
+    assert "next_step" in json.loads(capsys.readouterr().out)
 
 
 def test_the_json_status_has_names() -> None:

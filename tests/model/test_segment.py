@@ -1,6 +1,7 @@
 """Training: a segment is a function of its seed; micro-batches and kills don't change it; memory fallbacks."""
 
 import dataclasses
+import errno
 from pathlib import Path
 
 import msgspec
@@ -9,12 +10,13 @@ import torch
 from model.samples import make_shard, tiny_model, write_tiny_shard
 from torch import Tensor
 
-from kinoswarm_model import segment
+from kinoswarm_model import resume_points, segment
 from kinoswarm_model.checkpoints import read_checkpoint, write_checkpoint
 from kinoswarm_model.delta import read_delta
 from kinoswarm_model.experts import build_expert, tensor_shapes
 from kinoswarm_model.jobs import JobProgress, TrainDone, TrainJob
 from kinoswarm_model.noise import Purpose
+from kinoswarm_model.resume_points import SavePolicy
 from kinoswarm_model.training import (
     OptimizerSettings,
     OutOfMemory,
@@ -283,3 +285,33 @@ def test_rate_warms_up_holds_and_decays() -> None:
 def test_losses_are_summed_up_at_both_ends() -> None:
     assert ends_mean([float(n) for n in range(20)]) == (0.5, 18.5)
     assert ends_mean([3.0]) == (3.0, 3.0)
+
+
+def test_resume_points_keep_within_the_daily_budget_of_writes() -> None:
+    """A point of 1.4B parameters with both moments is 17 GB: 200 GB a day allow one in two hours."""
+    policy = SavePolicy(least_s=300.0, bytes_per_day=200e9)
+    assert policy.every_s(1_000_000) == 300.0
+    assert policy.every_s(17_000_000_000) == pytest.approx(7344.0)
+    assert SavePolicy(least_s=300.0).every_s(2**40) == 300.0
+
+
+def test_a_tight_budget_writes_fewer_points_and_says_how_often(base_job: TrainJob) -> None:
+    tight = msgspec.structs.replace(base_job, resume_bytes_per_day=1.0)
+    seen: list[JobProgress] = []
+    segment.run(tight, seen.append)
+    assert {progress.saved_step for progress in seen} == {0}
+    assert seen[-1].save_every_s > 86_400.0
+
+
+def test_a_disk_that_takes_no_resume_point_costs_the_point_and_not_the_segment(
+    base_job: TrainJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, raw: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(resume_points, "write_atomic", full)
+    seen: list[JobProgress] = []
+    done = segment.run(base_job, seen.append)
+    assert done.steps == base_job.steps
+    assert "No space left" in seen[0].save_problem
+    assert seen[-1].saved_step == 0

@@ -515,3 +515,27 @@ def test_a_damaged_pause_file_still_pauses(tmp_path: Path, raw: bytes) -> None:
     pause = WishFiles(tmp_path).paused(0)
     assert pause is not None
     assert pause.kind == "person"
+
+
+# --- days later ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("still_valid", [True, False])
+def test_a_result_that_waited_for_days_is_sent_if_it_is_still_valid(
+    tmp_path: Path, still_valid: bool
+) -> None:
+    """Killed between the end of the training and the receipt; the machine stays off for four days."""
+    world = World(tmp_path, fail_asks=[Submit])
+    live_until(Daemon(world.node()), world, "Your result is kept on disk")
+    later = World(tmp_path)
+    later.contributions, later.leases_by_request = world.contributions, world.leases_by_request
+    if not still_valid:
+        gone = Refusal(code=Code.LEASE_EXPIRED.value, sentence="the lease expired 4 days ago")
+        later.refuse = {Submit: gone}
+    node = later.node()
+    node.now_ms = lambda: NOW_MS + 4 * 86_400_000
+    words = "Accepted" if still_valid else "the lease expired 4 days ago"
+    live_until(Daemon(node), later, words[1:])
+    line = next(iter(node.folder.history()))
+    assert line.state == ("accepted" if still_valid else "dropped")
+    assert node.folder.unsent_ids() == []

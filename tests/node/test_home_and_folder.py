@@ -5,13 +5,21 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from node.scripted import World
 from protocol.samples import NODE, SWARM
 
-from kinoswarm_node.home import Home, locked
+from kinoswarm_node.home import (
+    FORMAT,
+    Home,
+    HomeFormat,
+    check_format,
+    locked,
+    running_pid,
+)
 from kinoswarm_node.node_status import read_status
 from kinoswarm_node.swarm_folder import HistoryLine, SelfTest, SwarmFolder, open_swarm_folder
 from kinoswarm_protocol.envelope import seal
@@ -23,7 +31,14 @@ ID = LeaseId("0" * 32)
 HOLDER = """
 import sys
 from pathlib import Path
-from kinoswarm_node.home import Home, locked
+from kinoswarm_node.home import (
+    FORMAT,
+    Home,
+    HomeFormat,
+    check_format,
+    locked,
+    running_pid,
+)
 with locked(Home(Path(sys.argv[1]))):
     print("held", flush=True)
     sys.stdin.read()
@@ -155,3 +170,46 @@ def test_leases_of_another_swarm_are_not_believed(tmp_path: Path) -> None:
     assert opened is not None
     folder.keep_lease(ID, world.lease(0))
     assert folder.lease(ID) is None
+
+
+# --- upgrades and downgrades --------------------------------------------------------------------
+
+
+def test_an_upgrade_keeps_everything(tmp_path: Path) -> None:
+    """A home from before there was a format note, with a segment and an unsent result in it."""
+    home = Home(tmp_path)
+    world = World(tmp_path)
+    folder = SwarmFolder(home.swarm_root(world.swarm), world.swarm)
+    folder.keep_lease(ID, world.lease(0))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    check_format(home, "0.1.0")
+    check_format(home, "9.9.9")
+    assert {path: path.read_bytes() for path in before} == before
+    assert b"9.9.9" in home.format_path.read_bytes()
+
+
+def test_a_downgrade_is_refused_with_a_reason_and_touches_nothing(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    newer = msgspec.json.encode(HomeFormat(format=FORMAT + 1, program="7.0"))
+    home.format_path.write_bytes(newer)
+    with pytest.raises(LocalError, match=r"written by kinoswarm 7.0.*without losing work; update"):
+        check_format(home, "0.1.0")
+    assert home.format_path.read_bytes() == newer
+
+
+def test_a_damaged_format_note_is_written_anew(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    home.format_path.write_bytes(b"{")
+    check_format(home, "0.1.0")
+    assert b"0.1.0" in home.format_path.read_bytes()
+
+
+def test_a_running_daemon_is_known_by_its_lock_and_not_by_a_number_in_a_file(
+    tmp_path: Path,
+) -> None:
+    home = Home(tmp_path)
+    assert running_pid(home) is None
+    with locked(home):
+        assert running_pid(home) == os.getpid()
+    assert running_pid(home) is None
+    assert home.lock_path.read_text(), "the number is still there, but nobody holds the lock"

@@ -1,4 +1,4 @@
-"""Structured logs of a coordinator: JSON lines in a rotating file. Owns their form; nothing secret is passed in."""
+"""Structured logs of a service: JSON lines in a rotating file. Owns their form; nothing secret is passed in."""
 
 import logging
 from logging.handlers import RotatingFileHandler
