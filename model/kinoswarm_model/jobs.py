@@ -7,7 +7,7 @@ absolute paths of this machine, checked by the service; outputs appear under the
 
 from msgspec import Struct
 
-from kinoswarm_protocol.specs import ModelSpec
+from kinoswarm_protocol.specs import DeltaCodec, ModelSpec
 
 MAX_JOB_FRAME = 4 * 1024 * 1024
 
@@ -36,6 +36,7 @@ class TrainJob(_Job, frozen=True, kw_only=True, tag="train"):
     base_path: str | None = None
     mode: str = "full"
     lora_rank: int = 0
+    delta_codec: DeltaCodec = "int8.1"
     micro_batch: int = 0
     """0 lets the worker choose."""
     resume_every_s: float = 300.0

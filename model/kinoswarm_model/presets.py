@@ -212,4 +212,5 @@ def _policy(*, segment_steps: int, quorum_samples: int, heldout_pairs: int) -> P
         heldout_margin=0.02,
         heldout_pairs=heldout_pairs,
         target_version=2,
+        delta_codec="int4.1",
     )

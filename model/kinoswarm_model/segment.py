@@ -17,6 +17,7 @@ from kinoswarm_model.checkpoints import (
     write_checkpoint,
 )
 from kinoswarm_model.delta import read_delta, write_delta
+from kinoswarm_model.delta_codecs import codec_of
 from kinoswarm_model.experts import Expert, build_expert, tensor_shapes
 from kinoswarm_model.flops import TRAIN_FACTOR, expert_flops
 from kinoswarm_model.flow import losses_of
@@ -148,7 +149,7 @@ def _write_output(
         write_checkpoint(path, weights)
         return path, 0.0
     path = folder / "delta.zst"
-    write_delta(path, base, weights)
+    write_delta(path, base, weights, codec_of(job.delta_codec))
     shapes = {name: tuple(tensor.shape) for name, tensor in base.items()}
     norm = read_delta(path, shapes).norm()
     if norm == 0.0:

@@ -156,6 +156,7 @@ async def _train_job(node: NodeContext, segment: ev.Segment, fit: ev.Fit) -> Tra
         base_path=str(await _here(node, BlobId(order.base))),
         mode=order.mode,
         lora_rank=ranks[order.mode],
+        delta_codec=charter.policy.delta_codec,
         micro_batch=min(fit.micro_batch or node.settings.micro_batch, order.batch_size),
         resume_every_s=node.settings.resume_every_s,
         resume_bytes_per_day=node.settings.max_writes_gb_per_day * 1e9,

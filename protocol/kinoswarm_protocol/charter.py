@@ -23,7 +23,7 @@ from kinoswarm_protocol.limits import (
     MAX_NOTE,
     MAX_SHARDS_PER_CLUSTER,
 )
-from kinoswarm_protocol.specs import Count, Flops, ModelSpec, Name, NonNegative, Rate
+from kinoswarm_protocol.specs import Count, DeltaCodec, Flops, ModelSpec, Name, NonNegative, Rate
 
 Address = Annotated[str, Meta(min_length=1, max_length=MAX_ADDRESS)]
 Addresses = Annotated[list[Address], Meta(max_length=MAX_ADDRESSES)]
@@ -86,6 +86,8 @@ class Policy(Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_
     heldout_pairs: Annotated[int, Meta(ge=1, le=1_000_000)]
     target_version: Annotated[int, Meta(ge=0, le=1_000_000)]
     """Training of a cluster rests when it has this version; 0 is never."""
+    delta_codec: DeltaCodec = "int8.1"
+    """How nodes pack contributions. Every codec of the allow-list is read: an amendment may change it at any time."""
 
 
 class Charter(Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True):

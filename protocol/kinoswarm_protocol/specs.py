@@ -34,6 +34,9 @@ ExpertClass = Literal[
 ]
 """The allow-list: only these diffusers classes are ever built from a charter, a release or a model_index."""
 
+DeltaCodec = Literal["int8.1", "int4.1", "sparse.1"]
+"""How weight deltas may be packed (kinoswarm_model/delta_codecs.py); the number rises with the format."""
+
 
 class ExpertSpec(Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True):
     """One video denoiser: a diffusers class and its constructor's keyword arguments."""

@@ -34,6 +34,7 @@ from kinoswarm_model.training_data import (
     training_batch,
 )
 from kinoswarm_protocol.errors import LocalError, MalformedBytes
+from kinoswarm_protocol.specs import DeltaCodec
 
 MODEL = tiny_model()
 SHAPES = tensor_shapes(MODEL)
@@ -84,6 +85,14 @@ def test_segment_writes_a_delta_that_lowers_the_loss(base_job: TrainJob, tmp_pat
     assert [p.step for p in seen] == list(range(1, 41))
     assert read_delta(Path(done.output_path), SHAPES).norm() == pytest.approx(done.delta_norm)
     assert not list(Path(job.work_dir).glob("resume-*"))
+
+
+@pytest.mark.parametrize("name", ["int8.1", "int4.1", "sparse.1"])
+def test_a_segment_packs_its_delta_with_the_codec_of_its_job(
+    base_job: TrainJob, name: DeltaCodec
+) -> None:
+    done = segment.run(msgspec.structs.replace(base_job, delta_codec=name), ignore)
+    assert read_delta(Path(done.output_path), SHAPES).codec.name == name
 
 
 def test_killed_segment_continues_to_the_same_bytes(base_job: TrainJob, tmp_path: Path) -> None:
