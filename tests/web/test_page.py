@@ -200,7 +200,7 @@ def test_times_read_as_words(before_ms: int, words: str) -> None:
 
 
 def test_figures_read_as_words() -> None:
-    assert ago(0, NOW_MS) == "not yet"
+    assert ago(0, NOW_MS) == "not lately"
     assert size_in_words(999) == "999 B"
     assert size_in_words(1_400_000) == "1.4 MB"
     assert size_in_words(999_990) == "1.0 MB"

@@ -10,7 +10,7 @@ from kinoswarm_coordinator.web.curve import measured
 def ago(then_ms: int, now_ms: int) -> str:
     """How long ago, in words. live.js says the same."""
     if not then_ms:
-        return "not yet"
+        return "not lately"
     seconds = max(0, now_ms - then_ms) // 1000
     if seconds < 5:
         return "just now"

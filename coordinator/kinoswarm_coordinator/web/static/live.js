@@ -17,7 +17,7 @@ function say(state, text) {
 }
 
 function ago(thenMs) {
-  if (!thenMs) return "not yet";
+  if (!thenMs) return "not lately";
   const seconds = Math.floor(Math.max(0, Date.now() + behindServer - thenMs) / 1000);
   if (seconds < 5) return "just now";
   for (const [limit, divisor, unit] of [[60, 1, "s"], [3600, 60, "min"], [86400, 3600, "h"]]) {
