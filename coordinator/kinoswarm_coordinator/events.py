@@ -3,6 +3,7 @@
 from msgspec import Struct
 
 from kinoswarm_coordinator.state import Purpose
+from kinoswarm_protocol.admin import AdminAction
 from kinoswarm_protocol.ids import BlobId, LeaseId, PeerId
 from kinoswarm_protocol.messages import AccuracyAt, Lease, Outcome, ReleaseFile, Verdict
 
@@ -106,6 +107,27 @@ class ReleasePublished(_Event, frozen=True, kw_only=True, tag="release_published
     manifest: BlobId
 
 
+class AdminActed(_Event, frozen=True, kw_only=True, tag="admin_acted"):
+    """An operator did something; `signer` is the key that asked for it."""
+
+    signer: PeerId
+    request_id: str
+    action: AdminAction
+
+
+class VersionRolledBack(_Event, frozen=True, kw_only=True, tag="version_rolled_back"):
+    """A new version with the content of an older one; those between are withdrawn."""
+
+    cluster: int
+    lineage: int
+    version: int
+    to_version: int
+    withdrawn: list[int]
+    contributions: list[LeaseId]
+    """Accepted, unmerged contributions that rested on what is withdrawn: set aside."""
+    sentence: str
+
+
 Event = (
     Founded
     | NodeJoined
@@ -120,4 +142,6 @@ Event = (
     | RouterTrained
     | ReleaseBuilt
     | ReleasePublished
+    | AdminActed
+    | VersionRolledBack
 )

@@ -7,6 +7,8 @@ from msgspec import structs
 
 from kinoswarm_coordinator import events as ev
 from kinoswarm_coordinator.state import (
+    AdminEntry,
+    Ban,
     LeasePhase,
     LeaseState,
     LineageKey,
@@ -17,7 +19,15 @@ from kinoswarm_coordinator.state import (
     VersionState,
 )
 from kinoswarm_coordinator.work_table import WorkPhase, WorkState
-from kinoswarm_protocol.ids import LeaseId
+from kinoswarm_protocol.admin import (
+    BanNode,
+    MakeRelease,
+    PauseSwarm,
+    ResumeSwarm,
+    RollBack,
+    UnbanNode,
+)
+from kinoswarm_protocol.ids import LeaseId, PeerId
 from kinoswarm_protocol.messages import EvaluateOrder, TrainOrder
 
 
@@ -202,6 +212,7 @@ def _router_trained(state: SwarmState, event: ev.RouterTrained) -> None:
 
 
 def _release_built(state: SwarmState, event: ev.ReleaseBuilt) -> None:
+    state.release_wanted = False
     state.releases.append(
         ReleaseState(
             version=event.version,
@@ -211,6 +222,41 @@ def _release_built(state: SwarmState, event: ev.ReleaseBuilt) -> None:
             created_at_ms=event.at_ms,
         )
     )
+
+
+def _admin_acted(state: SwarmState, event: ev.AdminActed) -> None:
+    state.admin_requests.add(event.request_id)
+    state.admin_log.append(AdminEntry(at_ms=event.at_ms, signer=event.signer, action=event.action))
+    match event.action:
+        case PauseSwarm(sentence=sentence):
+            state.paused = sentence
+        case ResumeSwarm():
+            state.paused = ""
+        case BanNode(peer=peer, until_ms=until_ms, sentence=sentence):
+            state.bans[PeerId(peer)] = Ban(until_ms=until_ms, sentence=sentence)
+        case UnbanNode(peer=peer):
+            state.bans.pop(PeerId(peer), None)
+        case MakeRelease():
+            state.release_wanted = True
+        case RollBack():
+            pass  # the version that it cuts is an event of its own
+
+
+def _version_rolled_back(state: SwarmState, event: ev.VersionRolledBack) -> None:
+    key = event.cluster, event.lineage
+    line = state.versions[key]
+    line.append(
+        structs.replace(
+            line[event.to_version],
+            version=event.version,
+            momentum=None,
+            created_at_ms=event.at_ms,
+            contributions=[],
+        )
+    )
+    state.withdrawn.setdefault(key, set()).update(event.withdrawn)
+    _leave_unmerged(state, key, event.contributions, "quarantined")
+    state.release_wanted = bool(state.releases)
 
 
 def _release_published(state: SwarmState, event: ev.ReleasePublished) -> None:
@@ -233,4 +279,6 @@ _APPLY: dict[type[Any], Callable[[SwarmState, Any], None]] = {
     ev.RouterTrained: _router_trained,
     ev.ReleaseBuilt: _release_built,
     ev.ReleasePublished: _release_published,
+    ev.AdminActed: _admin_acted,
+    ev.VersionRolledBack: _version_rolled_back,
 }

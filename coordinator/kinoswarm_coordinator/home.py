@@ -53,6 +53,11 @@ class SwarmFolder:
         return self.home / "releases"
 
     @property
+    def admin_socket(self) -> Path:
+        """Where admin requests are taken: a socket that only this user may open."""
+        return self.home / "admin.sock"
+
+    @property
     def frames(self) -> Path:
         """Frames of the data, for the page."""
         return self.home / "frames"

@@ -9,6 +9,7 @@ from typing import Literal
 
 from msgspec import Struct
 
+from kinoswarm_coordinator.administration import action_sentence
 from kinoswarm_coordinator.online_history import OnlineAt
 from kinoswarm_coordinator.presence import Presence
 from kinoswarm_coordinator.state import Rules, SwarmState
@@ -46,6 +47,15 @@ class NodeStory(Struct, frozen=True, kw_only=True):
     samples: int
     flops: float
     verdicts: list[VerdictView]
+
+
+class ActionView(Struct, frozen=True, kw_only=True):
+    """What an operator did."""
+
+    at_ms: int
+    signer: str
+    action: str
+    sentence: str
 
 
 class Leader(Struct, frozen=True, kw_only=True):
@@ -120,6 +130,19 @@ def node_story(state: SwarmState, presence: Presence, peer: str, now_ms: int) ->
         flops=sums.flops,
         verdicts=[verdict_view(state, verdict) for verdict in verdicts if verdict is not None],
     )
+
+
+def actions(state: SwarmState) -> list[ActionView]:
+    """What operators did, newest first."""
+    return [
+        ActionView(
+            at_ms=entry.at_ms,
+            signer=entry.signer,
+            action=str(entry.action.__struct_config__.tag),
+            sentence=action_sentence(entry.action),
+        )
+        for entry in reversed(state.admin_log[-MAX_PIECE:])
+    ]
 
 
 def leaders(state: SwarmState, rules: Rules) -> list[Leader]:

@@ -16,6 +16,7 @@ _FIRST_TIME_STEPS_SHARE = 0.25
 _TRUSTED_LEASE_S = 1_800.0
 _RETRY_SOON_S = 2.0
 _RETRY_LATER_S = 30.0
+_RETRY_BANNED_S = 600.0
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,10 @@ class Pull:
 
 def decide(state: SwarmState, rules: Rules, pull: Pull) -> Granted | Nothing:
     """The lease that this pull gets. The same pull again, or a pull while a lease is open, gets the same lease."""
+    ban = state.ban_of(pull.peer, pull.now_ms)
+    if ban is not None:
+        hours = (ban.until_ms - pull.now_ms) / 3_600_000
+        return Nothing(f"banned for {hours:.1f} hours more: {ban.sentence}", _RETRY_BANNED_S)
     held = _held_lease(state, pull)
     if held is not None:
         return Granted(held.lease, None, "this lease is already yours")
@@ -77,6 +82,8 @@ def _trusted(state: SwarmState, rules: Rules, pull: Pull) -> Granted | Nothing:
 
 
 def _training(state: SwarmState, rules: Rules, pull: Pull) -> Granted | Nothing:
+    if state.paused:
+        return Nothing(f"the swarm's operators paused it: {state.paused}", _RETRY_LATER_S)
     policy = rules.charter.policy
     candidates = [
         (_need(state, key), key not in _on_disk(pull), key)

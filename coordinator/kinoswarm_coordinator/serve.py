@@ -11,6 +11,7 @@ import structlog
 import uvicorn
 
 from kinoswarm_coordinator import events as ev
+from kinoswarm_coordinator.admin_door import AdminDoor
 from kinoswarm_coordinator.data_frames import write_frames
 from kinoswarm_coordinator.event_log import SqlLog, sqlite_url
 from kinoswarm_coordinator.home import SwarmFolder
@@ -182,6 +183,12 @@ async def _run_parts(
         doing=lambda: operator.doing,
     )
     server = _server(sources, settings)
+    door = AdminDoor(
+        service=service,
+        admins=frozenset({founding.key.peer_id, *(PeerId(peer) for peer in settings.admins)}),
+        path=folder.admin_socket,
+        port=settings.admin_port,
+    )
     on_ready(_serving(http_socket, settings, network, founding))
     try:
         async with asyncio.TaskGroup() as tasks:
@@ -191,6 +198,7 @@ async def _run_parts(
             tasks.create_task(_expire_leases(service, settings.tick_s))
             tasks.create_task(_watch_traffic(service, network))
             tasks.create_task(_fill_pages(sources))
+            tasks.create_task(door.run())
             tasks.create_task(_make_copies(sources, settings.copy_every_s))
             tasks.create_task(_end_with(network.wait_ended, "the network process ended"))
             tasks.create_task(_serve_http(server, http_socket))

@@ -67,6 +67,17 @@ class CoordinatorSettings(BaseSettings):
         le=86_400.0,
         description="Seconds between signed copies of the pages for mirrors; 0 makes none.",
     )
+    admins: list[str] = Field(
+        default=[],
+        max_length=32,
+        description="Keys (peer ids) that may ban, roll back, pause and release, beside the coordinator's own.",
+    )
+    admin_port: int = Field(
+        default=0,
+        ge=0,
+        le=65_535,
+        description="Port on 127.0.0.1 that takes signed admin requests too; 0 is the local socket only.",
+    )
     database_url: str = Field(
         default="",
         max_length=500,

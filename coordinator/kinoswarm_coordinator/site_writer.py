@@ -49,6 +49,7 @@ def site_facts(sources: WebSources) -> SiteFacts:
         verdicts=sources.verdicts(None, MAX_PIECE),
         leaders=sources.leaders(),
         health=sources.health(),
+        actions=sources.actions(),
         stories=[story for story in stories if story is not None],
         releases=[
             ReleaseFacts(

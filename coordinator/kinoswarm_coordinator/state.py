@@ -9,6 +9,7 @@ from typing import Literal
 from msgspec import Struct
 
 from kinoswarm_coordinator.work_table import WorkTable
+from kinoswarm_protocol.admin import AdminAction
 from kinoswarm_protocol.charter import Charter
 from kinoswarm_protocol.ids import BlobId, LeaseId, PeerId
 from kinoswarm_protocol.messages import (
@@ -81,6 +82,21 @@ class ReleaseState(Struct, frozen=True, kw_only=True):
     """The signed table of contents; None until it is published."""
 
 
+class Ban(Struct, frozen=True, kw_only=True):
+    """Who is banned, until when and why."""
+
+    until_ms: int
+    sentence: str
+
+
+class AdminEntry(Struct, frozen=True, kw_only=True):
+    """What an operator did: public."""
+
+    at_ms: int
+    signer: PeerId
+    action: AdminAction
+
+
 @dataclass(frozen=True, kw_only=True)
 class Rules:
     """What decisions go by: the charter as amended, and who runs the trusted work."""
@@ -102,6 +118,15 @@ class SwarmState:
     router: RouterState | None = None
     releases: list[ReleaseState] = field(default_factory=list)
 
+    paused: str = ""
+    """Why there is no new training; empty while there is."""
+    bans: dict[PeerId, Ban] = field(default_factory=dict)
+    withdrawn: dict[LineageKey, set[int]] = field(default_factory=dict)
+    """Versions that were rolled back."""
+    release_wanted: bool = False
+    admin_log: list[AdminEntry] = field(default_factory=list)
+    admin_requests: set[str] = field(default_factory=set)
+
     open_leases: set[LeaseId] = field(default_factory=set)
     lease_by_request: dict[tuple[PeerId, str], LeaseId] = field(default_factory=dict)
     undecided: set[LeaseId] = field(default_factory=set)
@@ -112,6 +137,11 @@ class SwarmState:
     """Contributions of any kind whose blobs have not all arrived."""
     in_judgement: set[LeaseId] = field(default_factory=set)
     """Contributions that an open evaluate lease looks at."""
+
+    def ban_of(self, peer: PeerId, now_ms: int) -> Ban | None:
+        """The ban that holds now."""
+        ban = self.bans.get(peer)
+        return ban if ban is not None and ban.until_ms > now_ms else None
 
     def newest(self, key: LineageKey) -> VersionState:
         """The newest version of a lineage; version 0 exists from the founding."""

@@ -56,6 +56,9 @@ def receive(
     if lease_id in state.work:
         return []
     lease = state.leases.get(lease_id)
+    ban = state.ban_of(signer, now_ms)
+    if ban is not None:
+        return Denied(Code.NOT_PERMITTED, f"this node is banned: {ban.sentence}")
     denied = _denied(state, rules, signer, contribution, lease)
     if denied is not None:
         return denied
@@ -101,7 +104,14 @@ def _denied(
 
 
 def _too_stale(state: SwarmState, rules: Rules, order: TrainOrder) -> Denied | None:
-    behind = state.newest((order.cluster, order.lineage)).version - order.base_version
+    key = (order.cluster, order.lineage)
+    if order.base_version in state.withdrawn.get(key, set()):
+        return Denied(
+            Code.STALE_BASE,
+            f"base version {order.base_version} was withdrawn by the swarm's operators. Nothing is wrong with your "
+            "machine",
+        )
+    behind = state.newest(key).version - order.base_version
     allowed = rules.charter.policy.max_staleness
     if behind <= allowed:
         return None
@@ -175,6 +185,16 @@ def _merged(
     order = lease.order
     assert isinstance(order, MergeOrder)
     contributions = [LeaseId(delta.contribution) for delta in order.deltas]
+    newest = state.newest((order.cluster, order.lineage)).version
+    if newest != order.base_version:
+        return ev.MergeQuarantined(
+            at_ms=now_ms,
+            cluster=order.cluster,
+            lineage=order.lineage,
+            base_version=order.base_version,
+            contributions=contributions,
+            sentence=f"version {newest} was cut meanwhile, from elsewhere than version {order.base_version}",
+        )
     if is_worse(outcome, rules.charter.policy):
         return ev.MergeQuarantined(
             at_ms=now_ms,

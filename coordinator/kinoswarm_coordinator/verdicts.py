@@ -42,6 +42,20 @@ def is_worse(result: DeltaJudgement | MergeOutcome, policy: Policy) -> bool:
     )
 
 
+def set_aside(lease_id: LeaseId, node: PeerId, why: str, now_ms: int) -> Verdict:
+    """A contribution whose base version was withdrawn under it: honest work that can't be used."""
+    return Verdict(
+        lease_id=lease_id,
+        node=node,
+        state="quarantined",
+        code=str(Code.STALE_BASE),
+        sentence=f"its base version was withdrawn ({why}); nothing is wrong with your machine"[
+            :MAX_SENTENCE
+        ],
+        decided_at_ms=now_ms,
+    )
+
+
 def rejected(lease_id: LeaseId, node: PeerId, code: str, sentence: str, now_ms: int) -> Verdict:
     """A rejection before any evaluation."""
     return _verdict(lease_id, node, code, sentence, now_ms)

@@ -6,7 +6,10 @@ from typing import Annotated
 
 import typer
 
+from kinoswarm_cli.admin_commands import add_admin_commands
+
 app = typer.Typer(help="Found a swarm and run its coordinator.", no_args_is_help=True)
+add_admin_commands(app)
 
 
 @app.command()

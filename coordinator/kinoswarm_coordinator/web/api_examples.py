@@ -2,6 +2,7 @@
 
 from kinoswarm_coordinator.online_history import OnlineAt
 from kinoswarm_coordinator.queries import (
+    ActionView,
     History,
     Leader,
     NodesPiece,
@@ -110,6 +111,14 @@ LEADERS = [
         rejected=0,
         samples=28_800,
         flops=7.7e12,
+    )
+]
+ACTIONS = [
+    ActionView(
+        at_ms=_NOW_MS - 7_200_000,
+        signer=_PEER,
+        action="rollback",
+        sentence="rolled expert 0 back to version 3: version 4 made clips flicker",
     )
 ]
 HISTORY = History(

@@ -34,6 +34,7 @@ def api_routes(sources: WebSources, snapshots: Snapshots) -> APIRouter:
     """Routes under `/api/v1`; fields are added over time, never changed."""
     router = APIRouter(prefix="/api/v1")
     _add_overview(router, sources, snapshots)
+    _add_actions(router, sources)
     _add_lists(router, sources)
     _add_parts(router, sources, snapshots)
     _add_events(router, snapshots)
@@ -56,6 +57,15 @@ def _add_overview(router: APIRouter, sources: WebSources, snapshots: Snapshots) 
     async def health(request: Request) -> Response:
         """Checks of what keeps the swarm going, and the worst of their states."""
         return answer_json(request, sources.health())
+
+
+def _add_actions(router: APIRouter, sources: WebSources) -> None:
+    @router.get(
+        "/actions", tags=["swarm"], responses=answers(list[queries.ActionView], examples.ACTIONS)
+    )
+    async def actions(request: Request) -> Response:
+        """What the swarm's operators did, newest first: every action is in the signed log."""
+        return answer_json(request, sources.actions())
 
 
 def _add_lists(router: APIRouter, sources: WebSources) -> None:

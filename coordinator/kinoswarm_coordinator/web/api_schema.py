@@ -22,6 +22,7 @@ _TYPES: list[type[Struct]] = [
     queries.NodeStory,
     queries.VerdictsPiece,
     queries.Leader,
+    queries.ActionView,
     queries.History,
     health.Health,
 ]

@@ -7,7 +7,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from kinoswarm_coordinator.queries import Leader, NodeStory, VerdictsPiece
+from kinoswarm_coordinator.queries import ActionView, Leader, NodeStory, VerdictsPiece
 from kinoswarm_coordinator.views import ReleaseView
 from kinoswarm_coordinator.web import chart_data, curve, words
 from kinoswarm_coordinator.web.assets import Assets
@@ -115,9 +115,9 @@ class Pages:
             card=facts.card,
         )
 
-    def health(self, snapshot: Snapshot, health: Health) -> str:
-        """The swarm's checks."""
-        return self._render("health.html", "health", snapshot, health=health)
+    def health(self, snapshot: Snapshot, health: Health, actions: list[ActionView]) -> str:
+        """The swarm's checks, and what its operators did."""
+        return self._render("health.html", "health", snapshot, health=health, actions=actions)
 
     def join(self, snapshot: Snapshot) -> str:
         """How to take part."""

@@ -68,7 +68,9 @@ def _add_plain_pages(
 
     @router.api_route("/health", methods=_READ)
     async def health() -> Response:
-        return rendered.once("health", lambda shown: pages.health(shown, sources.health()))
+        return rendered.once(
+            "health", lambda shown: pages.health(shown, sources.health(), sources.actions())
+        )
 
     @router.api_route("/verdicts", methods=_READ)
     async def verdicts(before: Before = None) -> Response:

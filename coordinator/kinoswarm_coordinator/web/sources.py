@@ -10,7 +10,14 @@ from re import fullmatch
 from kinoswarm_coordinator import queries
 from kinoswarm_coordinator.home import SwarmFolder
 from kinoswarm_coordinator.online_history import OnlineAt, OnlineHistory
-from kinoswarm_coordinator.queries import History, Leader, NodesPiece, NodeStory, VerdictsPiece
+from kinoswarm_coordinator.queries import (
+    ActionView,
+    History,
+    Leader,
+    NodesPiece,
+    NodeStory,
+    VerdictsPiece,
+)
 from kinoswarm_coordinator.service import Service
 from kinoswarm_coordinator.status import training_by_cluster
 from kinoswarm_coordinator.views import SwarmView, num_online, view_of
@@ -98,6 +105,10 @@ class WebSources:
     def leaders(self) -> list[Leader]:
         """Who contributed most."""
         return queries.leaders(self.service.journal.state, self.service.rules)
+
+    def actions(self) -> list[ActionView]:
+        """What operators did."""
+        return queries.actions(self.service.journal.state)
 
     def history(self) -> History:
         """Decided work over time."""

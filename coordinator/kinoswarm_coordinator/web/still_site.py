@@ -3,12 +3,13 @@
 Links are relative, so that a copy works under any address and from a disk.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
 from msgspec import Struct
 
-from kinoswarm_coordinator.queries import Leader, NodeStory, VerdictsPiece
+from kinoswarm_coordinator.queries import ActionView, Leader, NodeStory, VerdictsPiece
 from kinoswarm_coordinator.web.assets import load_assets
 from kinoswarm_coordinator.web.health import Health
 from kinoswarm_coordinator.web.page import Pages, ReleaseFacts
@@ -23,6 +24,7 @@ class SiteFacts:
     verdicts: VerdictsPiece
     leaders: list[Leader]
     health: Health
+    actions: list[ActionView]
     stories: list[NodeStory]
     releases: list[ReleaseFacts]
     invite: str
@@ -59,7 +61,7 @@ def _pages(pages: Pages, facts: SiteFacts) -> dict[str, str]:
         "releases": pages.releases(shown),
         "verdicts": pages.verdicts(shown, facts.verdicts),
         "leaderboard": pages.leaderboard(shown, facts.leaders),
-        "health": pages.health(shown, facts.health),
+        "health": pages.health(shown, facts.health, facts.actions),
         "join": pages.join(shown),
     }
     for cluster in shown.view.clusters:
@@ -71,11 +73,12 @@ def _pages(pages: Pages, facts: SiteFacts) -> dict[str, str]:
     return found
 
 
-def _data(facts: SiteFacts) -> list[tuple[str, Struct | list[Leader]]]:
+def _data(facts: SiteFacts) -> list[tuple[str, Struct | Sequence[Struct]]]:
     return [
         ("status", facts.snapshot.view),
         ("history", facts.snapshot.history),
         ("verdicts", facts.verdicts),
         ("leaderboard", facts.leaders),
         ("health", facts.health),
+        ("actions", facts.actions),
     ]

@@ -1,0 +1,149 @@
+"""What an operator's signed request leads to. Owns the conditions, the events and the sentences; pure.
+
+Every action is one event in the log with its signer: who did what to the swarm stays readable by everybody.
+"""
+
+from dataclasses import dataclass, field
+
+from kinoswarm_coordinator import events as ev
+from kinoswarm_coordinator.state import LineageKey, SwarmState
+from kinoswarm_coordinator.verdicts import set_aside
+from kinoswarm_protocol.admin import (
+    MAX_AGE_MS,
+    AdminAction,
+    AdminAnswer,
+    AdminRequest,
+    BanNode,
+    MakeRelease,
+    PauseSwarm,
+    ResumeSwarm,
+    RollBack,
+    UnbanNode,
+)
+from kinoswarm_protocol.ids import LeaseId, PeerId
+from kinoswarm_protocol.messages import TrainOrder
+
+
+@dataclass(frozen=True)
+class Administered:
+    """The answer, and the events that make it true."""
+
+    answer: AdminAnswer
+    events: list[ev.Event] = field(default_factory=list)
+
+
+def administer(
+    state: SwarmState, admins: frozenset[PeerId], signer: PeerId, asked: AdminRequest, now_ms: int
+) -> Administered:
+    """Decide about a request whose signature holds."""
+    refused = _refused(state, admins, signer, asked, now_ms)
+    if refused:
+        return _no(refused)
+    acted = ev.AdminActed(
+        at_ms=now_ms, signer=signer, request_id=asked.request_id, action=asked.action
+    )
+    match asked.action:
+        case PauseSwarm(sentence=sentence):
+            return _yes(f"the swarm is paused: {sentence}", [acted])
+        case ResumeSwarm():
+            return _yes("training goes on", [acted]) if state.paused else _no("it is not paused")
+        case BanNode(peer=peer):
+            return _yes(f"{peer} is banned", [acted])
+        case UnbanNode(peer=peer):
+            banned = PeerId(peer) in state.bans
+            return _yes(f"{peer} may take part again", [acted]) if banned else _no("no such ban")
+        case MakeRelease():
+            if state.router is None:
+                return _no("there is no router yet, so no release can be made")
+            return _yes("a release of the newest versions is the worker's next task", [acted])
+        case RollBack() as wanted:
+            return _roll_back(state, acted, wanted, now_ms)
+
+
+def _refused(
+    state: SwarmState, admins: frozenset[PeerId], signer: PeerId, asked: AdminRequest, now_ms: int
+) -> str:
+    if signer not in admins:
+        return "this key is no admin's; the coordinator's settings name those that are"
+    if abs(now_ms - asked.at_ms) > MAX_AGE_MS:
+        return "the request is too old or from the future; check both clocks and ask again"
+    if asked.request_id in state.admin_requests:
+        return "this request was carried out before"
+    return ""
+
+
+def _roll_back(
+    state: SwarmState, acted: ev.AdminActed, wanted: RollBack, now_ms: int
+) -> Administered:
+    key = (wanted.cluster, wanted.lineage)
+    line = state.versions.get(key)
+    if line is None:
+        return _no(f"there is no expert {wanted.cluster}, lineage {wanted.lineage}")
+    if wanted.to_version >= line[-1].version:
+        return _no(f"expert {wanted.cluster} is at version {line[-1].version}; choose an older one")
+    if wanted.to_version in state.withdrawn.get(key, set()):
+        return _no(f"version {wanted.to_version} was itself withdrawn")
+    bad = {version.version for version in line if version.version > wanted.to_version}
+    resting = resting_on(state, key, bad)
+    set_asides = [
+        ev.VerdictGiven(
+            at_ms=now_ms,
+            verdict=set_aside(lease_id, state.work[lease_id].node, wanted.sentence, now_ms),
+        )
+        for lease_id in resting
+        if lease_id in state.undecided
+    ]
+    rolled = ev.VersionRolledBack(
+        at_ms=now_ms,
+        cluster=wanted.cluster,
+        lineage=wanted.lineage,
+        version=line[-1].version + 1,
+        to_version=wanted.to_version,
+        withdrawn=sorted(bad),
+        contributions=[lease_id for lease_id in resting if lease_id in state.unmerged[key]],
+        sentence=wanted.sentence,
+    )
+    sentence = (
+        f"expert {wanted.cluster} is at version {rolled.version} with the content of version {wanted.to_version}; "
+        f"{len(resting)} contributions that rested on what is withdrawn are set aside"
+    )
+    return _yes(sentence, [acted, *set_asides, rolled])
+
+
+def resting_on(state: SwarmState, key: LineageKey, versions: set[int]) -> list[LeaseId]:
+    """Contributions without a merge whose training began at one of these versions."""
+    found = []
+    for lease_id in sorted(state.undecided | state.unmerged[key]):
+        order = state.leases[lease_id].order
+        if (
+            isinstance(order, TrainOrder)
+            and (order.cluster, order.lineage) == key
+            and order.base_version in versions
+        ):
+            found.append(lease_id)
+    return found
+
+
+def action_sentence(action: AdminAction) -> str:
+    """What an operator did, for the public log."""
+    match action:
+        case PauseSwarm(sentence=why):
+            return f"paused the swarm: {why}"
+        case ResumeSwarm():
+            return "let training go on"
+        case BanNode(peer=peer, sentence=why):
+            return f"banned {peer}: {why}"
+        case UnbanNode(peer=peer):
+            return f"ended the ban of {peer}"
+        case MakeRelease():
+            return "asked for a release of the newest versions"
+        case RollBack(cluster=cluster, to_version=to, sentence=why):
+            return f"rolled expert {cluster} back to version {to}: {why}"
+
+
+def _yes(sentence: str, events: list[ev.Event]) -> Administered:
+    return Administered(AdminAnswer(done=True, sentence=sentence[:500]), events)
+
+
+def _no(sentence: str) -> Administered:
+    return Administered(AdminAnswer(done=False, sentence=sentence[:500]))
