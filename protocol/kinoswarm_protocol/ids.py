@@ -24,6 +24,15 @@ PeerIdField = Annotated[PeerId, Meta(pattern=r"^12D3Koo[1-9A-HJ-NP-Za-km-z]{45}$
 SwarmIdField = Annotated[SwarmId, Meta(pattern=_HEX64, max_length=64)]
 BlobIdField = Annotated[BlobId, Meta(pattern=_HEX64, max_length=64)]
 LeaseIdField = Annotated[LeaseId, Meta(pattern=r"^[0-9a-f]{32}$", max_length=32)]
+RelativePath = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=256,
+        pattern=r"\A[A-Za-z0-9_][A-Za-z0-9_.\-]*(/[A-Za-z0-9_][A-Za-z0-9_.\-]*)*\Z",
+    ),
+]
+"""A file inside a folder: no way up, no root, nothing hidden, no letters that a file system might read otherwise."""
 DigestField = Annotated[str, Meta(pattern=_HEX64, max_length=64)]
 
 

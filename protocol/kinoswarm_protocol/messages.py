@@ -11,7 +11,14 @@ from msgspec import Meta, Struct
 
 from kinoswarm_protocol.charter import Addresses, Seconds
 from kinoswarm_protocol.envelope import Kind
-from kinoswarm_protocol.ids import BlobId, BlobIdField, DigestField, LeaseIdField, PeerIdField
+from kinoswarm_protocol.ids import (
+    BlobId,
+    BlobIdField,
+    DigestField,
+    LeaseIdField,
+    PeerIdField,
+    RelativePath,
+)
 from kinoswarm_protocol.limits import (
     MAX_CLUSTERS,
     MAX_CONTROL_FRAME,
@@ -182,14 +189,7 @@ class RouteOutcome(_Wire, frozen=True, kw_only=True, tag="route"):
 class ReleaseFile(_Wire, frozen=True, kw_only=True):
     """One file of a release: its relative path inside the folder and its blob."""
 
-    path: Annotated[
-        str,
-        Meta(
-            min_length=1,
-            max_length=256,
-            pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.\-]*(/[A-Za-z0-9_][A-Za-z0-9_.\-]*)*$",
-        ),
-    ]
+    path: RelativePath
     blob: BlobIdField
     size_bytes: Count
 

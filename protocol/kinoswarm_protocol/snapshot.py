@@ -11,7 +11,7 @@ from msgspec import Meta, Struct
 from kinoswarm_protocol.charter import Charter, is_coordinator, open_charter
 from kinoswarm_protocol.envelope import Kind, Opened, open_envelope, peek_payload
 from kinoswarm_protocol.errors import BadSignature, HashMismatch, MalformedBytes
-from kinoswarm_protocol.ids import DigestField, SwarmId, sha256_hex, swarm_id_of
+from kinoswarm_protocol.ids import DigestField, RelativePath, SwarmId, sha256_hex, swarm_id_of
 from kinoswarm_protocol.limits import MAX_BLOB_BYTES, MAX_CHARTER_BYTES
 
 SNAPSHOT_NAME = "snapshot.signed"
@@ -24,20 +24,11 @@ RECORDS_NAME = "records.bin"
 
 _MAX_FILES = 30_000
 
-SnapshotPath = Annotated[
-    str,
-    Meta(
-        min_length=1,
-        max_length=300,
-        pattern=r"\A[A-Za-z0-9_][A-Za-z0-9_.\-]*(/[A-Za-z0-9_][A-Za-z0-9_.\-]*)*\Z",
-    ),
-]
-
 
 class SnapshotFile(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """One file of a copy."""
 
-    path: SnapshotPath
+    path: RelativePath
     size_bytes: Annotated[int, Meta(ge=0, le=MAX_BLOB_BYTES)]
     sha256: DigestField
 

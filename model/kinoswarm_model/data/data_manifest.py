@@ -7,6 +7,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from kinoswarm_model.data.errors import DataError
+from kinoswarm_protocol.ids import RelativePath
 from kinoswarm_protocol.limits import MAX_CLUSTERS
 from kinoswarm_protocol.specs import ClipSpec, Name, TextSpec
 
@@ -17,8 +18,7 @@ _MAX_BYTES = 64 * 1024 * 1024
 class DataFile(Struct, frozen=True, forbid_unknown_fields=True):
     """One shard or held-out file."""
 
-    path: str
-    """Relative to the folder."""
+    path: RelativePath
     num_clips: int
     size_bytes: int
     sha256: str

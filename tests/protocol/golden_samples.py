@@ -1,0 +1,225 @@
+"""What the golden vectors are made of: one small document of every kind, with fixed keys and times.
+
+    python -m protocol.golden_samples      writes tests/protocol/golden/vectors.json anew (run it in tests/)
+
+A change of the vectors is a change of the protocol: say so in docs/protocol.md and CHANGELOG.md.
+"""
+
+import json
+from pathlib import Path
+
+import msgpack
+from protocol.samples import BLOB, COORDINATOR, FOUNDER, NODE, charter, invite
+
+from kinoswarm_network.stream_frames import AskChunk, AskManifest, Goodbye, No, Sending
+from kinoswarm_protocol.admin import ADMIN, AdminRequest, PauseSwarm
+from kinoswarm_protocol.charter import CHARTER
+from kinoswarm_protocol.codec import encode, frame
+from kinoswarm_protocol.envelope import peek_payload, seal
+from kinoswarm_protocol.ids import LeaseId, swarm_id_of
+from kinoswarm_protocol.invite import INVITE, write_invite
+from kinoswarm_protocol.limits import MAX_CHARTER_BYTES
+from kinoswarm_protocol.manifest import encode_manifest, manifest_of
+from kinoswarm_protocol.messages import (
+    CONTRIBUTION,
+    LEASE,
+    RELEASE,
+    REPLY,
+    REQUEST,
+    VERDICT,
+    Contribution,
+    ExpertRef,
+    Hello,
+    Lease,
+    Lookup,
+    Machine,
+    NoWork,
+    ReleaseFile,
+    ReleaseManifest,
+    Reply,
+    Request,
+    TrainOrder,
+    TrainOutcome,
+    Verdict,
+)
+from kinoswarm_protocol.records import NodeRecord, ReleaseRecord, hash_of_key, seal_record
+from kinoswarm_protocol.snapshot import SNAPSHOT, SiteSnapshot, SnapshotFile
+
+FILE = Path(__file__).parent / "golden" / "vectors.json"
+NOW_MS = 1_790_000_000_000
+LEASE_ID = LeaseId("0123456789abcdef" * 2)
+RAW_CHARTER = seal(FOUNDER, CHARTER, "", charter())
+SWARM = swarm_id_of(peek_payload(RAW_CHARTER, MAX_CHARTER_BYTES))
+CHUNKS = [b"a" * 16, b"b" * 16, b"c" * 5]
+
+
+def envelopes() -> dict[str, bytes]:
+    """One signed envelope of every kind."""
+    order = TrainOrder(
+        cluster=0,
+        lineage=0,
+        base_version=3,
+        base=BLOB,
+        mode="full",
+        steps=600,
+        batch_size=16,
+        seed=2**62 + 1,
+    )
+    lease = Lease(
+        lease_id=LEASE_ID,
+        node=NODE.peer_id,
+        issued_at_ms=NOW_MS,
+        deadline_ms=NOW_MS + 3_600_000,
+        order=order,
+    )
+    outcome = TrainOutcome(
+        delta=BLOB,
+        delta_bytes=1_234_567,
+        samples=9_600,
+        steps=600,
+        loss_first=0.5,
+        loss_last=0.25,
+        delta_norm=1.5,
+        seconds=1_200.0,
+        flops=1e15,
+    )
+    hello = Hello(
+        pseudonym="quiet-otter",
+        program_version="0.1.0",
+        machine=Machine(device="CPU (x86_64)", memory_gib=16.0, seconds_per_step=0.5),
+        addresses=[],
+    )
+    return {
+        "charter": RAW_CHARTER,
+        "invite": seal(FOUNDER, INVITE, SWARM, invite()),
+        "request hello": seal(NODE, REQUEST, SWARM, Request(request_id="1" * 32, body=hello)),
+        "request lookup": seal(
+            NODE, REQUEST, SWARM, Request(request_id="2" * 32, body=Lookup(key="release"))
+        ),
+        "reply no_work": seal(
+            COORDINATOR,
+            REPLY,
+            SWARM,
+            Reply(
+                request_id="1" * 32,
+                time_ms=NOW_MS,
+                body=NoWork(code="no_work", sentence="come again", retry_after_s=30.0),
+            ),
+        ),
+        "lease": seal(COORDINATOR, LEASE, SWARM, lease),
+        "contribution": seal(
+            NODE,
+            CONTRIBUTION,
+            SWARM,
+            Contribution(
+                lease_id=LEASE_ID, node=NODE.peer_id, finished_at_ms=NOW_MS, outcome=outcome
+            ),
+        ),
+        "verdict": seal(
+            COORDINATOR,
+            VERDICT,
+            SWARM,
+            Verdict(
+                lease_id=LEASE_ID,
+                node=NODE.peer_id,
+                state="accepted",
+                code="accepted",
+                sentence="held-out loss fell by 1.84%, from 0.5312",
+                decided_at_ms=NOW_MS,
+            ),
+        ),
+        "release": seal(COORDINATOR, RELEASE, SWARM, _release()),
+        "record/release": seal_record(
+            COORDINATOR, SWARM, ReleaseRecord(version=2, blob=BLOB), NOW_MS
+        ).value,
+        "record/node": seal_record(
+            NODE,
+            SWARM,
+            NodeRecord(
+                pseudonym="quiet-otter",
+                device="CPU (x86_64)",
+                state="training",
+                cluster=0,
+                program_version="0.1.0",
+            ),
+            NOW_MS,
+        ).value,
+        "admin": seal(
+            COORDINATOR,
+            ADMIN,
+            SWARM,
+            AdminRequest(
+                request_id="3" * 32, at_ms=NOW_MS, action=PauseSwarm(sentence="data is mended")
+            ),
+        ),
+        "snapshot": seal(
+            COORDINATOR,
+            SNAPSHOT,
+            SWARM,
+            SiteSnapshot(NOW_MS, [SnapshotFile("index.html", 5, "ef" * 32)]),
+        ),
+    }
+
+
+def _release() -> ReleaseManifest:
+    return ReleaseManifest(
+        version=2,
+        swarm_name="Test swarm",
+        created_at_ms=NOW_MS,
+        experts=[ExpertRef(cluster=0, lineage=0, version=3, checkpoint=BLOB)],
+        files=[ReleaseFile(path="model_index.json", blob=BLOB, size_bytes=347)],
+        router_accuracy=[],
+        share_by_expert=[1.0],
+        charter_sha256=SWARM,
+    )
+
+
+def vectors() -> dict[str, object]:
+    """Everything that a third implementation compares itself with."""
+    blob, manifest = encode_manifest(manifest_of(CHUNKS, chunk_bytes=16))
+    return {
+        "keys": {
+            name: {"seed": key.seed.hex(), "peer_id": key.peer_id}
+            for name, key in (("founder", FOUNDER), ("coordinator", COORDINATOR), ("node", NODE))
+        },
+        "swarm": SWARM,
+        "envelopes": {
+            name: {"hex": raw.hex(), "payload": _plain(msgpack.unpackb(raw)[4])}
+            for name, raw in envelopes().items()
+        },
+        "invite_text": write_invite(FOUNDER, invite()),
+        "blob": {
+            "chunks": [chunk.hex() for chunk in CHUNKS],
+            "manifest": manifest.hex(),
+            "id": blob,
+        },
+        "frames": {
+            "ask manifest": frame(encode(AskManifest(blob=BLOB))).hex(),
+            "ask chunk": frame(encode(AskChunk(blob=BLOB, index=7))).hex(),
+            "goodbye": frame(encode(Goodbye())).hex(),
+            "sending": frame(encode(Sending(size_bytes=1_048_576))).hex(),
+            "no": frame(encode(No(code="not_found", sentence="not here"))).hex(),
+        },
+        "dht_key_hashes": {
+            key: hash_of_key(key).hex() for key in ("release", "charter", "expert/0/0", "nodes/3")
+        },
+    }
+
+
+def _plain(payload: bytes) -> object:
+    """The payload as plain MessagePack reads it, bytes as hex."""
+    return _readable(msgpack.unpackb(payload))
+
+
+def _readable(value: object) -> object:
+    if isinstance(value, bytes):
+        return {"hex": value.hex()}
+    if isinstance(value, list):
+        return [_readable(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _readable(item) for key, item in value.items()}
+    return value
+
+
+if __name__ == "__main__":
+    FILE.write_text(json.dumps(vectors(), indent=1, ensure_ascii=False) + "\n")
