@@ -140,6 +140,9 @@ class TrainDone(Struct, frozen=True, kw_only=True, tag="train", forbid_unknown_f
     delta_norm: float
     seconds: float
     flops: float
+    micro_batch: int = 0
+    """What it was trained with in the end: smaller than asked for when memory ran out."""
+    checkpoint_activations: bool = False
 
 
 class DeltaReport(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -188,6 +191,11 @@ class SelfTestDone(Struct, frozen=True, kw_only=True, tag="self_test", forbid_un
     seconds_per_step: float
     device_name: str
     memory_bytes: int
+    micro_batch: int = 0
+    """The fastest that fits; 0 when nothing fits."""
+    checkpoint_activations: bool = False
+    peak_bytes: int = 0
+    """Of GPU memory at that micro-batch; 0 on a processor."""
 
 
 Done = TrainDone | EvaluateDone | MergeDone | RouteDone | ReleaseDone | SelfTestDone
@@ -222,6 +230,8 @@ class JobFailed(Struct, frozen=True, kw_only=True, tag="failed", tag_field="even
 class WorkerReady(Struct, frozen=True, kw_only=True, tag="ready", tag_field="event"):
     pid: int
     devices: list[str]
+    confined: list[str] = []
+    """What became of the limits that it was started with, in words."""
 
 
 Event = JobProgress | JobDone | JobFailed | WorkerReady

@@ -30,6 +30,7 @@ from kinoswarm_model.training import (
     Trainer,
     checkpoint_activations,
     ends_mean,
+    uses_checkpoints,
 )
 from kinoswarm_model.training_data import Batch, BatchPlan, ClipSet, Drawing
 from kinoswarm_protocol import codec
@@ -59,6 +60,8 @@ def run(job: TrainJob, report: Report) -> TrainDone:
         delta_norm=norm,
         seconds=result.seconds,
         flops=samples * TRAIN_FACTOR * expert_flops(job.model),
+        micro_batch=trainer.micro_batch or job.batch_size,
+        checkpoint_activations=uses_checkpoints(expert.network),
     )
 
 

@@ -1,4 +1,4 @@
-"""A self test: does this machine compute what every other one does, and how fast is it? Owns the known answer.
+"""A self test: does this machine compute what every other one does, what fits, how fast is it? Owns the known answer.
 
 A tiny expert takes three training steps from a fixed seed; its losses must be the known ones within a relative 1e-3 on
 the CPU (rounding differs in the sixth digit between kernels) and 5e-2 in bfloat16 on a GPU.
@@ -6,6 +6,7 @@ the CPU (rounding differs in the sixth digit between kernels) and 5e-2 in bfloat
 
 import time
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,7 +19,12 @@ from kinoswarm_model.memory import device_memory_bytes, device_name
 from kinoswarm_model.noise import Purpose, stream
 from kinoswarm_model.presets import preset
 from kinoswarm_model.segment import expert_losses, optimizer_settings
-from kinoswarm_model.training import Trainer
+from kinoswarm_model.training import (
+    OutOfMemory,
+    Trainer,
+    checkpoint_activations,
+    is_out_of_memory,
+)
 from kinoswarm_model.training_data import BatchPlan, ClipSet, Drawing, training_batch
 from kinoswarm_protocol.specs import ModelSpec
 
@@ -26,6 +32,7 @@ KNOWN_LOSSES: Sequence[float] = (0.690103, 0.817025, 0.936992)
 _CPU_TOLERANCE = 1e-3
 _GPU_TOLERANCE = 5e-2
 _TIMED_STEPS = 3
+_CLEARLY = 0.9
 _SEED = 1
 
 
@@ -35,19 +42,77 @@ def run(job: SelfTestJob, report: Callable[[JobProgress], None]) -> SelfTestDone
     losses = known_answer_losses(device)
     report(JobProgress(job_id=job.job_id, step=1, total=2, loss=losses[-1], what="known answer"))
     sentence = compare(losses, _GPU_TOLERANCE if device.type == "cuda" else _CPU_TOLERANCE)
+    best = None if sentence else best_fit(lambda fit: measure(job, fit, device), job.batch_size)
+    if not sentence and best is None:
+        sentence = (
+            "this swarm's model does not fit into this machine's memory, even one clip at a time with activation "
+            "checkpointing; a device with more memory would do, or a higher max_vram_gib or max_ram_gib if you set one"
+        )
     return SelfTestDone(
         ok=not sentence,
         sentence=sentence or "this machine computes the known answer",
-        seconds_per_step=seconds_per_step(job.model, job.batch_size, job.seed, device),
+        seconds_per_step=best.seconds_per_step if best else 0.0,
         device_name=device_name(device),
         memory_bytes=device_memory_bytes(device),
+        micro_batch=best.fit.micro_batch if best else 0,
+        checkpoint_activations=bool(best and best.fit.checkpoint_activations),
+        peak_bytes=best.peak_bytes if best else 0,
     )
+
+
+class Fit(NamedTuple):
+    """How the model is made to fit."""
+
+    micro_batch: int
+    checkpoint_activations: bool = False
+
+
+class Measured(NamedTuple):
+    """A fit that works: how fast it is, and how much GPU memory it takes at its peak."""
+
+    fit: Fit
+    seconds_per_step: float
+    peak_bytes: int
+
+
+def best_fit(measure: Callable[[Fit], Measured | None], batch_size: int) -> Measured | None:
+    """The fastest fit, going down from the whole batch until half is no faster; None when nothing fits."""
+    best: Measured | None = None
+    micro_batch = batch_size
+    while micro_batch >= 1:
+        found = measure(Fit(micro_batch))
+        if best is not None and (found is None or not _is_faster(found, best)):
+            return best
+        best = found or best
+        micro_batch //= 2
+    return best or measure(Fit(1, checkpoint_activations=True))
+
+
+def _is_faster(one: Measured, other: Measured) -> bool:
+    """By more than the clock's noise."""
+    return one.seconds_per_step < _CLEARLY * other.seconds_per_step
+
+
+def measure(job: SelfTestJob, fit: Fit, device: torch.device) -> Measured | None:
+    """Train some steps of this swarm's model with `fit`; None when memory runs out."""
+    gpu = device.type == "cuda"
+    if gpu:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+    try:
+        seconds = seconds_per_step(job.model, job.batch_size, job.seed, device, fit)
+    except (torch.OutOfMemoryError, RuntimeError, MemoryError, OutOfMemory) as error:
+        if not (isinstance(error, OutOfMemory) or is_out_of_memory(error)):
+            raise
+        return None
+    return Measured(fit, seconds, torch.cuda.max_memory_allocated(device) if gpu else 0)
 
 
 def known_answer_losses(device: torch.device) -> list[float]:
     """Losses of three steps of the tiny preset on made-up clips."""
     model = preset("tiny", frames=4, height=16, width=16, num_clusters=2).model
-    return _train(model, model.recipe.batch_size, _SEED, len(KNOWN_LOSSES), device)[0]
+    whole = Fit(model.recipe.batch_size)
+    return _train(model, model.recipe.batch_size, _SEED, len(KNOWN_LOSSES), device, whole)[0]
 
 
 def compare(losses: Sequence[float], tolerance: float) -> str:
@@ -61,9 +126,11 @@ def compare(losses: Sequence[float], tolerance: float) -> str:
     return ""
 
 
-def seconds_per_step(model: ModelSpec, batch_size: int, seed: int, device: torch.device) -> float:
-    """Median time of an optimizer step of this model, after one step of warm-up."""
-    seconds = _train(model, batch_size, seed, 1 + _TIMED_STEPS, device)[1]
+def seconds_per_step(
+    model: ModelSpec, batch_size: int, seed: int, device: torch.device, fit: Fit
+) -> float:
+    """Median time of an optimizer step of this model, after one step of warm-up. Raises when memory runs out."""
+    seconds = _train(model, batch_size, seed, 1 + _TIMED_STEPS, device, fit)[1]
     return sorted(seconds[1:])[_TIMED_STEPS // 2]
 
 
@@ -86,18 +153,22 @@ def made_up_shard(model: ModelSpec, count: int, seed: int) -> Shard:
 
 
 def _train(
-    model: ModelSpec, batch_size: int, seed: int, steps: int, device: torch.device
+    model: ModelSpec, batch_size: int, seed: int, steps: int, device: torch.device, fit: Fit
 ) -> tuple[list[float], list[float]]:
     """Losses and seconds of every step."""
     clips = ClipSet([made_up_shard(model, min(batch_size, 16), seed)], model)
     drawing = Drawing(purpose=Purpose.SELF_TEST, text_dropout=model.recipe.text_dropout)
     plan = BatchPlan(seed=seed, batch_size=batch_size, drawing=drawing)
     expert = build_expert(model, seed=seed)
+    if fit.checkpoint_activations:
+        checkpoint_activations(expert.network)
     trainer = Trainer(
         expert,
         lambda batch: expert_losses(expert, batch, model.recipe),
         optimizer_settings(model.recipe, steps),
         device,
+        fit.micro_batch,
+        adapt=False,
     )
     losses, seconds = [], []
     for step in range(steps):

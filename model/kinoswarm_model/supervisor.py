@@ -15,6 +15,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
+import msgspec
+
+from kinoswarm_model.confinement import WorkerLimits
 from kinoswarm_model.jobs import (
     MAX_JOB_FRAME,
     Done,
@@ -76,9 +79,16 @@ class WorkerSupervisor:
     """One worker process, started when needed."""
 
     def __init__(
-        self, log_path: Path, *, python: str = sys.executable, env: Mapping[str, str] | None = None
+        self,
+        log_path: Path,
+        *,
+        python: str = sys.executable,
+        env: Mapping[str, str] | None = None,
+        limits: WorkerLimits | None = None,
     ) -> None:
         """`env` adds to or overrides the few variables that a worker inherits."""
+        self._limits = limits or WorkerLimits()
+        self.confined: list[str] = []
         self._log_path = log_path
         self._python = python
         self._env = dict(env or {})
@@ -109,7 +119,7 @@ class WorkerSupervisor:
         if not isinstance(event, WorkerReady):
             await self.kill()
             raise WorkerDied(f"the worker began with {type(event).__name__}; see {self._log_path}")
-        self.devices = event.devices
+        self.devices, self.confined = event.devices, event.confined
         self.limit(self._share)
 
     def limit(self, share: float) -> None:
@@ -204,6 +214,7 @@ class WorkerSupervisor:
                 "-m",
                 "kinoswarm_model.worker",
                 str(os.getpid()),
+                msgspec.json.encode(self._limits).decode(),
                 stdin=PIPE,
                 stdout=PIPE,
                 stderr=log,

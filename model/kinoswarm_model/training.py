@@ -46,7 +46,11 @@ class Trainer:
         settings: OptimizerSettings,
         device: torch.device,
         micro_batch: int = 0,
+        *,
+        adapt: bool = True,
     ) -> None:
+        """`adapt`: make the micro-batch smaller when memory runs out; otherwise that is raised."""
+        self._adapt = adapt
         self.module = module.to(device).train()
         self.step = 0
         self.micro_batch = micro_batch
@@ -73,7 +77,7 @@ class Trainer:
                 loss = self._accumulate(batch)
                 break
             except (torch.OutOfMemoryError, RuntimeError) as error:
-                if not is_out_of_memory(error):
+                if not self._adapt or not is_out_of_memory(error):
                     raise
             self._optimizer.zero_grad(set_to_none=True)
             self._use_less_memory(len(batch))
@@ -169,6 +173,11 @@ def checkpoint_activations(module: nn.Module) -> None:
     """Trade a third more compute for activation memory; does not change what is trained beyond rounding."""
     for part in checkpointing_modules(module):
         part.gradient_checkpointing = True  # type: ignore[assignment]
+
+
+def uses_checkpoints(module: nn.Module) -> bool:
+    """Whether activation checkpointing is on anywhere in it."""
+    return any(part.gradient_checkpointing for part in checkpointing_modules(module))
 
 
 def checkpoints_activations(module: nn.Module) -> bool:

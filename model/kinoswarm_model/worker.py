@@ -1,7 +1,8 @@
 """The worker process: jobs as frames on standard input, events as frames on standard output. Owns only this loop.
 
 Libraries print; so the real standard output is kept for frames and descriptor 1 is pointed at standard error. The
-process ends with its service: when standard input ends, and on Linux by a parent-death signal.
+process confines itself as its service says, and ends with its service: when standard input ends, and on Linux by a
+parent-death signal.
 """
 
 import os
@@ -10,6 +11,9 @@ import sys
 import threading
 from typing import Any, BinaryIO, cast
 
+import msgspec
+
+from kinoswarm_model.confinement import WorkerLimits, confine, confine_gpu
 from kinoswarm_model.jobs import MAX_JOB_FRAME, Event, Job, JobProgress, WorkerReady
 from kinoswarm_model.parent_death import die_with_parent
 from kinoswarm_protocol import codec
@@ -21,6 +25,8 @@ _BAD_FRAME_EXIT = 3
 
 def main() -> None:
     """Serve jobs until standard input ends."""
+    limits = _limits(sys.argv[2] if len(sys.argv) > 2 else "{}")
+    confined = confine(limits)
     die_with_parent(int(sys.argv[1]) if len(sys.argv) > 1 else None)
     frames_out = _keep_standard_output()
     jobs: queue.Queue[Job] = queue.Queue()
@@ -28,13 +34,20 @@ def main() -> None:
     from kinoswarm_model.memory import device_names
     from kinoswarm_model.worker_jobs import answer
 
-    send(frames_out, WorkerReady(pid=os.getpid(), devices=device_names()))
+    confine_gpu(limits)
+    ready = WorkerReady(pid=os.getpid(), devices=device_names(), confined=confined)
+    send(frames_out, ready)
 
     def report(progress: JobProgress) -> None:
         send(frames_out, progress)
 
     while True:
         send(frames_out, answer(jobs.get(), report))
+
+
+def _limits(text: str) -> WorkerLimits:
+    """From the service's command line."""
+    return msgspec.json.decode(text, type=WorkerLimits)
 
 
 def send(out: BinaryIO, event: Event) -> None:

@@ -36,6 +36,8 @@ _ENVIRONMENT = {
     "KINOSWARM_NODE_ON_BATTERY": "true",
     "KINOSWARM_NODE_SHARE_GPU": "true",
     "KINOSWARM_NODE_MAX_OTHER_CPU_PERCENT": "0",
+    "KINOSWARM_NODE_NICE": "0",
+    "KINOSWARM_NODE_PAGE_PORT": "0",
 }
 """One thread for whatever asks for as many as there are cores; resume points often, because segments are short.
 Somebody watches a demo and wants it to run: its nodes share the machine with each other and with whoever sits at it."""

@@ -22,6 +22,7 @@ COMMANDS = {
         "kinoswarm_cli.why_command",
         "What your node does, why not more, and what became of its work.",
     ),
+    "page": LazyCommand("kinoswarm_cli.page_command", "Where your node's own page is."),
     "pause": LazyCommand(
         "kinoswarm_cli.pause_command", "Pause your node; its memory is given back at once."
     ),

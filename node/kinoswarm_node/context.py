@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from kinoswarm_network.coordinator_client import CoordinatorClient
 from kinoswarm_node.governor.watch import Governor
+from kinoswarm_node.live_settings import LiveSettings
 from kinoswarm_node.ports import Network, Trainer
 from kinoswarm_node.settings import NodeSettings
 from kinoswarm_node.status_board import StatusBoard
@@ -26,7 +27,7 @@ def program_version() -> str:
 
 @dataclass
 class NodeContext:
-    """The parts are fixed; what stands below `governor` is found out while joining and working."""
+    """The parts are fixed; what stands below `live` is found out while joining and working."""
 
     settings: NodeSettings
     key: KeyPair
@@ -40,6 +41,8 @@ class NodeContext:
     wishes: WishFiles
     """What a person wants of the running node; see wishes.py."""
     governor: Governor
+    live: LiveSettings
+    """The settings in force now; `settings` are those of the start."""
     charter: Charter | None = None
     self_test: SelfTest | None = None
     hints: dict[LeaseId, list[ProviderHint]] = field(default_factory=dict)

@@ -16,6 +16,7 @@ from kinoswarm_node.context import NodeContext, program_version
 from kinoswarm_node.governor.decide import Decision
 from kinoswarm_node.life_cycle import step
 from kinoswarm_node.life_state import NodeState, Phase
+from kinoswarm_node.page.server import serving_page
 from kinoswarm_node.pulling import segment_of
 from kinoswarm_node.wishes import watch_wishes
 from kinoswarm_protocol.errors import KinoswarmError, LocalError, Refused, RemoteError
@@ -56,7 +57,8 @@ class Daemon:
         self._governed(*await self.node.governor.look())
         try:
             with self._signals():
-                await self._live()
+                async with serving_page(self.node):
+                    await self._live()
         except BaseExceptionGroup as group:
             raise _first(group) from group
         finally:
@@ -159,7 +161,8 @@ class Daemon:
 
     def _governed(self, decision: Decision, news: bool) -> None:
         """The governor looked. A share is the worker's at once; a pause or its end is decided on as an event."""
-        self.node.board.governed(decision, self.node.governor.reading)
+        node = self.node
+        node.board.governed(decision, node.governor.reading, node.trainer.confined)
         if not news:
             return
         paused = decision.allowance == "pause"

@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from msgspec import structs
+
 from kinoswarm_model.jobs import SelfTestDone, SelfTestJob
 from kinoswarm_model.supervisor import WorkerDied, WorkerError
 from kinoswarm_node import life_events as ev
@@ -46,7 +48,9 @@ async def join(node: NodeContext) -> ev.Event:
     threads = node.threads(os.cpu_count() or 1)
     node.self_test = node.folder.self_test(node.settings.device, threads)
     tested = node.self_test is not None
-    return ev.Joined(swarm_name=charter.name, tested=tested, notice=welcome.notice)
+    return ev.Joined(
+        swarm_name=charter.name, tested=tested, fit=remembered_fit(node), notice=welcome.notice
+    )
 
 
 def _hello(node: NodeContext) -> Hello:
@@ -173,10 +177,37 @@ async def test_self(node: NodeContext) -> ev.Event:
         device_name=done.device_name,
         memory_bytes=done.memory_bytes,
         seconds_per_step=done.seconds_per_step,
+        micro_batch=done.micro_batch,
+        checkpoint_activations=done.checkpoint_activations,
     )
     node.folder.keep_self_test(node.self_test)
     await node.client.ask(_hello(node), Welcome)
-    return ev.SelfTested(seconds_per_step=done.seconds_per_step)
+    return ev.SelfTested(seconds_per_step=done.seconds_per_step, fit=remembered_fit(node))
+
+
+def remembered_fit(node: NodeContext) -> ev.Fit:
+    """What fits this machine: the volunteer's own choice, else what was found out."""
+    test = node.self_test
+    if node.settings.micro_batch or test is None:
+        return ev.Fit()
+    return ev.Fit(micro_batch=test.micro_batch, checkpoint_activations=test.checkpoint_activations)
+
+
+def remember_fit(node: NodeContext, fit: ev.Fit, batch_size: int) -> None:
+    """When a segment of this batch size had to use less memory than the self-test: the next start begins there."""
+    before = remembered_fit(node)
+    asked = min(before.micro_batch or batch_size, batch_size)
+    smaller = 0 < fit.micro_batch < asked
+    if node.self_test is None or not (
+        smaller or (fit.checkpoint_activations and not before.checkpoint_activations)
+    ):
+        return
+    node.self_test = structs.replace(
+        node.self_test,
+        micro_batch=fit.micro_batch,
+        checkpoint_activations=fit.checkpoint_activations,
+    )
+    node.folder.keep_self_test(node.self_test)
 
 
 async def _run_self_test(node: NodeContext) -> SelfTestDone:

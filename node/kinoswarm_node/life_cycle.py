@@ -173,7 +173,7 @@ def _started(state: NodeState, event: ev.Started, seed: int) -> Step:
 
 @_on(Phase.JOINING)
 def _joined(state: NodeState, event: ev.Joined, seed: int) -> Step:
-    joined = structs.replace(state, joined=True, tested=event.tested, attempt=0)
+    joined = structs.replace(state, joined=True, tested=event.tested, attempt=0, fit=event.fit)
     greeting = f"Joined {event.swarm_name}."
     if event.notice:
         greeting += f" Notice: {_sentence(event.notice)}"
@@ -188,7 +188,7 @@ def _barred(state: NodeState, event: ev.Barred, seed: int) -> Step:
 @_on(Phase.TESTING)
 def _self_tested(state: NodeState, event: ev.SelfTested, seed: int) -> Step:
     speed = f"one training step takes {event.seconds_per_step:.2g} s"
-    passed = structs.replace(state, tested=True, attempt=0)
+    passed = structs.replace(state, tested=True, attempt=0, fit=event.fit)
     return _next_task(passed, f"This machine passed its test: {speed}.")
 
 

@@ -47,6 +47,8 @@ class Joined(_Event, frozen=True, kw_only=True):
 
     swarm_name: str
     tested: bool
+    fit: Fit = Fit()
+    """What the self-test, or a segment since, found to fit."""
     notice: str = ""
     """What the swarm's operator wants volunteers to read."""
 
@@ -59,6 +61,7 @@ class Barred(_Event, frozen=True, kw_only=True):
 
 class SelfTested(_Event, frozen=True, kw_only=True):
     seconds_per_step: float
+    fit: Fit = Fit()
 
 
 class LeaseGranted(_Event, frozen=True, kw_only=True):

@@ -61,6 +61,8 @@ class NodeStatus(Struct, frozen=True, kw_only=True):
     awaiting_verdict: int = 0
     last_verdict: str = ""
     governor: GovernorStatus | None = None
+    confined: list[str] = []
+    """What the worker may not do."""
 
 
 def write_status(path: Path, status: NodeStatus) -> None:

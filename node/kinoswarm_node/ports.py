@@ -62,6 +62,9 @@ class Trainer(Protocol):
     devices: list[str]
     """What the worker found, best first; empty before it started."""
 
+    confined: list[str]
+    """What the worker may not do, in words; empty before it started."""
+
     async def start(self) -> None:
         """Start the worker unless it runs. Raises WorkerDied."""
 

@@ -14,7 +14,7 @@ from kinoswarm_model.jobs import JobProgress, TrainDone, TrainJob
 from kinoswarm_model.supervisor import WorkerDied, WorkerError
 from kinoswarm_node import life_events as ev
 from kinoswarm_node.context import NodeContext
-from kinoswarm_node.joining import coordinator_hints
+from kinoswarm_node.joining import coordinator_hints, remember_fit
 from kinoswarm_node.pulling import train_order
 from kinoswarm_protocol.charter import ClusterEntry
 from kinoswarm_protocol.envelope import seal
@@ -134,6 +134,10 @@ async def _finished(
             "the training gave numbers that are not finite; this machine's memory may be faulty"
         )
         return ev.WorkFailed(code=Code.NOT_FINITE, sentence=sentence)
+    fit = ev.Fit(
+        micro_batch=result.micro_batch, checkpoint_activations=result.checkpoint_activations
+    )
+    remember_fit(node, fit, segment.batch_size)
     await _store(node, segment.lease_id, await _outcome(node, result))
     return ev.Trained()
 

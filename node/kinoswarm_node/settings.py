@@ -1,15 +1,18 @@
-"""The volunteer's settings: flags over environment (KINOSWARM_NODE_*) over HOME/settings.toml over defaults.
+"""The volunteer's settings: flags over environment (KINOSWARM_NODE_*) over HOME/limits.json and settings.toml.
 
 Owns their names, bounds and words. A bad value stops the start with a sentence that names setting, value and range.
 """
 
+from collections.abc import Callable, Mapping
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import platformdirs
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, IPvAnyAddress, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
+    InitSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     SettingsError,
@@ -18,6 +21,7 @@ from pydantic_settings import (
 
 from kinoswarm_node.governor.hours import MAX_TEXT, parse_hours
 from kinoswarm_node.governor.rules import Rules
+from kinoswarm_node.limits_file import read_limits
 from kinoswarm_protocol.errors import LocalError
 from kinoswarm_protocol.limits import MAX_ADDRESS, MAX_ADDRESSES
 
@@ -51,6 +55,10 @@ class NodeSettings(BaseSettings):
     )
     threads: Annotated[int, Field(ge=0, le=1024)] = Field(
         default=0, description="CPU threads of the worker, 1 to 1024; 0 takes half of the cores."
+    )
+    nice: Annotated[int, Field(ge=0, le=19)] = Field(
+        default=10,
+        description="How much the worker yields the processor to other programs, 1 to 19; 0 is off.",
     )
     micro_batch: Annotated[int, Field(ge=0, le=65_536)] = Field(
         default=0, description="Clips per backward pass, 1 to 65536; 0 lets the worker choose."
@@ -138,6 +146,14 @@ class NodeSettings(BaseSettings):
         description='Local hours in which to train, as "22:00-07:00" or "mon-fri 18:00-24:00 sat-sun 00:00-24:00"; '
         "empty is always.",
     )
+    page_port: Annotated[int, Field(ge=0, le=65_535)] = Field(
+        default=7420,
+        description="Port of your node's own page, 1 to 65535; any free one when it is taken; 0 is off.",
+    )
+    page_host: IPvAnyAddress = Field(
+        default=IPv4Address("127.0.0.1"),
+        description="IP address that the page listens on; any but a loopback address is served over TLS.",
+    )
     max_writes_gb_per_day: Annotated[float, Field(ge=0.1, le=100_000.0)] = Field(
         default=200.0,
         description="Gigabytes a day that resume points may write, 0.1 to 100000: an SSD's life is finite.",
@@ -170,6 +186,10 @@ class NodeSettings(BaseSettings):
             calm_ms=int(self.calm_s * 1000),
         )
 
+    def with_changes(self, changes: Mapping[str, Any]) -> "NodeSettings":
+        """These settings but for `changes`. Raises pydantic's ValidationError."""
+        return NodeSettings(**{**self.model_dump(), **changes})
+
     @property
     def max_disk_bytes(self) -> int:
         """Quota of the blob store in bytes; 0 is no limit."""
@@ -188,17 +208,23 @@ class NodeSettings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Flags, then environment, then the file of the home that the first two name."""
+        """Flags, then environment, then the local page's changes and the file of the home that the first two name."""
         home = {**env_settings(), **init_settings()}.get("home") or default_home()
         toml = TomlConfigSettingsSource(settings_cls, Path(str(home)) / FILE_NAME)
-        return init_settings, env_settings, toml
+        limits = InitSettingsSource(settings_cls, init_kwargs=read_limits(Path(str(home))))
+        return init_settings, env_settings, limits, toml
 
 
 def load_settings(**flags: object) -> NodeSettings:
     """The settings in force. Flags that are None count as not given. Raises LocalError naming the bad setting."""
     given: dict[str, Any] = {name: value for name, value in flags.items() if value is not None}
+    return explain_settings(lambda: NodeSettings(**given))
+
+
+def explain_settings(make: Callable[[], NodeSettings]) -> NodeSettings:
+    """What `make` gives; what pydantic says of a bad value becomes a LocalError that names setting, value and range."""
     try:
-        return NodeSettings(**given)
+        return make()
     except ValidationError as error:
         raise LocalError("; ".join(_explain(item) for item in error.errors())) from error
     except (SettingsError, ValueError, OSError) as error:

@@ -16,6 +16,9 @@ from kinoswarm_node.node_status import GovernorStatus, NodeStatus, SegmentStatus
 from kinoswarm_node.swarm_folder import SwarmFolder
 from kinoswarm_protocol.errors import LocalError
 
+MAX_POINTS = 400
+"""Of a loss curve: more than a page has room for; beyond it every second point goes."""
+
 WRITE_EVERY_MS = 1_000
 """Progress may come a hundred times a second; a person reads once a second, and an SSD lives longer."""
 
@@ -66,6 +69,7 @@ class StatusBoard:
         self._written_ms = 0
         self._speed: tuple[int, int] | None = None
         """(step, ms) of the first progress since training began or resumed."""
+        self._losses: list[tuple[int, float]] = []
         self._told = ("", "")
         """Phase and reason that the listener heard last: a wait that goes on is no news."""
 
@@ -78,6 +82,7 @@ class StatusBoard:
             kept = None
         elif kept is None or kept.lease_id != state.segment.lease_id:
             kept = _segment_status(state.segment)
+            self._losses = []
         self._speed = None
         self.status = structs.replace(
             self.status,
@@ -94,11 +99,12 @@ class StatusBoard:
             self._told = (state.phase.value, reason)
             self._listener(News(status=self.status, reason=reason))
 
-    def governed(self, decision: Decision, reading: Reading | None) -> None:
-        """The governor looked."""
+    def governed(self, decision: Decision, reading: Reading | None, confined: list[str]) -> None:
+        """The governor looked; the worker is confined in these ways."""
         self.status = structs.replace(
             self.status,
             updated_at_ms=self._now_ms(),
+            confined=confined,
             governor=GovernorStatus(
                 allowance=decision.allowance,
                 share=decision.share,
@@ -124,6 +130,7 @@ class StatusBoard:
         now_ms, segment = self._now_ms(), self.status.segment
         if segment is None:
             return
+        self._keep_loss(step, progress.loss)
         if self._speed is None or step < self._speed[0]:
             self._speed = (step, now_ms)
         seconds = (now_ms - self._speed[1]) / 1000
@@ -141,6 +148,18 @@ class StatusBoard:
         self.status = structs.replace(self.status, segment=segment, updated_at_ms=now_ms)
         self._write_sometimes()
         self._listener(News(status=self.status, what="training", done=step, total=total))
+
+    def losses(self) -> list[tuple[int, float]]:
+        """(step, loss) of the segment in work, thinned to a bounded number of points."""
+        return list(self._losses)
+
+    def _keep_loss(self, step: int, loss: float | None) -> None:
+        if self._losses and step <= self._losses[-1][0]:
+            self._losses = [point for point in self._losses if point[0] < step]
+        if loss is not None:
+            self._losses.append((step, loss))
+        if len(self._losses) > MAX_POINTS:
+            self._losses = self._losses[::2]
 
     def fetched(self, what: str, done: int, total: int) -> None:
         """Progress of a download, in bytes."""

@@ -64,6 +64,9 @@ class SelfTest(Struct, frozen=True, kw_only=True):
     device_name: str
     memory_bytes: int
     seconds_per_step: float
+    micro_batch: int = 0
+    """What fits; 0 when it was not measured."""
+    checkpoint_activations: bool = False
 
 
 class SwarmFolder:

@@ -77,6 +77,8 @@ def _not_more(status: NodeStatus, running: bool, settings: NodeSettings) -> list
         "quiet_programs": ", ".join(settings.quiet_programs),
     }
     lines += [f"Your limit {name}: {text}." for name, text in limits.items() if text]
+    if running and status.confined:
+        lines.append(f"The worker: {', '.join(status.confined)}.")
     if running and status.governor and status.governor.blind:
         lines.append(f"Can't be seen on this machine: {', '.join(status.governor.blind)}.")
     return lines

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from kinoswarm_model.confinement import WorkerLimits
 from kinoswarm_model.supervisor import WorkerSupervisor
 from kinoswarm_network.client import NetworkConfig
 from kinoswarm_network.coordinator_client import CoordinatorClient
@@ -12,6 +13,7 @@ from kinoswarm_node.context import NodeContext
 from kinoswarm_node.governor.sensors import MachineSensors
 from kinoswarm_node.governor.watch import Governor
 from kinoswarm_node.home import Home
+from kinoswarm_node.live_settings import LiveSettings
 from kinoswarm_node.node_status import NodeStatus
 from kinoswarm_node.peer_network import PeerNetwork, PeerNetworkPlan
 from kinoswarm_node.settings import NodeSettings
@@ -35,17 +37,21 @@ class NodePlan:
 
 def build_node(plan: NodePlan, listener: Listener, now_ms: Callable[[], int]) -> NodeContext:
     """A node with its real network and worker; both start when they are needed."""
+    live = LiveSettings(plan.settings)
     return NodeContext(
         settings=plan.settings,
         key=plan.key,
         invite=plan.invite,
         folder=plan.folder,
         network=_network(plan),
-        trainer=WorkerSupervisor(plan.home.root / "worker.log"),
+        trainer=WorkerSupervisor(
+            plan.home.root / "worker.log", limits=_worker_limits(plan.settings)
+        ),
         client=CoordinatorClient(plan.key, plan.invite.swarm, plan.invite.coordinators, (), now_ms),
         now_ms=now_ms,
         wishes=WishFiles(plan.home.root),
-        governor=_governor(plan),
+        governor=_governor(plan.home, live),
+        live=live,
         board=StatusBoard(plan.home.status_path, first_status(plan, now_ms()), listener, now_ms),
     )
 
@@ -71,10 +77,18 @@ def first_status(plan: NodePlan, now_ms: int) -> NodeStatus:
     )
 
 
-def _governor(plan: NodePlan) -> Governor:
-    settings = plan.settings
-    sensors = MachineSensors(plan.home.root, settings.device, lambda: bool(settings.quiet_programs))
-    return Governor(sensors, settings.rules, lambda: int(time.monotonic() * 1000))
+def _worker_limits(settings: NodeSettings) -> WorkerLimits:
+    return WorkerLimits(
+        offline=True,
+        ram_bytes=int(settings.max_ram_gib * 1024**3),
+        vram_bytes=int(settings.max_vram_gib * 1024**3),
+        nice=settings.nice,
+    )
+
+
+def _governor(home: Home, live: LiveSettings) -> Governor:
+    sensors = MachineSensors(home.root, live.now.device, lambda: bool(live.now.quiet_programs))
+    return Governor(sensors, live.rules, lambda: int(time.monotonic() * 1000))
 
 
 def _network(plan: NodePlan) -> PeerNetwork:

@@ -226,3 +226,52 @@ def test_wrong_arithmetic_is_named_in_the_self_test() -> None:
     wrong = [loss * 1.01 for loss in self_test_job.KNOWN_LOSSES]
     assert "memory or driver is faulty" in self_test_job.compare(wrong, 1e-3)
     assert self_test_job.compare([float("nan")] * len(wrong), 1e-3)
+
+
+@pytest.mark.parametrize(
+    ("seconds_by_size", "expected"),
+    [
+        ({8: 1.0, 4: 1.1}, 8),
+        ({8: 1.0, 4: 0.95}, 8),
+        ({8: 1.0, 4: 0.8, 2: 0.6, 1: 0.7}, 2),
+        ({4: 1.0, 2: 1.0}, 4),
+        ({1: 9.0}, 1),
+    ],
+)
+def test_the_fastest_micro_batch_that_fits_is_chosen(
+    seconds_by_size: dict[int, float], expected: int
+) -> None:
+    """What is not listed runs out of memory."""
+
+    def measure(fit: self_test_job.Fit) -> self_test_job.Measured | None:
+        seconds = None if fit.checkpoint_activations else seconds_by_size.get(fit.micro_batch)
+        return None if seconds is None else self_test_job.Measured(fit, seconds, 0)
+
+    best = self_test_job.best_fit(measure, 8)
+    assert best is not None
+    assert best.fit == self_test_job.Fit(expected)
+
+
+def test_checkpointing_is_the_last_resort_and_then_it_does_not_fit() -> None:
+    tried: list[self_test_job.Fit] = []
+
+    def measure(fit: self_test_job.Fit) -> self_test_job.Measured | None:
+        tried.append(fit)
+        return None
+
+    assert self_test_job.best_fit(measure, 4) is None
+    assert tried == [(4, False), (2, False), (1, False), (1, True)]
+
+
+def test_a_model_that_does_not_fit_is_said_with_what_would(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def out_of_memory(*arguments: object) -> float:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(self_test_job, "seconds_per_step", out_of_memory)
+    job = SelfTestJob(job_id="s", model=MODEL, work_dir=str(tmp_path), batch_size=4, seed=0)
+    done = self_test_job.run(job, ignore)
+    assert not done.ok
+    assert "does not fit" in done.sentence
+    assert "would do" in done.sentence

@@ -26,6 +26,8 @@ from kinoswarm_node.governor.rules import Rules
 from kinoswarm_node.governor.watch import Governor
 from kinoswarm_node.home import Home
 from kinoswarm_node.joining import licences_of
+from kinoswarm_node.life_events import Fit
+from kinoswarm_node.live_settings import LiveSettings
 from kinoswarm_node.node_status import NodeStatus
 from kinoswarm_node.ports import OnBytes
 from kinoswarm_node.settings import load_settings
@@ -136,6 +138,7 @@ class World:
         self.peer = NODE.peer_id
         self.hello: Hello | None = None
         self.sensors = ScriptedSensors()
+        self.trained_with = Fit()
         self.governor = Governor(self.sensors, Rules, lambda: self.monotonic_ms)
         self.monotonic_ms = 0
 
@@ -268,8 +271,11 @@ class World:
         client = CoordinatorClient(
             NODE, self.swarm, [COORDINATOR.peer_id], [self], now_ms=lambda: NOW_MS
         )
+        given = {"keep_free_gib": 0.0, "threads": 1, "page_port": 0, **settings}
+        chosen = load_settings(home=home.root, **given)
         return NodeContext(
-            settings=load_settings(home=home.root, keep_free_gib=0.0, threads=1, **settings),
+            settings=chosen,
+            live=LiveSettings(chosen),
             key=NODE,
             invite=self.invite,
             folder=folder,
@@ -361,6 +367,7 @@ class FakeTrainer:
         self.world = world
         self.stopped = False
         self.share = 1.0
+        self.confined = ["no network"]
         self.devices: list[str] = []
 
     async def start(self) -> None:
@@ -379,6 +386,7 @@ class FakeTrainer:
                 seconds_per_step=0.5,
                 device_name="Test CPU",
                 memory_bytes=2**33,
+                micro_batch=4,
             )
         assert isinstance(job, TrainJob)
         on_progress(JobProgress(job_id=job.job_id, step=4, total=8, loss=0.5, what="training"))
@@ -398,6 +406,8 @@ class FakeTrainer:
             delta_norm=1.0,
             seconds=1.0,
             flops=1e9,
+            micro_batch=self.world.trained_with.micro_batch,
+            checkpoint_activations=self.world.trained_with.checkpoint_activations,
         )
 
     async def stop(self) -> None:

@@ -23,6 +23,7 @@ from kinoswarm_node import sending
 from kinoswarm_node.daemon import Daemon
 from kinoswarm_node.governor.readings import GpuReading
 from kinoswarm_node.home import Home
+from kinoswarm_node.life_events import Fit
 from kinoswarm_node.life_state import NodeState, Phase
 from kinoswarm_node.node_status import read_status
 from kinoswarm_node.status_board import News
@@ -217,7 +218,7 @@ def test_memory_errors_shrink_the_micro_batch_until_it_fits(tmp_path: Path) -> N
         for job in world.jobs
         if isinstance(job, TrainJob)
     ]
-    assert fits == [(0, False), (2, False), (1, False), (1, True)]
+    assert fits == [(4, False), (2, False), (1, False), (1, True)]
 
 
 def test_what_does_not_fit_at_all_is_told_to_the_swarm(tmp_path: Path) -> None:
@@ -539,3 +540,24 @@ def test_a_result_that_waited_for_days_is_sent_if_it_is_still_valid(
     line = next(iter(node.folder.history()))
     assert line.state == ("accepted" if still_valid else "dropped")
     assert node.folder.unsent_ids() == []
+
+
+# --- what fits ----------------------------------------------------------------------------------
+
+
+def test_what_a_segment_had_to_do_with_less_memory_is_remembered_over_a_restart(
+    tmp_path: Path,
+) -> None:
+    world = World(tmp_path, num_leases=2)
+    world.trained_with = Fit(micro_batch=1, checkpoint_activations=True)
+    live(Daemon(world.node(), once=True))
+    live(Daemon(world.node(), once=True))
+    first, second = (job for job in world.jobs if isinstance(job, TrainJob))
+    assert (first.micro_batch, first.checkpoint_activations) == (4, False), "as the self-test found"
+    assert (second.micro_batch, second.checkpoint_activations) == (1, True)
+
+
+def test_the_volunteers_own_micro_batch_wins(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    live(Daemon(world.node(micro_batch=3), once=True))
+    assert [job.micro_batch for job in world.jobs if isinstance(job, TrainJob)] == [3]

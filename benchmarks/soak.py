@@ -1,0 +1,195 @@
+"""A soak: one node takes thousands of tiny segments from a real coordinator; memory and handles must stay flat.
+
+    .venv/bin/python benchmarks/soak.py --minutes 30 [--save]
+
+Founds a swarm at the tiny preset with very short segments that never ends, joins it with one node, and looks at every
+process of the node every few seconds. Prints the slope of memory, open files and threads over the second half, as a
+share of their level an hour: flat is near 0. With --save the samples and a plot are kept in benchmarks/results/.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+from PIL import Image, ImageDraw
+
+RESULTS = Path(__file__).parent / "results"
+LOOK_EVERY_S = 5.0
+SEGMENT_STEPS = 4
+RULES = {
+    "OMP_NUM_THREADS": "1",
+    "KINOSWARM_NODE_WHEN_ACTIVE": "yes",
+    "KINOSWARM_NODE_ON_BATTERY": "true",
+    "KINOSWARM_NODE_MAX_OTHER_CPU_PERCENT": "0",
+    "KINOSWARM_NODE_NICE": "0",
+}
+KINDS = ("memory_bytes", "open_files", "threads")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The node's processes at one moment."""
+
+    seconds: float
+    segments: int
+    memory_bytes: int
+    open_files: int
+    threads: int
+
+
+def run(*arguments: object) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "kinoswarm_cli.main", *map(str, arguments)],
+        check=True,
+        env={**os.environ, **RULES},
+    )
+
+
+def start(log: Path, *arguments: object) -> "subprocess.Popen[bytes]":
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            [sys.executable, "-m", "kinoswarm_cli.main", *map(str, arguments)],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **RULES},
+        )
+
+
+def found(root: Path) -> Path:
+    """A swarm whose clusters never rest."""
+    run("data", "render", root / "clips", "--clips-per-scene", 8)
+    run("data", "prepare", root / "clips", root / "data", "--clusters", 1)
+    run(
+        *("swarm", "create", root / "data", "--name", "Soak", "--out", root / "swarm"),
+        *("--preset", "tiny", "--target-version", 0, "--segment-steps", SEGMENT_STEPS),
+        *("--threads", 1),
+    )
+    return root / "swarm"
+
+
+def look(node: psutil.Process, history: Path, started_s: float) -> Sample:
+    memory = files = threads = 0
+    for process in [node, *node.children(recursive=True)]:
+        try:
+            memory += process.memory_info().rss
+            files += process.num_fds()
+            threads += process.num_threads()
+        except psutil.Error:
+            continue
+    segments = len(history.read_bytes().splitlines()) if history.exists() else 0
+    return Sample(time.monotonic() - started_s, segments, memory, files, threads)
+
+
+def slope_per_hour(samples: Sequence[Sample], value: Callable[[Sample], float]) -> float:
+    """Least squares over the second half, as a share of the median level."""
+    half = samples[len(samples) // 2 :]
+    slope, _ = statistics.linear_regression([s.seconds for s in half], [value(s) for s in half])
+    return 3600 * slope / statistics.median(value(s) for s in half)
+
+
+def figures(samples: Sequence[Sample]) -> dict[str, float]:
+    """What the soak says."""
+    slopes = {
+        f"{kind}, share an hour": slope_per_hour(samples, lambda s, k=kind: float(getattr(s, k)))
+        for kind in KINDS
+    }
+    return {
+        "minutes": samples[-1].seconds / 60,
+        "segments": float(samples[-1].segments),
+        "peak memory, MB": max(s.memory_bytes for s in samples) / 1e6,
+        **slopes,
+    }
+
+
+def plot(samples: Sequence[Sample], path: Path) -> None:
+    """One panel a kind, from zero up, so that a rise can be seen for what it is."""
+    width, height, margin = 900, 150, 30
+    image = Image.new("RGB", (width, height * len(KINDS)), "white")
+    draw = ImageDraw.Draw(image)
+    whole_s = samples[-1].seconds
+    for index, kind in enumerate(KINDS):
+        values = [float(getattr(sample, kind)) for sample in samples]
+        bottom, top = (index + 1) * height - margin, 1.1 * max(values)
+        points = [
+            (
+                margin + (width - 2 * margin) * sample.seconds / whole_s,
+                bottom - (height - 2 * margin) * value / top,
+            )
+            for sample, value in zip(samples, values, strict=True)
+        ]
+        draw.line([(margin, bottom), (width - margin, bottom)], fill="#999999")
+        draw.line(points, fill="#1f5fbf", width=2)
+        draw.text(
+            (margin, index * height + 8),
+            f"{kind}: peak {max(values):.4g}, {whole_s / 60:.0f} minutes",
+            fill="black",
+        )
+    image.save(path)
+
+
+def soak(root: Path, minutes: float) -> list[Sample]:
+    swarm = found(root)
+    coordinator = start(root / "coordinator.log", "swarm", "serve", swarm)
+    home, samples = root / "node", []
+    node = start(
+        root / "node.log",
+        *("join", swarm / "invite.txt", "--yes", "--go", "--home", home),
+        *("--threads", 1, "--device", "cpu", "--listen", "/ip4/127.0.0.1/tcp/0"),
+    )
+    started_s = time.monotonic()
+    try:
+        while time.monotonic() - started_s < 60 * minutes:
+            time.sleep(LOOK_EVERY_S)
+            if node.poll() is not None or coordinator.poll() is not None:
+                raise SystemExit(f"a process ended; see {root}")
+            history = next(iter(home.glob("swarms/*/history.jsonl")), home / "none")
+            samples.append(look(psutil.Process(node.pid), history, started_s))
+    finally:
+        for process in (node, coordinator):
+            process.terminate()
+            process.wait(30)
+    return samples
+
+
+def about() -> dict[str, str]:
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    )
+    machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, "
+    return {
+        "command": " ".join(["benchmarks/soak.py", *sys.argv[1:]]),
+        "machine": machine + f"Python {platform.python_version()}",
+        "commit": commit.stdout.strip(),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument("--save", action="store_true", help="keep samples and plot")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="kinoswarm-soak-") as root:
+        samples = soak(Path(root), options.minutes)
+    measured = figures(samples)
+    for name, value in measured.items():
+        print(f"{name:32} {value:10.4g}")
+    if options.save:
+        RESULTS.mkdir(exist_ok=True)
+        result = {**about(), "figures": measured, "samples": [asdict(s) for s in samples]}
+        (RESULTS / "soak.json").write_text(json.dumps(result, indent=1) + "\n")
+        plot(samples, RESULTS / "soak.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""A key that only a passphrase opens: for a paper, a mail to oneself, another machine. Owns the form of that text.
+
+kinoswarm-backup-1 SALT NONCE SEALED     base64url; SEALED is the key line under ChaCha20-Poly1305, whose key is
+                                         scrypt(passphrase, SALT) with N = 2^15, r = 8, p = 1 (RFC 7914)
+"""
+
+import base64
+import binascii
+import secrets
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
+
+from kinoswarm_network.identity import key_text, parse_key_text
+from kinoswarm_protocol.errors import LocalError, MalformedBytes
+from kinoswarm_protocol.keys import KeyPair
+
+MIN_PASSPHRASE = 10
+_MAGIC = "kinoswarm-backup-1"
+_MAX_TEXT = 1_024
+_SALT_BYTES, _NONCE_BYTES, _KEY_BYTES = 16, 12, 32
+_SCRYPT = {"n": 2**15, "r": 8, "p": 1}
+"""32 MiB and a tenth of a second a try on a home machine."""
+
+
+def seal_key(key: KeyPair, passphrase: str) -> str:
+    """The backup text of `key`. Raises LocalError for a passphrase that is too short to protect anything."""
+    if len(passphrase) < MIN_PASSPHRASE:
+        raise LocalError(
+            f"a passphrase needs at least {MIN_PASSPHRASE} characters; take a few words"
+        )
+    salt, nonce = secrets.token_bytes(_SALT_BYTES), secrets.token_bytes(_NONCE_BYTES)
+    sealed = _cipher(passphrase, salt).encrypt(nonce, key_text(key).encode(), _MAGIC.encode())
+    return (
+        " ".join(
+            [_MAGIC, *(base64.urlsafe_b64encode(part).decode() for part in (salt, nonce, sealed))]
+        )
+        + "\n"
+    )
+
+
+def open_key(text: str, passphrase: str) -> KeyPair:
+    """The key of a backup text. Raises LocalError when it is damaged or the passphrase is another one."""
+    words = text[:_MAX_TEXT].split()
+    if len(words) != 4 or words[0] != _MAGIC:
+        raise LocalError(f"a backup is one line of four words that starts with {_MAGIC}")
+    try:
+        salt, nonce, sealed = (base64.urlsafe_b64decode(word) for word in words[1:])
+        if len(nonce) != _NONCE_BYTES:
+            raise MalformedBytes("the nonce has another length")
+        raw = _cipher(passphrase, salt).decrypt(nonce, sealed, _MAGIC.encode())
+        return parse_key_text(raw.decode())
+    except InvalidTag:
+        raise LocalError("the passphrase is another one, or the backup is damaged") from None
+    except (binascii.Error, ValueError, MalformedBytes) as error:
+        raise LocalError(f"the backup is damaged: {error}") from error
+
+
+def _cipher(passphrase: str, salt: bytes) -> ChaCha20Poly1305:
+    stretched = Scrypt(salt=salt, length=_KEY_BYTES, **_SCRYPT).derive(passphrase.encode())
+    return ChaCha20Poly1305(stretched)

@@ -1,0 +1,1 @@
+"""The volunteer's own page on this machine. guard.py keeps others out, app.py answers, server.py serves."""

@@ -1,0 +1,155 @@
+// The local page: asks the node every two seconds and shows what it says. Texts are set as text, never as markup.
+"use strict";
+
+const RANGES = {
+  share_percent: { name: "Share of the time", min: 5, max: 100, step: 5, unit: "%" },
+  idle_minutes: { name: "Idle minutes before it starts", min: 0, max: 60, step: 1, unit: "min" },
+  max_temperature_c: { name: "Temperature ceiling (0 is off)", min: 0, max: 100, step: 1, unit: "°C" },
+  max_other_cpu_percent: { name: "Pause when others use (0 is off)", min: 0, max: 100, step: 5, unit: "%" },
+};
+const SWITCHES = {
+  on_battery: "Train on battery",
+  on_metered: "Train on a metered connection",
+  share_gpu: "Train while others use the graphics card",
+};
+const PARTS = {
+  not_more: "Why not more", verdicts: "What became of your work", credit: "Credit",
+  safe: "If the power went now", next_step: "Next step",
+};
+const byId = (id) => document.getElementById(id);
+
+async function ask(path, body) {
+  const options = body === undefined ? {} : {
+    method: "POST",
+    headers: { "Content-Type": "application/json", "X-Kinoswarm": "1" },
+    body: JSON.stringify(body),
+  };
+  const answer = await fetch(path, options);
+  const found = await answer.json();
+  if (!answer.ok) throw new Error(found.problem || answer.statusText);
+  return found;
+}
+
+async function act(path, body) {
+  try {
+    const found = await ask(path, body);
+    byId("problem").textContent = "";
+    return found;
+  } catch (error) {
+    byId("problem").textContent = error.message;
+    return undefined;
+  }
+}
+
+function element(tag, text, parent) {
+  const made = document.createElement(tag);
+  if (text !== undefined) made.textContent = text;
+  if (parent) parent.append(made);
+  return made;
+}
+
+function showNow(found) {
+  const { status, why, paused } = found;
+  byId("name").textContent = status.pseudonym;
+  byId("swarm").textContent = status.swarm_name;
+  byId("state").textContent = why.now.slice(0, 2).join(" ");
+  const segment = status.segment;
+  byId("progress").hidden = !segment;
+  byId("segment").textContent = segment ? why.now[why.now.length - 1] : "";
+  if (segment) byId("progress").value = segment.total ? segment.step / segment.total : 0;
+  byId("resume").disabled = !paused;
+  const list = byId("why");
+  list.replaceChildren();
+  for (const [part, heading] of Object.entries(PARTS)) {
+    const lines = [].concat(why[part]).filter(Boolean);
+    if (!lines.length) continue;
+    element("dt", heading, list);
+    for (const line of lines) element("dd", line, list);
+  }
+}
+
+function makeLimits(limits, words) {
+  const form = byId("limits");
+  if (form.childElementCount) return;
+  for (const [name, range] of Object.entries(RANGES)) {
+    const label = element("label", `${range.name}: `, form);
+    const shown = element("output", `${limits[name]} ${range.unit}`, label);
+    const input = element("input", undefined, label);
+    Object.assign(input, { type: "range", min: range.min, max: range.max, step: range.step, name });
+    input.value = limits[name];
+    input.addEventListener("input", () => { shown.textContent = `${input.value} ${range.unit}`; });
+    input.addEventListener("change", () => act("/api/limits", { [name]: Number(input.value) }));
+    element("small", words[name], label);
+  }
+  for (const [name, text] of Object.entries(SWITCHES)) {
+    const label = element("label", undefined, form);
+    const input = element("input", undefined, label);
+    Object.assign(input, { type: "checkbox", checked: limits[name], name });
+    label.append(` ${text}`);
+    input.addEventListener("change", () => act("/api/limits", { [name]: input.checked }));
+  }
+}
+
+function showLoss(points) {
+  const line = document.querySelector("#loss polyline");
+  if (points.length < 2) { line.setAttribute("points", ""); byId("loss-words").textContent = "No points yet."; return; }
+  const steps = points.map((point) => point[0]), losses = points.map((point) => point[1]);
+  const low = Math.min(...losses), high = Math.max(...losses), last = steps[steps.length - 1];
+  const x = (step) => 5 + 590 * (step - steps[0]) / Math.max(1, last - steps[0]);
+  const y = (loss) => 155 - 150 * (loss - low) / Math.max(1e-9, high - low);
+  line.setAttribute("points", points.map(([step, loss]) => `${x(step).toFixed(1)},${y(loss).toFixed(1)}`).join(" "));
+  byId("loss-words").textContent = `Step ${last}: ${losses[losses.length - 1].toFixed(4)} (from ${losses[0].toFixed(4)}).`;
+}
+
+function showHistory(lines) {
+  const body = byId("history");
+  body.replaceChildren();
+  for (const line of lines) {
+    const row = element("tr", undefined, body);
+    element("td", new Date(line.at_ms).toLocaleString(), row);
+    element("td", line.state, row);
+    element("td", line.sentence, row);
+  }
+}
+
+function showLog(lines) {
+  const list = byId("log");
+  list.replaceChildren();
+  for (const line of lines) element("li", line, list);
+}
+
+async function look() {
+  try {
+    const found = await ask("/api/now");
+    showNow(found);
+    makeLimits(found.limits, found.words);
+    showLoss(await ask("/api/loss"));
+  } catch (error) {
+    byId("state").textContent = `The node does not answer: ${error.message}`;
+  }
+}
+
+async function lookFarther() {
+  try {
+    showHistory(await ask("/api/history"));
+    showLog(await ask("/api/log"));
+  } catch (error) {
+    byId("state").textContent = `The node does not answer: ${error.message}`;
+  }
+}
+
+byId("hour").addEventListener("click", () => act("/api/pause", { minutes: 60 }).then(look));
+byId("pause").addEventListener("click", () => act("/api/pause", {}).then(look));
+byId("resume").addEventListener("click", () => act("/api/resume", {}).then(look));
+byId("identity").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const text = await act("/api/identity", { passphrase: byId("passphrase").value });
+  if (text === undefined) return;
+  byId("passphrase").value = "";
+  byId("backup").hidden = false;
+  byId("backup").value = text;
+});
+look();
+lookFarther();
+setInterval(look, 2000);
+setInterval(lookFarther, 10000);

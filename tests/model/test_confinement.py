@@ -1,0 +1,76 @@
+"""What a worker may use is limited by the kernel, shown by real processes; what the kernel refuses is said."""
+
+import asyncio
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from kinoswarm_model.confinement import WorkerLimits
+from kinoswarm_model.supervisor import WorkerSupervisor
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="asks the Linux kernel")
+
+PROGRAM = """
+import json, os, sys
+import msgspec
+from kinoswarm_model.confinement import WorkerLimits, confine
+said = confine(msgspec.json.decode(sys.argv[1], type=WorkerLimits))
+found = {"said": said, "nice": os.nice(0), "uid": os.getuid()}
+try:
+    bytearray(700 * 1024 * 1024)
+    found["memory"] = "there"
+except MemoryError:
+    found["memory"] = "refused"
+import socket
+try:
+    socket.create_connection(("127.0.0.1", int(sys.argv[2])), timeout=2).close()
+    found["network"] = "there"
+except OSError:
+    found["network"] = "refused"
+open(sys.argv[3], "w").write("still writes its user's files")
+print(json.dumps(found))
+"""
+
+
+def run_confined(limits: WorkerLimits, port: int, out: Path, *before: str) -> dict[str, object]:
+    command = [*before, sys.executable, "-c", PROGRAM, msgspec.json.encode(limits).decode()]
+    done = subprocess.run([*command, str(port), str(out)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, object] = json.loads(done.stdout)
+    return found
+
+
+def test_a_worker_has_no_network_little_memory_and_a_low_priority(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        limits = WorkerLimits(offline=True, ram_bytes=2**29, nice=5)
+        found = run_confined(limits, port, tmp_path / "out")
+        free = run_confined(WorkerLimits(), port, tmp_path / "out")
+    assert (free["memory"], free["network"], free["said"]) == ("there", "there", [])
+    assert found["memory"] == "refused"
+    assert found["nice"] == os.nice(0) + 5
+    assert found["uid"] == os.getuid()
+    assert (tmp_path / "out").read_text() == "still writes its user's files"
+    said = " ".join(map(str, found["said"]))  # type: ignore[call-overload]
+    assert "memory limited to 0.5 GiB" in said
+    assert found["network"] == ("refused" if "no network" in said else "there")
+
+
+def test_the_service_hears_what_its_worker_got(tmp_path: Path) -> None:
+    async def scenario() -> list[str]:
+        supervisor = WorkerSupervisor(
+            tmp_path / "worker.log", limits=WorkerLimits(offline=True, nice=1)
+        )
+        await supervisor.start()
+        await supervisor.stop()
+        return supervisor.confined
+
+    confined = asyncio.run(scenario())
+    assert confined[0].startswith("priority lowered to")
+    assert "network" in confined[1]
