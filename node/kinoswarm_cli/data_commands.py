@@ -38,18 +38,33 @@ def render(
 @app.command()
 def prepare(
     source: Annotated[
-        Path, typer.Argument(help="Folder of videos with a .txt caption beside each.")
+        Path,
+        typer.Argument(
+            help="Folder of videos or pictures, with a .txt caption beside each or one table (.csv, .jsonl, .parquet)."
+        ),
     ],
     out: Annotated[Path, typer.Argument(help="Folder for shards, held-out parts and manifest.")],
     clusters: Annotated[int, typer.Option(min=1, max=4096, help="Clusters, one expert each.")] = 4,
     size: Annotated[int, typer.Option(min=16, max=512, help="Height and width in pixels.")] = 32,
     frames: Annotated[int, typer.Option(min=1, max=128, help="Frames a clip.")] = 8,
     fps: Annotated[int, typer.Option(min=1, max=120, help="Frames a second.")] = 8,
+    captions: Annotated[
+        Path | None, typer.Option(help="Table of files and captions, when it lies elsewhere.")
+    ] = None,
+    features: Annotated[
+        Path | None, typer.Option(help="Folder of DINOv2 weights to sort the clips by.")
+    ] = None,
+    clips_per_video: Annotated[
+        int, typer.Option(min=1, max=1_000_000, help="Clips cut from one video at most.")
+    ] = 64,
     heldout: Annotated[float, typer.Option(min=0.01, max=0.5, help="Share kept private.")] = 0.1,
     seed: Annotated[int, typer.Option(min=0, help="Same input and seed, same bytes.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
-    """Decode, embed, cluster and shard captioned videos; keep a held-out part of every cluster."""
+    """Decode, embed, cluster and shard captioned videos; keep a held-out part of every cluster.
+
+    Broken, static, short and duplicate clips are left out and counted. Killed, the same command goes on.
+    """
     from kinoswarm_cli.progress_bars import reporting
     from kinoswarm_model.data.prepare import PrepareConfig
     from kinoswarm_model.data.prepare import prepare as prepare_data
@@ -61,6 +76,9 @@ def prepare(
         frames=frames,
         fps=fps,
         heldout_fraction=heldout,
+        captions_table=captions,
+        features_dir=features,
+        clips_per_video=clips_per_video,
         seed=seed,
     )
     with reporting(quiet=as_json) as report:

@@ -1,6 +1,7 @@
 """Shard files from strangers, clusters that keep scenes whole, clips from real footage, truthful captions."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,19 @@ from kinoswarm_model.data.text import TextBatch, TextEncoder
 from kinoswarm_protocol.errors import MalformedBytes
 
 GEOMETRY = Geometry(frames=8, height=32, width=48, fps=8)
-NO_TEXT = np.zeros((1000, 4), np.float32)
+
+
+class Held:
+    """Points in memory."""
+
+    def __init__(self, points: np.ndarray) -> None:
+        self.points = points
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    def take(self, indices: Sequence[int] | np.ndarray, /) -> np.ndarray:
+        return self.points[np.asarray(indices, dtype=np.int64)]
 
 
 def small_shard() -> Shard:
@@ -104,21 +117,27 @@ def blobs_of_points(sizes: list[int], seed: int = 0) -> tuple[np.ndarray, np.nda
 @pytest.mark.parametrize("seed", range(5))
 def test_scenes_are_kept_whole_and_clusters_balanced(seed: int) -> None:
     points, scene = blobs_of_points([60] * 8, seed)
-    labels = assign_clusters(points, NO_TEXT[: len(points)], 4, seed)
+    labels = assign_clusters(Held(points), 4, seed)
     assert all(len(set(labels[scene == s])) == 1 for s in range(8))
     assert max(np.bincount(labels)) <= 2 * min(np.bincount(labels))
 
 
+def test_many_clips_are_assigned_from_centres_of_a_part_of_them() -> None:
+    points, scene = blobs_of_points([900] * 8)
+    labels = assign_clusters(Held(points), 4, 0)
+    assert all(len(set(labels[scene == s])) == 1 for s in range(8))
+
+
 def test_every_cluster_is_used_and_the_result_is_repeatable() -> None:
     points, _ = blobs_of_points([5, 3])
-    labels = assign_clusters(points, NO_TEXT[: len(points)], 4, 1)
+    labels = assign_clusters(Held(points), 4, 1)
     assert sorted(set(labels.tolist())) == [0, 1, 2, 3]
-    assert np.array_equal(labels, assign_clusters(points, NO_TEXT[: len(points)], 4, 1))
+    assert np.array_equal(labels, assign_clusters(Held(points), 4, 1))
 
 
 def test_fewer_clips_than_clusters_is_an_error() -> None:
     with pytest.raises(DataError, match="3 clips cannot fill 4 clusters"):
-        assign_clusters(np.eye(3, dtype=np.float32), NO_TEXT[:3], 4, 0)
+        assign_clusters(Held(np.eye(3, dtype=np.float32)), 4, 0)
 
 
 def test_real_footage_is_cut_into_clips_at_the_wanted_rate() -> None:

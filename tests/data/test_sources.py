@@ -59,7 +59,7 @@ def test_when_no_video_has_a_caption_the_error_says_where_to_write_one(tmp_path:
 
 def test_a_folder_without_videos_says_which_files_count(tmp_path: Path) -> None:
     (tmp_path / "notes.doc").touch()
-    with pytest.raises(DataError, match=r"holds no video; put files of \.gif, \.mkv"):
+    with pytest.raises(DataError, match=r"holds no video; put files of \.gif, \.jpeg"):
         find_sources(tmp_path)
 
 

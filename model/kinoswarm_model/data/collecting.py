@@ -1,61 +1,157 @@
-"""Clips of all videos of a folder, spooled to one file so that memory does not bound how many. Owns that file."""
+"""Clips of all videos of a folder, spooled to one file so that memory does not bound how many. Owns that file and its
+journal, through which an interrupted run goes on where it stopped.
 
+A journal line is written after the clips of its video: a kill between the two costs that one video's decoding. Journal
+lines whose clips are not in the spool (a power cut) are dropped.
+"""
+
+import json
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from kinoswarm_model.data.decode import Geometry, decode_clips
 from kinoswarm_model.data.errors import DataError, UnreadableVideo
-from kinoswarm_model.data.sources import Sources
+from kinoswarm_model.data.row_file import RowFile
+from kinoswarm_model.data.screening import Screen
+from kinoswarm_model.data.sources import Source, Sources
 
 Progress = Callable[[int, int, str], None]
+
+_SYNC_EVERY = 256
+"""Videos between two syncs of the spool: what a power cut may cost."""
+_RECALLED_AT_ONCE = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cutting:
+    """How videos become clips."""
+
+    geometry: Geometry
+    clips_per_video: int
+
+
+class Decoded(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A journal line: what one video gave."""
+
+    num_clips: int
+    left_out: dict[str, int]
+    problem: str = ""
+    """Why the whole video is left out."""
 
 
 @dataclass(frozen=True)
 class Collected:
     """Decoded clips with their captions and videos; what could not be used, by reason."""
 
-    clips: NDArray[np.uint8]
-    """(N, C, T, H, W), a read-only mapping of the spool file."""
+    clips: RowFile[np.uint8]
+    """(C, T, H, W) each."""
     captions: list[str]
     video_of_clip: NDArray[np.int64]
     left_out: "Counter[str]"
     num_sources: int
 
 
-def collect(
-    sources: Sources, geometry: Geometry, clips_per_video: int, spool: Path, report: Progress
-) -> Collected:
-    """Decode every usable video, in order, into `spool`. A damaged video is left out whole.
+@dataclass
+class _Collecting:
+    """A run through the videos, from its first or from where the last run stopped."""
+
+    sources: Sequence[Source]
+    cutting: Cutting
+    spool: RowFile[np.uint8]
+    journal: Path
+    screen: Screen = field(default_factory=Screen)
+
+    def run(self, report: Progress) -> list[Decoded]:
+        """What every video gave, in order."""
+        done = self._recalled()
+        total = len(self.sources)
+        with self.journal.open("ab") as file:
+            for index in range(len(done), total):
+                clips, entry = self._decoded(self.sources[index])
+                self.spool.append(clips)
+                file.write(msgspec.json.encode(entry) + b"\n")
+                file.flush()
+                done.append(entry)
+                if index % _SYNC_EVERY == _SYNC_EVERY - 1:
+                    self.spool.sync()
+                report(index + 1, total, "decoding videos")
+        self.spool.sync()
+        return done
+
+    def _decoded(self, source: Source) -> tuple[NDArray[np.uint8], Decoded]:
+        """(N, C, T, H, W) of the clips that are used, and the journal's line."""
+        left_out: Counter[str] = Counter()
+        kept, problem = [], ""
+        try:
+            for clip in decode_clips(
+                source.path, self.cutting.geometry, self.cutting.clips_per_video
+            ):
+                reason = self.screen.reason_against(clip)
+                if reason is None:
+                    kept.append(clip.transpose(3, 0, 1, 2))
+                else:
+                    left_out[reason] += 1
+        except UnreadableVideo as error:
+            left_out[error.reason] += 1
+            problem = str(error)
+        clips = np.stack(kept) if kept else np.empty((0, *self.spool.shape), np.uint8)
+        return clips, Decoded(len(kept), dict(sorted(left_out.items())), problem)
+
+    def _recalled(self) -> list[Decoded]:
+        """The journal's lines that hold; the spool and the journal are cut to them, the screen remembers the clips."""
+        entries: list[Decoded] = []
+        clips = size = 0
+        for line in self.journal.read_bytes().splitlines(True) if self.journal.exists() else []:
+            try:
+                entry = msgspec.json.decode(line, type=Decoded)
+            except msgspec.DecodeError:
+                break
+            if not line.endswith(b"\n") or clips + entry.num_clips > len(self.spool):
+                break
+            entries.append(entry)
+            clips, size = clips + entry.num_clips, size + len(line)
+        self.spool.truncate(clips)
+        self.journal.touch()
+        with self.journal.open("r+b") as file:
+            file.truncate(size)
+        for batch in self.spool.batches(_RECALLED_AT_ONCE):
+            for clip in batch:
+                self.screen.reason_against(clip.transpose(1, 2, 3, 0))
+        return entries
+
+
+def collect(sources: Sources, cutting: Cutting, folder: Path, report: Progress) -> Collected:
+    """Decode every usable video, in order, into a spool in `folder`. A damaged video is left out whole.
 
     Raises DataError when no clip could be made of any video.
     """
+    geometry = cutting.geometry
+    shape = (3, geometry.frames, geometry.height, geometry.width)
+    spool: RowFile[np.uint8] = RowFile(folder / "clips", np.uint8, shape)
+    done = _Collecting(sources.usable, cutting, spool, folder / "journal").run(report)
+    left_out = Counter(sources.left_out)
     captions: list[str] = []
     videos: list[int] = []
-    left_out = Counter(sources.left_out)
-    first_problem: UnreadableVideo | None = None
-    with spool.open("wb") as file:
-        for index, source in enumerate(sources.usable):
-            try:
-                clips = decode_clips(source.path, geometry, clips_per_video)
-            except UnreadableVideo as error:
-                left_out[error.reason] += 1
-                first_problem = first_problem or error
-                clips = []
-            for clip in clips:
-                file.write(np.ascontiguousarray(clip.transpose(3, 0, 1, 2)).data)
-            captions += [source.caption] * len(clips)
-            videos += [index] * len(clips)
-            report(index + 1, len(sources.usable), "decoding videos")
+    for index, entry in enumerate(done):
+        left_out.update(entry.left_out)
+        captions += [sources.usable[index].caption] * entry.num_clips
+        videos += [index] * entry.num_clips
     if not captions:
-        count = len(sources.usable)
-        raise DataError(
-            f"no clip could be made of {count} video{'s' * (count != 1)}; the first problem: {first_problem}"
-        ) from first_problem
-    shape = (len(captions), 3, geometry.frames, geometry.height, geometry.width)
-    clips_file = np.memmap(spool, np.uint8, mode="r", shape=shape)
-    return Collected(clips_file, captions, np.array(videos), left_out, len(sources.usable))
+        raise DataError(_no_clip(done))
+    return Collected(spool, captions, np.array(videos), left_out, len(sources.usable))
+
+
+def _no_clip(done: Sequence[Decoded]) -> str:
+    problem = next((entry.problem for entry in done if entry.problem), "")
+    problem = problem or json.dumps(done[0].left_out)
+    return (
+        f"no clip could be made of {len(done)} video{'s' * (len(done) != 1)}; "
+        f"the first problem: {problem}"
+    )

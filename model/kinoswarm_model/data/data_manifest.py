@@ -49,7 +49,7 @@ class DataManifest(Struct, frozen=True, forbid_unknown_fields=True):
     seed: int
     num_sources: int
     left_out: dict[str, int]
-    """Number of files left out, by reason."""
+    """Number of files, or of clips of otherwise good files, left out, by reason."""
     clusters: Annotated[list[DataCluster], Meta(min_length=1, max_length=MAX_CLUSTERS)]
     fingerprint: str = ""
     """Of the sources and settings it was made from; empty when unknown."""

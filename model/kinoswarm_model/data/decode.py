@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 from kinoswarm_model.data.errors import UnreadableVideo
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".webm", ".mov", ".mkv", ".gif"})
+PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})
+"""A picture is a video of one frame: for swarms of pictures (--frames 1)."""
+SUFFIXES = VIDEO_SUFFIXES | PICTURE_SUFFIXES
 
 _MAX_PIXELS = 8_192 * 4_320  # 8K
 _MAX_FRAMES_READ = 100_000  # an hour at 28 frames a second

@@ -1,7 +1,8 @@
 """From a folder of captioned videos to shards, held-out parts and a manifest. Owns the order of the steps.
 
-The manifest is written last and the folder appears by one rename: a folder with a manifest is complete, what a crash
-leaves behind is hidden and cleared by the next run. The same input and seed give the same bytes.
+The manifest is written last and the folder appears by one rename: a folder with a manifest is complete. What a kill
+leaves behind is hidden; the same call goes on with it, another one clears it. The same input and seed give the same
+bytes.
 """
 
 import hashlib
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from kinoswarm_model.atomic_file import write_atomically
 from kinoswarm_model.data.cluster import assign_clusters, require_enough_clips
-from kinoswarm_model.data.collecting import Collected, collect
+from kinoswarm_model.data.collecting import Collected, Cutting, collect
 from kinoswarm_model.data.data_manifest import (
     MANIFEST_NAME,
     Clip,
@@ -27,18 +28,21 @@ from kinoswarm_model.data.data_manifest import (
     read_manifest,
 )
 from kinoswarm_model.data.decode import Geometry
+from kinoswarm_model.data.embedding import Texts, clip_points, embed_captions
 from kinoswarm_model.data.errors import DataError, explained
-from kinoswarm_model.data.features import clip_features
+from kinoswarm_model.data.features import PictureFeatures
 from kinoswarm_model.data.labels import cluster_labels
 from kinoswarm_model.data.shards import Shard, make_shard, write_shard
 from kinoswarm_model.data.sources import Sources, find_sources
 from kinoswarm_model.data.splitting import HeldOut, split
-from kinoswarm_model.data.text import DEFAULT_ENCODER, MAX_TOKENS, TextBatch, TextEncoder
+from kinoswarm_model.data.text import DEFAULT_ENCODER, MAX_TOKENS
 from kinoswarm_protocol.limits import MAX_CLIP_VALUES, MAX_CLUSTERS, MAX_SHARDS_PER_CLUSTER
 
 Progress = Callable[[int, int, str], None]
 
-_SPOOL = ".clips.part"
+_WORK = ".work"
+"""Holds what an interrupted run goes on with."""
+_RESUMES = "fingerprint"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +71,10 @@ class PrepareConfig:
     """At least 0."""
     text_encoder_dir: Path | None = None
     """None: the installed all-MiniLM-L6-v2."""
+    captions_table: Path | None = None
+    """CSV, JSONL or Parquet; None: the one in the source folder, if there is one."""
+    features_dir: Path | None = None
+    """Folder of DINOv2 weights; None: the installed EfficientNet-Lite0."""
 
     def __post_init__(self) -> None:
         bounds = {
@@ -108,21 +116,33 @@ def prepare(
     out = out.resolve()
     building = out.with_name(f".{out.name}.part")
     try:
-        sources = find_sources(source)
+        sources = find_sources(source, config.captions_table)
         fingerprint = _fingerprint(sources, config)
         if (out / MANIFEST_NAME).is_file():
             return _same(read_manifest(out), fingerprint, out)
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise DataError(f"{out} holds other files; choose an empty or new folder")
-        shutil.rmtree(building, ignore_errors=True)
-        building.mkdir(parents=True)
+        _open_work(building, fingerprint)
         manifest = _prepare(sources, building, config, progress or _silent, fingerprint)
         _publish(building, out)
     except OSError as error:
-        raise explained(error, out) from error
-    finally:
         shutil.rmtree(building, ignore_errors=True)
+        raise explained(error, out) from error
+    except DataError:
+        shutil.rmtree(building, ignore_errors=True)
+        raise
     return manifest
+
+
+def _open_work(building: Path, fingerprint: str) -> None:
+    """An empty folder to build in, or the one that an interrupted run of the same call left."""
+    marker = building / _WORK / _RESUMES
+    if not marker.is_file() or marker.read_text() != fingerprint:
+        shutil.rmtree(building, ignore_errors=True)
+        marker.parent.mkdir(parents=True)
+        write_atomically(marker, fingerprint.encode())
+    for folder in ("shards", "heldout"):
+        shutil.rmtree(building / folder, ignore_errors=True)
 
 
 def _silent(done: int, total: int, what: str) -> None:
@@ -131,6 +151,8 @@ def _silent(done: int, total: int, what: str) -> None:
 
 def _fingerprint(sources: Sources, config: PrepareConfig) -> str:
     settings = asdict(config) | {"text_encoder_dir": config.encoder_name}
+    settings["captions_table"] = None  # the captions are part of the sources' fingerprint
+    settings["features_dir"] = config.features_dir.resolve().name if config.features_dir else None
     raw = msgspec.json.encode([sources.fingerprint(), settings])
     return hashlib.sha256(raw).hexdigest()
 
@@ -158,18 +180,21 @@ def _publish(building: Path, out: Path) -> None:
 def _prepare(
     sources: Sources, out: Path, config: PrepareConfig, report: Progress, fingerprint: str
 ) -> DataManifest:
-    spool = out / _SPOOL
-    collected = collect(sources, config.geometry, config.clips_per_video, spool, report)
-    require_enough_clips(len(collected.captions), config.num_clusters)
-    text = _embedded(collected.captions, config, report)
-    pictures = clip_features(collected.clips, report)
-    labels = assign_clusters(pictures, text.pooled_by_clip(), config.num_clusters, config.seed)
-    clusters = _write_clusters(out, collected, labels, text, config, report)
-    spool.unlink()
+    work = out / _WORK
+    cutting = Cutting(geometry=config.geometry, clips_per_video=config.clips_per_video)
+    collected = collect(sources, cutting, work, report)
+    captions = collected.captions
+    require_enough_clips(len(captions), config.num_clusters)
+    texts = embed_captions(captions, config.text_encoder_dir, work, report)
+    network = PictureFeatures.load(config.features_dir)
+    points = clip_points(collected.clips, captions, texts, network, work / "points", report)
+    labels = assign_clusters(points, config.num_clusters, config.seed)
+    clusters = _write_clusters(out, collected, labels, texts, config, report)
+    shutil.rmtree(work)
     manifest = DataManifest(
         clip=Clip(config.frames, config.height, config.width, config.fps),
         text_encoder=config.encoder_name,
-        text_dim=text.batch.pooled.shape[1],
+        text_dim=texts.dim,
         text_tokens=MAX_TOKENS,
         seed=config.seed,
         num_sources=collected.num_sources,
@@ -182,32 +207,11 @@ def _prepare(
     return manifest
 
 
-@dataclass(frozen=True)
-class _Embedded:
-    """Every distinct caption embedded once."""
-
-    captions: list[str]
-    """Of every clip."""
-    row_by_caption: dict[str, int]
-    batch: TextBatch
-
-    def pooled_by_clip(self) -> NDArray[np.float32]:
-        rows = [self.row_by_caption[caption] for caption in self.captions]
-        return self.batch.pooled[rows].astype(np.float32)
-
-
-def _embedded(captions: list[str], config: PrepareConfig, report: Progress) -> _Embedded:
-    distinct = sorted(set(captions))
-    report(0, len(distinct), "embedding captions")
-    batch = TextEncoder.load(config.text_encoder_dir).encode(distinct, report)
-    return _Embedded(captions, {caption: row for row, caption in enumerate(distinct)}, batch)
-
-
 def _write_clusters(
     out: Path,
     collected: Collected,
     labels: NDArray[np.int64],
-    text: _Embedded,
+    texts: Texts,
     config: PrepareConfig,
     report: Progress,
 ) -> list[DataCluster]:
@@ -219,8 +223,10 @@ def _write_clusters(
 
     def write(stem: str, indices: NDArray[np.int64]) -> DataFile:
         captions = [collected.captions[i] for i in indices]
-        clips = np.asarray(collected.clips[indices])
-        return _write(out, stem, make_shard(clips, captions, text.row_by_caption, text.batch))
+        distinct = sorted(set(captions))
+        rows = {caption: row for row, caption in enumerate(distinct)}
+        clips = collected.clips.take(indices)
+        return _write(out, stem, make_shard(clips, captions, rows, texts.batch(distinct)))
 
     clusters = []
     for k, name in enumerate(names):
