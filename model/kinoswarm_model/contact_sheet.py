@@ -3,23 +3,21 @@
 Shapes: T frames, H height, W width.
 """
 
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kinoswarm_model.frame_strips import frame_strip, write_png
+from kinoswarm_model.lettering import shortened, typeface
 from kinoswarm_protocol.errors import LocalError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from PIL.ImageDraw import ImageDraw
-    from PIL.ImageFont import FreeTypeFont, ImageFont
 
 Clip = NDArray[np.uint8]
 """(T, H, W, 3) RGB."""
@@ -33,9 +31,6 @@ _COLUMN_GAP = 28
 _TITLE_SIZE, _HEADING_SIZE, _CAPTION_SIZE = 26, 17, 15
 _TITLE_HEIGHT, _NOTE_HEIGHT, _HEADING_HEIGHT = 40, 26, 34
 _CAPTION_HEIGHT, _ROW_GAP = 26, 18
-_MOST_LETTERS = 300
-"""More never fits; keeps the search for the cut short."""
-
 _PAPER, _INK, _QUIET, _RULE = (250, 249, 246), (28, 30, 34), (104, 108, 116), (214, 211, 204)
 
 
@@ -60,7 +55,7 @@ class _Page:
 
     def write(self, at: tuple[int, int], text: str, size: int, ink: tuple[int, int, int]) -> None:
         """One line of text with its top left corner at a place."""
-        self.draw.text(at, text, fill=ink, font=_font(size))
+        self.draw.text(at, text, fill=ink, font=typeface(size))
 
 
 def write_contact_sheet(path: Path, rows: Sequence[Row], text: SheetText | None = None) -> None:
@@ -105,10 +100,8 @@ def _page(size: tuple[int, int], strip_width: int) -> _Page:
 
 def _head(page: _Page, text: SheetText, top: int) -> None:
     width = page.image.width - 2 * _MARGIN
-    page.write(
-        (_MARGIN, _MARGIN - 4), _shortened(text.title, width, _TITLE_SIZE), _TITLE_SIZE, _INK
-    )
-    note = _shortened(text.note, width, _CAPTION_SIZE)
+    page.write((_MARGIN, _MARGIN - 4), shortened(text.title, width, _TITLE_SIZE), _TITLE_SIZE, _INK)
+    note = shortened(text.note, width, _CAPTION_SIZE)
     page.write((_MARGIN, _MARGIN + _TITLE_HEIGHT - 4), note, _CAPTION_SIZE, _QUIET)
     for left, heading in zip(page.columns, (text.real, text.generated), strict=True):
         page.write((left, top), heading, _HEADING_SIZE, _INK)
@@ -119,44 +112,7 @@ def _head(page: _Page, text: SheetText, top: int) -> None:
 def _row(page: _Page, top: int, caption: str, strips: tuple[Clip, Clip]) -> None:
     from PIL import Image
 
-    line = _shortened(caption, page.image.width - 2 * _MARGIN, _CAPTION_SIZE)
+    line = shortened(caption, page.image.width - 2 * _MARGIN, _CAPTION_SIZE)
     page.write((_MARGIN, top), line, _CAPTION_SIZE, _QUIET)
     for left, strip in zip(page.columns, strips, strict=True):
         page.image.paste(Image.fromarray(strip), (left, top + _CAPTION_HEIGHT))
-
-
-def _shortened(text: str, width: int, size: int) -> str:
-    """The text on one line, with an ellipsis where it is too long."""
-    line, font = _printable(" ".join(text[:_MOST_LETTERS].split())), _font(size)
-    if font.getlength(line) <= width:
-        return line
-    while line and font.getlength(line + "…") > width:
-        line = line[:-1]
-    return line.rstrip() + "…"
-
-
-def _printable(text: str) -> str:
-    """The text with letters that the typeface lacks reduced to their base (é to e), or to a question mark."""
-    return "".join(_letter(character) for character in text)
-
-
-@cache
-def _letter(character: str) -> str:
-    base = "-" if unicodedata.category(character) == "Pd" else character
-    for candidate in (character, unicodedata.normalize("NFKD", base)[0]):
-        if bytes(_mask(candidate)) != bytes(_mask("\uffff")):
-            return candidate
-    return "?"
-
-
-def _mask(character: str) -> Any:
-    """What is drawn for a character; U+FFFF shows what is drawn for letters that are not there."""
-    return _font(_CAPTION_SIZE).getmask(character)
-
-
-@cache
-def _font(size: int) -> "FreeTypeFont | ImageFont":
-    """Pillow's own typeface, so that sheets look alike on every machine."""
-    from PIL import ImageFont
-
-    return ImageFont.load_default(size)

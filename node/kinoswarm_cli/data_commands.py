@@ -101,5 +101,42 @@ def prepare(
     _tell(as_json, facts, "\n".join(lines))
 
 
+@app.command()
+def inspect(
+    data: Annotated[Path, typer.Argument(help="Folder made by `kinoswarm data prepare`.")],
+    sheet: Annotated[
+        Path | None, typer.Option(help="PNG to write: clips of every cluster.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+) -> None:
+    """Show the clusters of prepared data: sizes, words of their captions, pictures."""
+    import msgspec
+
+    from kinoswarm_model.data.inspecting import inspect_data, write_cluster_sheet
+
+    view = inspect_data(data)
+    if sheet is not None:
+        write_cluster_sheet(sheet, data)
+    if as_json:
+        typer.echo(msgspec.json.encode(view))
+        return
+    clip = view.clip
+    typer.echo(
+        f"{view.clips} clips of {view.sources} files: "
+        f"{clip.frames} frames of {clip.height}x{clip.width} at {clip.fps}/s; "
+        f"{view.size_bytes / 1e6:.0f} MB; the largest cluster has {view.largest_by_mean:.2f} times the mean"
+    )
+    for number, cluster in enumerate(view.clusters):
+        words = ", ".join(f"{entry.word} {entry.share:.0%}" for entry in cluster.words)
+        typer.echo(
+            f"  {number}. {cluster.label}: {cluster.clips} clips in {cluster.shards} shards, "
+            f"{cluster.heldout} held out, {cluster.captions} captions ({words})"
+        )
+    for reason, count in view.left_out.items():
+        typer.echo(f"  left out, {reason}: {count}")
+    if sheet is not None:
+        typer.echo(f"Pictures: {sheet}")
+
+
 def _tell(as_json: bool, facts: dict[str, object], text: str) -> None:
     typer.echo(json.dumps(facts) if as_json else text)

@@ -16,6 +16,8 @@ _COMMON_WORDS = """
     or out over past some that the their there through to toward towards this under up was were which while with
     camera sight slides turns moves forward backward left right video clip scene shot
 """
+_WORD = re.compile(r"[\w'-]+|[^\w\s]")
+"""A word or a mark, which no phrase goes across."""
 _COMMON = frozenset(_COMMON_WORDS.split())
 
 
@@ -30,9 +32,14 @@ def cluster_labels(
     return [_label(index, count, everywhere) for index, count in enumerate(counts)]
 
 
+def telling_words(caption: str) -> list[str]:
+    """The words that say what is seen, in order."""
+    return [word for word in _WORD.findall(caption.lower()) if _is_telling(word)]
+
+
 def _phrases(caption: str) -> Iterator[str]:
     """Every run of up to three telling words that stand side by side: "red rock" as well as "red" and "rock"."""
-    words = re.findall(r"[\w'-]+|[^\w\s]", caption.lower())
+    words = _WORD.findall(caption.lower())
     for start in range(len(words)):
         for end in range(start + 1, min(start + _LONGEST_PHRASE, len(words)) + 1):
             if not _is_telling(words[end - 1]):
