@@ -65,6 +65,8 @@ class BlobsArrived(_Event, frozen=True, kw_only=True, tag="blobs_arrived"):
 
 class VerdictGiven(_Event, frozen=True, kw_only=True, tag="verdict"):
     verdict: Verdict
+    norm: float = 0.0
+    """Of the delta, as the evaluator measured it; 0 when nothing was measured."""
 
 
 class VersionCut(_Event, frozen=True, kw_only=True, tag="version_cut"):

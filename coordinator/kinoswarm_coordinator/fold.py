@@ -1,11 +1,13 @@
 """apply(state, event): the only place where state changes. Owns how events change the entities; decides nothing."""
 
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from msgspec import structs
 
 from kinoswarm_coordinator import events as ev
+from kinoswarm_coordinator.norm_band import KEPT, size_of
 from kinoswarm_coordinator.state import (
     AdminEntry,
     Ban,
@@ -27,8 +29,8 @@ from kinoswarm_protocol.admin import (
     RollBack,
     UnbanNode,
 )
-from kinoswarm_protocol.ids import LeaseId, PeerId
-from kinoswarm_protocol.messages import EvaluateOrder, TrainOrder
+from kinoswarm_protocol.ids import BlobId, LeaseId, PeerId
+from kinoswarm_protocol.messages import EvaluateOrder, TrainOrder, TrainOutcome
 
 
 def fold(state: SwarmState, events: Iterable[ev.Event]) -> SwarmState:
@@ -44,6 +46,7 @@ def apply(state: SwarmState, event: ev.Event) -> None:
 
 
 def _founded(state: SwarmState, event: ev.Founded) -> None:
+    state.checkpoints.add(event.seed_checkpoint)
     for cluster in range(event.num_clusters):
         state.versions[cluster, 0] = [
             VersionState(
@@ -136,6 +139,8 @@ def _work_received(state: SwarmState, event: ev.WorkReceived) -> None:
         received_at_ms=event.at_ms,
     )
     state.unsettled.add(event.lease_id)
+    if isinstance(event.outcome, TrainOutcome):
+        state.lease_by_delta.setdefault(BlobId(event.outcome.delta), event.lease_id)
     if lease.purpose == "train":
         state.undecided.add(event.lease_id)
 
@@ -163,7 +168,9 @@ def _verdict_given(state: SwarmState, event: ev.VerdictGiven) -> None:
     state.in_judgement.discard(lease_id)
     accepted = verdict.state == "accepted"
     if accepted:
-        state.unmerged[lineage_of(state, lease_id)].add(lease_id)
+        key = lineage_of(state, lease_id)
+        state.unmerged[key].add(lease_id)
+        _note_size(state, key, lease_id, event.norm)
     node = state.nodes.get(verdict.node)
     if node is not None:
         state.nodes[node.peer] = structs.replace(
@@ -171,8 +178,15 @@ def _verdict_given(state: SwarmState, event: ev.VerdictGiven) -> None:
         )
 
 
+def _note_size(state: SwarmState, key: LineageKey, lease_id: LeaseId, norm: float) -> None:
+    order = state.leases[lease_id].order
+    if norm > 0 and isinstance(order, TrainOrder):
+        state.sizes.setdefault(key, deque(maxlen=KEPT)).append(size_of(norm, order.steps))
+
+
 def _version_cut(state: SwarmState, event: ev.VersionCut) -> None:
     key = event.cluster, event.lineage
+    state.checkpoints.add(event.checkpoint)
     line = state.versions[key]
     if line[-1].version == 0 and line[-1].heldout_loss is None:
         line[-1] = structs.replace(line[-1], heldout_loss=event.base_loss)

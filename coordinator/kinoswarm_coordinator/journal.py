@@ -5,19 +5,28 @@ the state in memory is then ahead of the log, and a restart folds the log anew.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from kinoswarm_coordinator.event_log import EventLog
 from kinoswarm_coordinator.events import Event
-from kinoswarm_coordinator.fold import apply, fold
+from kinoswarm_coordinator.fold import apply
 from kinoswarm_coordinator.state import SwarmState
+
+
+def _ignore(event: Event) -> None:
+    """Nobody follows."""
 
 
 class Journal:
     """One writer. Appends that come while a commit runs share the next one."""
 
-    def __init__(self, log: EventLog) -> None:
-        self.state = fold(SwarmState(), log.read())
+    def __init__(self, log: EventLog, follow: Callable[[Event], None] = _ignore) -> None:
+        """`follow` sees every event in order too, those of the log first: for views beside the state."""
+        self._follow = follow
+        self.state = SwarmState()
+        for event in log.read():
+            apply(self.state, event)
+            follow(event)
         self._log = log
         self._waiting: list[tuple[Sequence[Event], asyncio.Future[None]]] = []
         self._writer: asyncio.Task[None] | None = None
@@ -29,6 +38,7 @@ class Journal:
             return
         for event in events:
             apply(self.state, event)
+            self._follow(event)
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((events, done))
         if self._writer is None or self._writer.done():

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from kinoswarm_coordinator.credit import Ledger, flops_per_step, ledger_of
 from kinoswarm_coordinator.event_log import SqlLog, sqlite_url
 from kinoswarm_coordinator.home import SwarmFolder
 from kinoswarm_coordinator.journal import Journal
@@ -20,6 +21,21 @@ class MadeCopy:
     size_bytes: int
 
 
+def checked_ledger(root: Path) -> Ledger:
+    """The ledger recomputed from the log of the swarm in `root`, whose hash chain is checked on the way.
+
+    Raises LocalError when there is no swarm, CorruptLog when an event was changed or is missing.
+    """
+    folder = SwarmFolder(root.resolve())
+    founding = read_founding(folder)
+    settings = load_settings(folder.home)
+    log = SqlLog(settings.database_url or sqlite_url(folder.log))
+    try:
+        return ledger_of(log.read(), flops_per_step(founding.charter))
+    finally:
+        log.close()
+
+
 def write_copy(root: Path, out: Path, *, with_model: bool) -> MadeCopy:
     """Write a signed copy of the public state of the swarm in `root`. Raises LocalError."""
     folder = SwarmFolder(root.resolve())
@@ -27,7 +43,8 @@ def write_copy(root: Path, out: Path, *, with_model: bool) -> MadeCopy:
     settings = load_settings(folder.home)
     log = SqlLog(settings.database_url or sqlite_url(folder.log))
     try:
-        journal = Journal(log)
+        ledger = Ledger(flops_per_step(founding.charter))
+        journal = Journal(log, ledger.apply)
     finally:
         log.close()
     if not journal.state.versions:
@@ -37,6 +54,7 @@ def write_copy(root: Path, out: Path, *, with_model: bool) -> MadeCopy:
         store=BlobStore(folder.store),
         folder=folder,
         invite=founding.invite,
+        ledger=ledger,
     )
     target = out.expanduser().absolute()
     write_site(sources, site_facts(sources), target, with_model=with_model)

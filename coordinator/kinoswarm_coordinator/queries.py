@@ -10,6 +10,7 @@ from typing import Literal
 from msgspec import Struct
 
 from kinoswarm_coordinator.administration import action_sentence
+from kinoswarm_coordinator.credit import CreditEntry, Ledger
 from kinoswarm_coordinator.online_history import OnlineAt
 from kinoswarm_coordinator.presence import Presence
 from kinoswarm_coordinator.state import Rules, SwarmState
@@ -56,6 +57,22 @@ class ActionView(Struct, frozen=True, kw_only=True):
     signer: str
     action: str
     sentence: str
+
+
+class CreditView(Struct, frozen=True, kw_only=True):
+    """A line of the ledger, with the name that its node chose."""
+
+    entry: CreditEntry
+    pseudonym: str
+
+
+class LedgerPiece(Struct, frozen=True, kw_only=True):
+    """Lines of the ledger, newest first; `next` asks for older ones, or is None at the beginning."""
+
+    entries: list[CreditView]
+    next: int | None
+    total: int
+    total_flops: float
 
 
 class Leader(Struct, frozen=True, kw_only=True):
@@ -116,7 +133,9 @@ def verdicts_piece(state: SwarmState, before: int | None, limit: int) -> Verdict
     )
 
 
-def node_story(state: SwarmState, presence: Presence, peer: str, now_ms: int) -> NodeStory | None:
+def node_story(
+    state: SwarmState, presence: Presence, ledger: Ledger, peer: str, now_ms: int
+) -> NodeStory | None:
     """One volunteer's page; None for a peer that never joined."""
     found = node_views(state, presence, [PeerId(peer)], now_ms)
     if not found:
@@ -127,9 +146,30 @@ def node_story(state: SwarmState, presence: Presence, peer: str, now_ms: int) ->
     return NodeStory(
         node=found[0],
         samples=sums.samples,
-        flops=sums.flops,
+        flops=ledger.by_peer.get(PeerId(peer), 0.0),
         verdicts=[verdict_view(state, verdict) for verdict in verdicts if verdict is not None],
     )
+
+
+def ledger_piece(state: SwarmState, ledger: Ledger, before: int | None, limit: int) -> LedgerPiece:
+    """Lines numbered below `before` (None is the newest), newest first."""
+    lines = ledger.entries
+    end = len(lines) if before is None else max(0, min(before, len(lines)))
+    start = max(0, end - min(limit, MAX_PIECE))
+    return LedgerPiece(
+        entries=[
+            CreditView(entry=line, pseudonym=_name_of(state, PeerId(line.peer)))
+            for line in reversed(lines[start:end])
+        ],
+        next=start if start > 0 else None,
+        total=len(lines),
+        total_flops=sum(ledger.by_peer.values()),
+    )
+
+
+def _name_of(state: SwarmState, peer: PeerId) -> str:
+    node = state.nodes.get(peer)
+    return node.pseudonym if node else "unknown"
 
 
 def actions(state: SwarmState) -> list[ActionView]:
@@ -145,28 +185,28 @@ def actions(state: SwarmState) -> list[ActionView]:
     ]
 
 
-def leaders(state: SwarmState, rules: Rules) -> list[Leader]:
-    """Who contributed most accepted training, in FLOPs; at most a hundred."""
+def leaders(state: SwarmState, rules: Rules, ledger: Ledger) -> list[Leader]:
+    """Who has most credit; at most a hundred."""
     best = heapq.nsmallest(
         _LEADERS,
         (
-            (-sums.flops, peer)
-            for peer, sums in state.work.sums_by_node.items()
-            if peer != rules.operator and sums.accepted > 0
+            (-flops, peer)
+            for peer, flops in ledger.by_peer.items()
+            if peer != rules.operator and flops > 0
         ),
     )
-    return [_leader(state, peer) for _, peer in best]
+    return [_leader(state, peer, -flops) for flops, peer in best]
 
 
-def _leader(state: SwarmState, peer: PeerId) -> Leader:
-    sums, node = state.work.sums_by_node[peer], state.nodes.get(peer)
+def _leader(state: SwarmState, peer: PeerId, flops: float) -> Leader:
+    sums = state.work.sums_by_node.get(peer, Sums())
     return Leader(
         peer=peer,
-        pseudonym=node.pseudonym if node else "unknown",
+        pseudonym=_name_of(state, peer),
         accepted=sums.accepted,
         rejected=sums.rejected,
         samples=sums.samples,
-        flops=sums.flops,
+        flops=flops,
     )
 
 

@@ -12,6 +12,7 @@ import uvicorn
 
 from kinoswarm_coordinator import events as ev
 from kinoswarm_coordinator.admin_door import AdminDoor
+from kinoswarm_coordinator.credit import Ledger, flops_per_step
 from kinoswarm_coordinator.data_frames import write_frames
 from kinoswarm_coordinator.event_log import SqlLog, sqlite_url
 from kinoswarm_coordinator.home import SwarmFolder
@@ -76,7 +77,8 @@ async def run_coordinator(
     http_socket = _bound_socket(settings.http_host, settings.http_port)
     log = SqlLog(settings.database_url or sqlite_url(folder.log))
     try:
-        journal = Journal(log)
+        ledger = Ledger(flops_per_step(founding.charter))
+        journal = Journal(log, ledger.apply)
         service = founded_service(folder, founding, journal, settings)
         await _found(service)
         network = await NetworkClient.start(
@@ -84,7 +86,8 @@ async def run_coordinator(
             lambda peer, request: service.answer(request),
         )
         try:
-            await _run_parts(folder, service, network, settings, http_socket, founding, on_ready)
+            sources = _web_sources(folder, service, founding, ledger)
+            await _run_parts(sources, network, settings, http_socket, founding, on_ready)
         finally:
             await network.stop()
     finally:
@@ -149,15 +152,27 @@ def _network_config(
     )
 
 
+def _web_sources(
+    folder: SwarmFolder, service: Service, founding: Founding, ledger: Ledger
+) -> WebSources:
+    return WebSources(
+        service=service,
+        store=BlobStore(folder.store),
+        folder=folder,
+        invite=founding.invite,
+        ledger=ledger,
+    )
+
+
 async def _run_parts(
-    folder: SwarmFolder,
-    service: Service,
+    sources: WebSources,
     network: NetworkClient,
     settings: CoordinatorSettings,
     http_socket: socket.socket,
     founding: Founding,
     on_ready: Callable[[Serving], None],
 ) -> None:
+    folder, service = sources.folder, sources.service
     intake = Intake(service=service, network=network)
     service.on_events = intake.on_events
     bench = Workbench(
@@ -175,13 +190,7 @@ async def _run_parts(
         folder=folder,
         announce_every_s=settings.announce_every_s,
     )
-    sources = WebSources(
-        service=service,
-        store=BlobStore(folder.store),
-        folder=folder,
-        invite=founding.invite,
-        doing=lambda: operator.doing,
-    )
+    sources.doing = lambda: operator.doing
     server = _server(sources, settings)
     door = AdminDoor(
         service=service,

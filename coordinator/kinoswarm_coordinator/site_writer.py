@@ -48,6 +48,7 @@ def site_facts(sources: WebSources) -> SiteFacts:
         snapshot=snapshot,
         verdicts=sources.verdicts(None, MAX_PIECE),
         leaders=sources.leaders(),
+        ledger=sources.ledger_piece(None, MAX_PIECE),
         health=sources.health(),
         actions=sources.actions(),
         stories=[story for story in stories if story is not None],

@@ -3,6 +3,7 @@
 State is a fold of the event log. Who was seen when, and how far a segment is, is presence: beside it, never logged.
 """
 
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -126,6 +127,13 @@ class SwarmState:
     release_wanted: bool = False
     admin_log: list[AdminEntry] = field(default_factory=list)
     admin_requests: set[str] = field(default_factory=set)
+
+    lease_by_delta: dict[BlobId, LeaseId] = field(default_factory=dict)
+    """Which contribution brought a delta first."""
+    checkpoints: set[BlobId] = field(default_factory=set)
+    """Blobs of all published versions."""
+    sizes: dict[LineageKey, deque[float]] = field(default_factory=dict)
+    """Sizes of the deltas accepted last (norm_band.py)."""
 
     open_leases: set[LeaseId] = field(default_factory=set)
     lease_by_request: dict[tuple[PeerId, str], LeaseId] = field(default_factory=dict)

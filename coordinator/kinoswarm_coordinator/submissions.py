@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 
 from kinoswarm_coordinator import events as ev
+from kinoswarm_coordinator.copy_check import copied
 from kinoswarm_coordinator.fold import judged_by
+from kinoswarm_coordinator.norm_band import outside_band, size_of
 from kinoswarm_coordinator.state import LeaseState, Rules, SwarmState
 from kinoswarm_coordinator.verdicts import is_worse, rejected, verdict_of
 from kinoswarm_coordinator.work_table import WorkState
@@ -11,6 +13,7 @@ from kinoswarm_protocol.errors import Code
 from kinoswarm_protocol.ids import LeaseId, PeerId
 from kinoswarm_protocol.messages import (
     Contribution,
+    DeltaJudgement,
     EvaluateOrder,
     EvaluateOutcome,
     FailedOutcome,
@@ -24,6 +27,7 @@ from kinoswarm_protocol.messages import (
     RouteOutcome,
     TrainOrder,
     TrainOutcome,
+    Verdict,
 )
 
 _OUTCOME_BY_ORDER: dict[type[Order], type[Outcome]] = {
@@ -71,7 +75,16 @@ def receive(
                 at_ms=now_ms, lease_id=lease_id, code=outcome.code, sentence=outcome.sentence
             )
         ]
-    return [ev.WorkReceived(at_ms=now_ms, lease_id=lease_id, node=signer, outcome=outcome, raw=raw)]
+    received = ev.WorkReceived(
+        at_ms=now_ms, lease_id=lease_id, node=signer, outcome=outcome, raw=raw
+    )
+    assert lease is not None
+    if isinstance(outcome, TrainOutcome) and isinstance(lease.order, TrainOrder):
+        why = copied(state, lease.order, outcome)
+        if why:
+            verdict = rejected(lease_id, signer, Code.COPIED, why, now_ms)
+            return [received, ev.VerdictGiven(at_ms=now_ms, verdict=verdict)]
+    return [received]
 
 
 def _denied(
@@ -173,9 +186,22 @@ def _verdicts(
         work = state.work[lease_id]
         judgement = judgements.get(getattr(work.outcome, "delta", None))  # type: ignore[arg-type]
         if judgement is not None:
-            verdict = verdict_of(lease_id, work.node, judgement, rules.charter.policy, now_ms)
-            events.append(ev.VerdictGiven(at_ms=now_ms, verdict=verdict))
+            verdict = _judged(state, rules, lease_id, judgement, now_ms)
+            events.append(ev.VerdictGiven(at_ms=now_ms, verdict=verdict, norm=judgement.norm))
     return events
+
+
+def _judged(
+    state: SwarmState, rules: Rules, lease_id: LeaseId, judgement: DeltaJudgement, now_ms: int
+) -> Verdict:
+    """First the size of the delta, then what it does to the held-out loss."""
+    node, order = state.work[lease_id].node, state.leases[lease_id].order
+    if judgement.code == Code.ACCEPTED and isinstance(order, TrainOrder):
+        recent = state.sizes.get((order.cluster, order.lineage), ())
+        why = outside_band(size_of(judgement.norm, order.steps), recent)
+        if why:
+            return rejected(lease_id, node, Code.NORM_OUT_OF_BAND, why, now_ms)
+    return verdict_of(lease_id, node, judgement, rules.charter.policy, now_ms)
 
 
 def _merged(

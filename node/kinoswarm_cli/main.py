@@ -46,6 +46,7 @@ COMMANDS = {
     "mirror": LazyCommand(
         "kinoswarm_cli.mirror_command", "Keep and serve a checked copy of a swarm's pages."
     ),
+    "ledger": LazyCommand("kinoswarm_cli.ledger_commands", "Check the ledger of credit."),
     "data": LazyCommand("kinoswarm_cli.data_commands", "Make and prepare captioned video data."),
     "swarm": LazyCommand("kinoswarm_cli.swarm_commands", "Found a swarm and run its coordinator."),
     "demo": LazyCommand(

@@ -9,6 +9,7 @@ from msgspec import structs
 from protocol.samples import COORDINATOR, FOUNDER, NODE, SWARM, invite
 
 from kinoswarm_coordinator import events as ev
+from kinoswarm_coordinator.credit import Ledger
 from kinoswarm_coordinator.event_log import MemoryLog
 from kinoswarm_coordinator.home import SwarmFolder
 from kinoswarm_coordinator.journal import Journal
@@ -70,7 +71,8 @@ def sources(folder: Path) -> WebSources:
             history.append(event)
     log = MemoryLog()
     log.append(history)
-    journal = Journal(log)
+    ledger = Ledger(1e9)
+    journal = Journal(log, ledger.apply)
     presence = Presence()
     presence.seen(NODE.peer_id, swarm.now_ms)
     (open_lease,) = journal.state.open_leases
@@ -87,7 +89,11 @@ def sources(folder: Path) -> WebSources:
         now_ms=lambda: swarm.now_ms + 30_000,
     )
     return WebSources(
-        service=service, store=store, folder=home, invite=write_invite(FOUNDER, invite())
+        service=service,
+        store=store,
+        folder=home,
+        invite=write_invite(FOUNDER, invite()),
+        ledger=ledger,
     )
 
 

@@ -20,6 +20,7 @@ PAGES = {
     "release": "releases/2",
     "verdicts": "verdicts",
     "leaderboard": "leaderboard",
+    "ledger": "ledger",
     "health": "health",
     "join": "join",
 }

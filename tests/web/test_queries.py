@@ -3,11 +3,13 @@
 from coordinator.small_swarm import SmallSwarm, rules
 from protocol.samples import COORDINATOR, FOUNDER, NODE
 
+from kinoswarm_coordinator.credit import ledger_of
 from kinoswarm_coordinator.online_history import EVERY_MS, OnlineAt, OnlineHistory
 from kinoswarm_coordinator.presence import Presence
 from kinoswarm_coordinator.queries import (
     history,
     leaders,
+    ledger_piece,
     node_story,
     nodes_piece,
     verdicts_piece,
@@ -54,21 +56,32 @@ def test_pieces_of_verdicts_join_to_the_whole_even_while_new_ones_come() -> None
 
 def test_a_node_is_told_with_its_sums_and_an_unknown_one_is_not() -> None:
     swarm = lived()
-    story = node_story(swarm.state, Presence(), NODE.peer_id, swarm.now_ms)
+    ledger = ledger_of(swarm.history, 1e9)
+    story = node_story(swarm.state, Presence(), ledger, NODE.peer_id, swarm.now_ms)
     assert story is not None
     assert [verdict.state for verdict in story.verdicts].count("rejected") == 1
     assert len(story.verdicts) == 4
     assert story.samples > 0
-    assert node_story(swarm.state, Presence(), "12D3KooWnobody", swarm.now_ms) is None
+    assert node_story(swarm.state, Presence(), ledger, "12D3KooWnobody", swarm.now_ms) is None
 
 
 def test_leaders_are_in_the_order_of_their_accepted_work() -> None:
     swarm = lived()
-    best = leaders(swarm.state, swarm.rules)
+    best = leaders(swarm.state, swarm.rules, ledger_of(swarm.history, 1e9))
     assert [leader.peer for leader in best] == [NODE.peer_id, FOUNDER.peer_id]
     assert best[0].accepted == 3
     assert best[0].rejected == 1
     assert best[0].flops > best[1].flops
+
+
+def test_pieces_of_the_ledger_join_to_the_whole() -> None:
+    swarm = lived()
+    ledger = ledger_of(swarm.history, 1e9)
+    first = ledger_piece(swarm.state, ledger, None, 3)
+    rest = ledger_piece(swarm.state, ledger, first.next, 100)
+    told = [line.entry for line in (*first.entries, *rest.entries)]
+    assert told == ledger.entries[::-1]
+    assert first.total_flops == sum(entry.flops for entry in ledger.entries) > 0
 
 
 def test_history_has_a_span_for_every_minute_then_hour_then_day() -> None:

@@ -1,10 +1,13 @@
 """Examples for the API's description: one small made-up swarm. Owns no meaning; types are those of the answers."""
 
+from kinoswarm_coordinator.credit import CreditEntry
 from kinoswarm_coordinator.online_history import OnlineAt
 from kinoswarm_coordinator.queries import (
     ActionView,
+    CreditView,
     History,
     Leader,
+    LedgerPiece,
     NodesPiece,
     NodeStory,
     Throughput,
@@ -121,6 +124,25 @@ ACTIONS = [
         sentence="rolled expert 0 back to version 3: version 4 made clips flicker",
     )
 ]
+LEDGER = LedgerPiece(
+    entries=[
+        CreditView(
+            entry=CreditEntry(
+                at_ms=_NOW_MS - 60_000,
+                peer=_PEER,
+                lease_id="6c7310cf2477c3006a0a7240fa26aced",
+                cluster=0,
+                steps=600,
+                flops=2.6e12,
+                reason="held-out loss fell by 1.84%, from 0.5312",
+            ),
+            pseudonym="quiet-otter",
+        )
+    ],
+    next=None,
+    total=1,
+    total_flops=2.6e12,
+)
 HISTORY = History(
     span="minute",
     throughput=[

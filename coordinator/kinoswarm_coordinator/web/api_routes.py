@@ -82,6 +82,13 @@ def _add_lists(router: APIRouter, sources: WebSources) -> None:
         return answer_json(request, sources.verdicts(before, limit))
 
     @router.get(
+        "/ledger", tags=["verdicts"], responses=answers(queries.LedgerPiece, examples.LEDGER)
+    )
+    async def ledger(request: Request, before: Before = None, limit: Limit = 50) -> Response:
+        """Credit for accepted training, line by line, newest first, in pieces."""
+        return answer_json(request, sources.ledger_piece(before, limit))
+
+    @router.get(
         "/leaderboard", tags=["nodes"], responses=answers(list[queries.Leader], examples.LEADERS)
     )
     async def leaderboard(request: Request) -> Response:

@@ -23,6 +23,7 @@ _TYPES: list[type[Struct]] = [
     queries.VerdictsPiece,
     queries.Leader,
     queries.ActionView,
+    queries.LedgerPiece,
     queries.History,
     health.Health,
 ]

@@ -7,7 +7,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from kinoswarm_coordinator.queries import ActionView, Leader, NodeStory, VerdictsPiece
+from kinoswarm_coordinator.queries import ActionView, Leader, LedgerPiece, NodeStory, VerdictsPiece
 from kinoswarm_coordinator.views import ReleaseView
 from kinoswarm_coordinator.web import chart_data, curve, words
 from kinoswarm_coordinator.web.assets import Assets
@@ -98,6 +98,10 @@ class Pages:
     def leaderboard(self, snapshot: Snapshot, leaders: list[Leader]) -> str:
         """Who contributed most."""
         return self._render("leaderboard.html", "leaderboard", snapshot, leaders=leaders)
+
+    def ledger(self, snapshot: Snapshot, piece: LedgerPiece) -> str:
+        """Credit, line by line."""
+        return self._render("ledger.html", "ledger", snapshot, piece=piece)
 
     def releases(self, snapshot: Snapshot) -> str:
         """All published releases, newest first."""

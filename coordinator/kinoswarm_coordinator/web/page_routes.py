@@ -72,6 +72,10 @@ def _add_plain_pages(
             "health", lambda shown: pages.health(shown, sources.health(), sources.actions())
         )
 
+    @router.api_route("/ledger", methods=_READ)
+    async def ledger(before: Before = None) -> Response:
+        return _page(pages.ledger(snapshots.newest(), sources.ledger_piece(before, _VERDICTS)))
+
     @router.api_route("/verdicts", methods=_READ)
     async def verdicts(before: Before = None) -> Response:
         return _page(pages.verdicts(snapshots.newest(), sources.verdicts(before, _VERDICTS)))

@@ -8,12 +8,14 @@ from pathlib import Path
 from re import fullmatch
 
 from kinoswarm_coordinator import queries
+from kinoswarm_coordinator.credit import Ledger
 from kinoswarm_coordinator.home import SwarmFolder
 from kinoswarm_coordinator.online_history import OnlineAt, OnlineHistory
 from kinoswarm_coordinator.queries import (
     ActionView,
     History,
     Leader,
+    LedgerPiece,
     NodesPiece,
     NodeStory,
     VerdictsPiece,
@@ -40,6 +42,7 @@ class WebSources:
     folder: SwarmFolder
     invite: str
     doing: Callable[[], str] = field(default=lambda: "")
+    ledger: Ledger = field(default_factory=lambda: Ledger(1.0))
     online: OnlineHistory = field(default_factory=OnlineHistory)
     copy_folder: Path | None = None
     """The newest signed copy of all this, for mirrors."""
@@ -100,11 +103,17 @@ class WebSources:
     def node(self, peer: str) -> NodeStory | None:
         """One volunteer."""
         service = self.service
-        return queries.node_story(service.journal.state, service.presence, peer, service.now_ms())
+        return queries.node_story(
+            service.journal.state, service.presence, self.ledger, peer, service.now_ms()
+        )
 
     def leaders(self) -> list[Leader]:
         """Who contributed most."""
-        return queries.leaders(self.service.journal.state, self.service.rules)
+        return queries.leaders(self.service.journal.state, self.service.rules, self.ledger)
+
+    def ledger_piece(self, before: int | None, limit: int) -> LedgerPiece:
+        """Lines of the ledger before one."""
+        return queries.ledger_piece(self.service.journal.state, self.ledger, before, limit)
 
     def actions(self) -> list[ActionView]:
         """What operators did."""

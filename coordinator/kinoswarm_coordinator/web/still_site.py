@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import msgspec
 from msgspec import Struct
 
-from kinoswarm_coordinator.queries import ActionView, Leader, NodeStory, VerdictsPiece
+from kinoswarm_coordinator.queries import ActionView, Leader, LedgerPiece, NodeStory, VerdictsPiece
 from kinoswarm_coordinator.web.assets import load_assets
 from kinoswarm_coordinator.web.health import Health
 from kinoswarm_coordinator.web.page import Pages, ReleaseFacts
@@ -23,6 +23,7 @@ class SiteFacts:
     snapshot: Snapshot
     verdicts: VerdictsPiece
     leaders: list[Leader]
+    ledger: LedgerPiece
     health: Health
     actions: list[ActionView]
     stories: list[NodeStory]
@@ -61,6 +62,7 @@ def _pages(pages: Pages, facts: SiteFacts) -> dict[str, str]:
         "releases": pages.releases(shown),
         "verdicts": pages.verdicts(shown, facts.verdicts),
         "leaderboard": pages.leaderboard(shown, facts.leaders),
+        "ledger": pages.ledger(shown, facts.ledger),
         "health": pages.health(shown, facts.health, facts.actions),
         "join": pages.join(shown),
     }
@@ -79,6 +81,7 @@ def _data(facts: SiteFacts) -> list[tuple[str, Struct | Sequence[Struct]]]:
         ("history", facts.snapshot.history),
         ("verdicts", facts.verdicts),
         ("leaderboard", facts.leaders),
+        ("ledger", facts.ledger),
         ("health", facts.health),
         ("actions", facts.actions),
     ]
