@@ -33,6 +33,10 @@ def join(
         list[str] | None, typer.Option(help="Multiaddress to listen on; repeatable.")
     ] = None,
     once: Annotated[bool, typer.Option("--once", help="Leave after one accepted segment.")] = False,
+    service: Annotated[
+        bool,
+        typer.Option("--service", help="Install it as a systemd service of your user and return."),
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print every change as a line of JSON.")
     ] = False,
@@ -42,7 +46,7 @@ def join(
     It starts paused until you say go once. After that your settings decide when it trains: by default not on
     battery, and on a graphics card not while another program uses it and only after three idle minutes.
     """
-    from kinoswarm_cli.run_join import JoinRequest, run_join
+    from kinoswarm_cli.run_join import JoinRequest, install_joined, run_join
     from kinoswarm_node.settings import load_settings
 
     settings = load_settings(
@@ -55,4 +59,8 @@ def join(
     request = JoinRequest(
         invite=invite, settings=settings, yes=yes, go=go, once=once, as_json=as_json
     )
+    if service:
+        for sentence in install_joined(request):
+            typer.echo(sentence)
+        raise typer.Exit
     raise typer.Exit(run_join(request))

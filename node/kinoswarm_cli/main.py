@@ -27,6 +27,12 @@ COMMANDS = {
         "kinoswarm_cli.pause_command", "Pause your node; its memory is given back at once."
     ),
     "resume": LazyCommand("kinoswarm_cli.resume_command", "Let your paused node go on."),
+    "identity": LazyCommand(
+        "kinoswarm_cli.identity_commands", "Back up your node's key, or move it to another machine."
+    ),
+    "service": LazyCommand(
+        "kinoswarm_cli.service_commands", "Run your node as a service of your user."
+    ),
     "leave": LazyCommand(
         "kinoswarm_cli.leave_command", "End your node, now or once its segment is done."
     ),

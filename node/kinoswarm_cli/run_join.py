@@ -13,6 +13,7 @@ from kinoswarm_cli.join_view import join_view
 from kinoswarm_network.durable import write_atomic
 from kinoswarm_network.identity import load_or_create_key
 from kinoswarm_network.logs import log_to
+from kinoswarm_node import service_unit
 from kinoswarm_node.context import program_version
 from kinoswarm_node.daemon import Daemon
 from kinoswarm_node.home import Home, check_format, locked
@@ -46,6 +47,18 @@ def run_join(request: JoinRequest) -> int:
         log_to(home.log_path)
         with join_view(request.as_json) as listener:
             return _live(plan, request, logged(listener, structlog.get_logger("node")))
+
+
+def install_joined(request: JoinRequest) -> list[str]:
+    """Ask for consent and go here, where a person is; then let systemd run the node. Says what was done.
+
+    Flags hold for this start alone, so what should last belongs into the home's settings.toml.
+    """
+    home = Home(request.settings.home.expanduser().absolute())
+    with locked(home):
+        check_format(home, program_version())
+        _plan(request, home)
+    return service_unit.install(home.root)
 
 
 def _plan(request: JoinRequest, home: Home) -> NodePlan:

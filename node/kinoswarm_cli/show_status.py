@@ -16,8 +16,12 @@ from kinoswarm_node.invites import get_invite
 from kinoswarm_node.node_status import read_status
 from kinoswarm_node.settings import load_settings
 from kinoswarm_node.swarm_visit import visiting
+from kinoswarm_protocol.errors import LocalError
 from kinoswarm_protocol.invite import Invite
 from kinoswarm_protocol.messages import AskStatus, SwarmStatus
+
+ALIVE_S = 120.0
+"""The governor looks every second and writes the status: silence for so long is a hang."""
 
 
 def show_node(home: Path | None, as_json: bool) -> None:
@@ -29,6 +33,16 @@ def show_node(home: Path | None, as_json: bool) -> None:
         typer.echo(msgspec.json.encode({"running": running, **msgspec.to_builtins(status)}))
     else:
         Console().print(node_table(status, running))
+
+
+def require_alive(home: Path | None) -> None:
+    """Raise LocalError unless the node of this home runs and wrote its status lately; for health checks."""
+    home_folder = Home(load_settings(home=home).home)
+    age_s = time.time() - read_status(home_folder.status_path).updated_at_ms / 1000
+    if running_pid(home_folder) is None:
+        raise LocalError(f"no node runs in {home_folder.root}")
+    if age_s > ALIVE_S:
+        raise LocalError(f"the node in {home_folder.root} has said nothing for {age_s:.0f} s")
 
 
 def watch_node(

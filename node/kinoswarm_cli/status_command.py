@@ -16,12 +16,17 @@ def status(
     ] = None,
     home: Annotated[Path | None, typer.Option(help="Folder of your node.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+    alive: Annotated[
+        bool, typer.Option("--alive", help="Say nothing; exit with 3 unless your node is alive.")
+    ] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Keep showing it until Ctrl-C.")] = False,
 ) -> None:
     """Show who is in a swarm, what each cluster has and what was released; or what your own node does and why."""
-    from kinoswarm_cli.show_status import show_node, show_swarm, watch_node
+    from kinoswarm_cli.show_status import require_alive, show_node, show_swarm, watch_node
 
-    if watch:
+    if alive:
+        require_alive(home)
+    elif watch:
         if invite is not None or as_json:
             raise typer.BadParameter(
                 "--watch shows your own node on a terminal; leave INVITE and --json out"

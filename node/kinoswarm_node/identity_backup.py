@@ -7,12 +7,15 @@ kinoswarm-backup-1 SALT NONCE SEALED     base64url; SEALED is the key line under
 import base64
 import binascii
 import secrets
+from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
-from kinoswarm_network.identity import key_text, parse_key_text
+from kinoswarm_network.durable import create_atomic
+from kinoswarm_network.identity import key_text, load_key, parse_key_text
+from kinoswarm_node.home import Home, locked
 from kinoswarm_protocol.errors import LocalError, MalformedBytes
 from kinoswarm_protocol.keys import KeyPair
 
@@ -55,6 +58,31 @@ def open_key(text: str, passphrase: str) -> KeyPair:
         raise LocalError("the passphrase is another one, or the backup is damaged") from None
     except (binascii.Error, ValueError, MalformedBytes) as error:
         raise LocalError(f"the backup is damaged: {error}") from error
+
+
+def read_backup(path: Path) -> str:
+    """The text of a backup file. Raises LocalError when it can't be read."""
+    try:
+        with path.open("rb") as file:
+            return file.read(_MAX_TEXT).decode("ascii", "replace")
+    except OSError as error:
+        raise LocalError(f"the backup {path} can't be read: {error.strerror}") from error
+
+
+def adopt_key(home: Home, key: KeyPair) -> None:
+    """Make `key` the identity of a home that has none, or has this very one.
+
+    Raises LocalError while a node runs there, and rather than replace another key.
+    """
+    home.create()
+    with locked(home):
+        if create_atomic(home.identity_path, key_text(key).encode()):
+            return
+        found = load_key(home.identity_path).peer_id
+    if found != key.peer_id:
+        raise LocalError(
+            f"{home.identity_path} already holds the key of {found}; export it if you need it, then move it away"
+        )
 
 
 def _cipher(passphrase: str, salt: bytes) -> ChaCha20Poly1305:

@@ -1,0 +1,95 @@
+"""The docker files without a Docker engine: what they promise is written in them, and their commands exist."""
+
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from kinoswarm_coordinator.settings import CoordinatorSettings
+from kinoswarm_node.settings import NodeSettings
+
+ROOT = Path(__file__).parents[2]
+DOCKER = ROOT / "docker"
+FILES = ["node.Dockerfile", "coordinator.Dockerfile"]
+
+
+def instructions(name: str) -> list[tuple[str, str]]:
+    """(instruction, arguments), continuation lines joined."""
+    text = (DOCKER / name).read_text().replace("\\\n", " ")
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    return [(line.split(maxsplit=1)[0], line.split(maxsplit=1)[1]) for line in lines]
+
+
+def commands(name: str) -> list[list[str]]:
+    """What the entry point and the health check run."""
+    found = [
+        arguments[arguments.index("[") :]
+        for instruction, arguments in instructions(name)
+        if instruction in ("ENTRYPOINT", "HEALTHCHECK")
+    ]
+    return [json.loads(words) for words in found]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_an_image_runs_as_nobody_special_and_says_how_it_is(name: str) -> None:
+    found = instructions(name)
+    kinds = [instruction for instruction, _ in found]
+    assert dict(found)["USER"] == "10001:10001"
+    assert kinds.index("USER") < kinds.index("ENTRYPOINT")
+    assert all(kind != "RUN" for kind in kinds[kinds.index("USER") :])
+    assert {"HEALTHCHECK", "VOLUME"} <= set(kinds)
+    assert re.search(r":[\w.\-]+$", dict(found)["FROM"]), "a base image has a tag"
+    assert all(instruction != "ADD" for instruction, _ in found)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_what_an_image_copies_and_installs_exists(name: str) -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    for instruction, arguments in instructions(name):
+        if instruction == "COPY":
+            *sources, _ = arguments.split()
+            assert all((ROOT / source).exists() for source in sources), arguments
+        if instruction == "RUN" and "pip install" in arguments:
+            extra = re.search(r'"\.\[(\w+)\]"', arguments)
+            assert extra is not None
+            assert extra[1] in extras
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_command_of_an_image_exists_and_starts(name: str) -> None:
+    for program, *words in commands(name):
+        assert program == "/opt/venv/bin/kinoswarm"
+        command = [word for word in words if word.isalpha()]
+        done = subprocess.run(
+            [sys.executable, "-m", "kinoswarm_cli.main", *command, "--help"],
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        for option in [word for word in words if word.startswith("--")]:
+            assert option in done.stdout
+
+
+def test_every_setting_of_the_files_exists() -> None:
+    for path in DOCKER.iterdir():
+        if not path.is_file():
+            continue
+        for prefix, settings in (("NODE", NodeSettings), ("COORDINATOR", CoordinatorSettings)):
+            for name in re.findall(rf"KINOSWARM_{prefix}_([A-Z_]+)", path.read_text()):
+                assert name.lower() in settings.model_fields, f"{path.name}: {name}"
+
+
+def test_every_service_of_the_composition_is_hardened_and_built_from_here() -> None:
+    text = (DOCKER / "compose.yaml").read_text()
+    for word in ("read_only: true", "no-new-privileges:true", "cap_drop:"):
+        assert word in text
+    for built in re.findall(r"dockerfile: (\S+)", text):
+        assert (ROOT / built).is_file()
+    assert "privileged: true" not in text
+    assert "docker.sock" not in text
