@@ -72,7 +72,7 @@ def found(root: Path) -> Path:
     run("data", "prepare", root / "clips", root / "data", "--clusters", 1)
     run(
         *("swarm", "create", root / "data", "--name", "Soak", "--out", root / "swarm"),
-        *("--preset", "tiny", "--target-version", 0, "--segment-steps", SEGMENT_STEPS),
+        *("--preset", "tiny", "--target-version", 1_000_000, "--segment-steps", SEGMENT_STEPS),
         *("--threads", 1),
     )
     return root / "swarm"

@@ -45,6 +45,8 @@ class Daemon:
         self._events: asyncio.Queue[ev.Event] = asyncio.Queue()
         self._activity: asyncio.Task[None] | None = None
         self._seed = secrets.randbits(32)
+        self._power = ""
+        """What became of the power limit."""
 
     def post(self, event: ev.Event) -> None:
         """Tell the daemon that something happened."""
@@ -53,6 +55,7 @@ class Daemon:
     async def run(self) -> NodeState:
         """Live until stopped; returns the last state, whose `fault` says why when it was not by wish."""
         self.node.wishes.forget_finish()
+        self._power = self.node.governor.sensors.limit_power(self.node.settings.power_limit_w)
         self.post(await _started(self.node))
         self._governed(*await self.node.governor.look())
         try:
@@ -62,6 +65,7 @@ class Daemon:
         except BaseExceptionGroup as group:
             raise _first(group) from group
         finally:
+            self.node.governor.sensors.limit_power(0)
             await self._leave()
         return self.state
 
@@ -162,7 +166,8 @@ class Daemon:
     def _governed(self, decision: Decision, news: bool) -> None:
         """The governor looked. A share is the worker's at once; a pause or its end is decided on as an event."""
         node = self.node
-        node.board.governed(decision, node.governor.reading, node.trainer.confined)
+        confined = [*node.trainer.confined, *([self._power] if self._power else [])]
+        node.board.governed(decision, node.governor.reading, confined)
         if not news:
             return
         paused = decision.allowance == "pause"

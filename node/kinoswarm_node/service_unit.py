@@ -101,6 +101,8 @@ def _systemctl(arguments: list[str]) -> None:
 def _quoted(word: str) -> str:
     """A word of a unit file: quoted, with systemd's own specifiers and variables disarmed (systemd.service(5))."""
     escaped = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
-    if any(ord(letter) < 32 for letter in word):
-        raise LocalError(f"the path {word!r} has a control character; choose another --home")
+    if not word.isprintable():
+        raise LocalError(
+            f"the path {word!r} has a letter that can not be printed; choose another --home"
+        )
     return f'"{escaped}"' if escaped != word or " " in word else word

@@ -83,6 +83,8 @@ class StatusBoard:
         elif kept is None or kept.lease_id != state.segment.lease_id:
             kept = _segment_status(state.segment)
             self._losses = []
+        elif kept.label != state.segment.label:
+            kept = structs.replace(kept, label=state.segment.label)
         self._speed = None
         self.status = structs.replace(
             self.status,

@@ -35,3 +35,15 @@ def test_documents_name_only_files_that_exist() -> None:
     for document in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]:
         for link in re.findall(r"\]\(((?!https?:)[^)#]+)", document.read_text()):
             assert (document.parent / link).exists(), f"{document.name} links to {link}"
+
+
+def test_every_promise_names_a_test_that_exists() -> None:
+    document = (ROOT / "docs" / "volunteer-promises.md").read_text()
+    rows = [line for line in document.splitlines() if re.match(r"\| \d+ \|", line)]
+    assert len(rows) == 15
+    for row in rows:
+        files = re.findall(r"\]\(\.\./((?:tests|benchmarks)/[^)]+)\)", row)
+        assert files, row
+        text = "\n".join((ROOT / file).read_text() for file in files)
+        for name in re.findall(r"`(test_\w+)`", row):
+            assert f"def {name}(" in text, name

@@ -297,6 +297,11 @@ class ScriptedSensors:
 
     def __init__(self) -> None:
         self.reading = CALM
+        self.watts: list[int] = []
+
+    def limit_power(self, watts: int) -> str:
+        self.watts.append(watts)
+        return f"the card's power limit is {watts} W" if watts else ""
 
     async def read(self) -> Reading:
         return self.reading

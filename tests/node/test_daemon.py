@@ -461,6 +461,13 @@ def test_heat_slows_the_worker_down_and_the_status_says_so(tmp_path: Path) -> No
     assert status.governor.sees["temperature"] == "88 °C"
 
 
+def test_a_power_limit_holds_while_the_node_runs_and_is_said(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    live(Daemon(world.node(power_limit_w=200), once=True))
+    assert world.sensors.watts == [200, 0]
+    assert "the card's power limit is 200 W" in read_status(tmp_path / "home/status.json").confined
+
+
 # --- leaving and going --------------------------------------------------------------------------
 
 

@@ -30,7 +30,7 @@ class ScriptedNvml:
 
     def __init__(self, compute: dict[int, int], graphics: dict[int, int]) -> None:
         self.compute, self.graphics = compute, graphics
-        self.watts: int | None = None
+        self.watts = 450
         self.permitted = True
 
     def nvmlInit(self) -> None: ...
@@ -59,6 +59,9 @@ class ScriptedNvml:
     def nvmlDeviceGetProcessUtilization(self, card: int, since_us: int) -> list[Any]:
         return [SimpleNamespace(pid=pid, smUtil=40) for pid in self.graphics]
 
+    def nvmlDeviceGetPowerManagementLimit(self, card: int) -> int:
+        return self.watts * 1000
+
     def nvmlDeviceSetPowerManagementLimit(self, card: int, milliwatts: int) -> None:
         if not self.permitted:
             raise NvmlError("Insufficient Permissions")
@@ -84,11 +87,13 @@ def test_a_process_that_cannot_be_seen_counts_only_while_no_worker_of_ours_runs(
     assert [user.pid for user in sense.read({OWN}).others] == [UNSEEN]
 
 
-def test_a_power_limit_is_set_or_the_refusal_is_told() -> None:
+def test_a_power_limit_is_set_and_taken_back_or_the_refusal_is_told() -> None:
     nvml = ScriptedNvml({}, {})
     sense = GpuSense(nvml, 0)
-    assert sense.limit_power(220) == "The card's power limit is 220 W."
-    assert nvml.watts == 220
+    assert (sense.limit_power(0), nvml.watts) == ("", 450), "nothing to take back"
+    assert sense.limit_power(220) == "the card's power limit is 220 W"
+    assert (sense.limit_power(180), nvml.watts) == ("the card's power limit is 180 W", 180)
+    assert (sense.limit_power(0), nvml.watts) == ("the card's power limit is 450 W", 450)
     nvml.permitted = False
     assert "Insufficient Permissions" in sense.limit_power(200)
 

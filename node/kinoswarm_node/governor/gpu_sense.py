@@ -22,6 +22,7 @@ class GpuSense:
         self._card = nvml.nvmlDeviceGetHandleByIndex(index)
         self._name = str(nvml.nvmlDeviceGetName(self._card))
         self._looked_us = int(time.time() * 1e6)
+        self._milliwatts_before: int | None = None
 
     def read(self, own: Collection[int]) -> GpuReading:
         """The card now; processes in `own` are ours."""
@@ -35,12 +36,18 @@ class GpuSense:
         )
 
     def limit_power(self, watts: int) -> str:
-        """Set the card's power limit where that is permitted; says what became of it."""
+        """Set the card's power limit where that is permitted; 0 sets what it was before. Says what became of it."""
+        nvml, card = self._nvml, self._card
         try:
-            self._nvml.nvmlDeviceSetPowerManagementLimit(self._card, watts * 1000)
-        except self._nvml.NVMLError as error:
-            return f"The card's power limit stays as it is: {error} (the driver lets only root change it)."
-        return f"The card's power limit is {watts} W."
+            if not watts and self._milliwatts_before is None:
+                return ""
+            if self._milliwatts_before is None:
+                self._milliwatts_before = int(nvml.nvmlDeviceGetPowerManagementLimit(card))
+            milliwatts = watts * 1000 or self._milliwatts_before
+            nvml.nvmlDeviceSetPowerManagementLimit(card, milliwatts)
+        except nvml.NVMLError as error:
+            return f"the card's power limit stays: {error} (the driver lets only root change it)"
+        return f"the card's power limit is {milliwatts // 1000} W"
 
     def _others(self, own: Collection[int]) -> list[GpuUser]:
         """A process that can't be seen from here may be our own worker, as in a container, while one runs."""

@@ -65,6 +65,9 @@ class Sensors(Protocol):
     async def read(self) -> Reading:
         """One look. Never raises for a sense that is missing or fails: that value is None."""
 
+    def limit_power(self, watts: int) -> str:
+        """Limit the graphics card's power, and take the limit back with 0; says what became of it."""
+
 
 def in_words(reading: Reading) -> dict[str, str]:
     """What is seen, by sense, for a person."""

@@ -46,6 +46,12 @@ class MachineSensors:
             pass  # the thread ends when its sense answers; until then the last look counts
         return self._last
 
+    def limit_power(self, watts: int) -> str:
+        """Of the card that trains; see GpuSense."""
+        if self.gpu is not None:
+            return self.gpu.limit_power(watts)
+        return "no NVIDIA card here whose power could be limited" if watts else ""
+
     def look(self) -> Reading:
         """All senses, one after the other."""
         family, gpu = _own_family(), self.gpu
