@@ -216,3 +216,50 @@ def test_services_import_neither_torch_nor_diffusers() -> None:
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
     assert done.returncode == 0, done.stderr.decode()
+
+
+BURNING_WORKER = """#!{python}
+import os, sys
+sys.path[:0] = {path!r}
+from kinoswarm_model.jobs import WorkerReady
+from kinoswarm_protocol import codec
+sys.stdout.buffer.write(codec.frame(codec.encode(WorkerReady(pid=os.getpid(), devices=["cpu"]))))
+sys.stdout.buffer.flush()
+while True:
+    pass
+"""
+
+
+def cpu_seconds(pid: int) -> float:
+    user, system = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_share_is_kept_changed_and_does_not_keep_the_worker_from_being_killed(
+    tmp_path: Path,
+) -> None:
+    program = tmp_path / "worker"
+    program.write_text(BURNING_WORKER.format(python=sys.executable, path=sys.path))
+    program.chmod(0o755)
+
+    async def scenario() -> tuple[float, float, int]:
+        supervisor = WorkerSupervisor(tmp_path / "log", python=str(program))
+        supervisor.limit(0.2)
+        await supervisor.start()
+        pid = supervisor.pid
+        assert pid is not None
+        spent = []
+        for share in (0.2, 0.8):
+            supervisor.limit(share)
+            before = cpu_seconds(pid)
+            await asyncio.sleep(1.5)
+            spent.append(cpu_seconds(pid) - before)
+        supervisor.limit(0.0)
+        await supervisor.kill()
+        return spent[0], spent[1], pid
+
+    little, much, pid = asyncio.run(scenario())
+    assert little < 0.75, "a fifth of 1.5 s, with room for a busy machine"
+    assert little < much
+    assert gone(pid)

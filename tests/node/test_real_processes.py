@@ -173,6 +173,7 @@ def test_a_game_has_the_memory_within_two_seconds_and_its_end_resumes_the_segmen
     within_limit(scenario)
 
 
+@pytest.mark.slow
 def test_a_share_of_the_time_is_a_share_of_the_processor(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with real_swarm(tmp_path / "swarm", steps=100_000) as swarm:
