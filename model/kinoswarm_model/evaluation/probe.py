@@ -17,7 +17,7 @@ from kinoswarm_protocol.errors import LocalError
 
 _INVERSE_PENALTY = 0.1
 """A strong penalty: there are few real clips for each label."""
-_ITERATIONS = 300
+_ITERATIONS = 60
 
 Features = NDArray[np.float64]
 Labels = Sequence[int] | NDArray[np.int64]

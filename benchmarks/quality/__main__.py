@@ -1,0 +1,87 @@
+"""Routed experts against one big model at equal training FLOPs: computes, tabulates and draws the comparison.
+
+    python -m benchmarks.quality run [--part 0/2] [--work DIR]   unfinished cells, one after another
+    python -m benchmarks.quality table                                   benchmarks/results/quality/table.md
+    python -m benchmarks.quality plot                                    docs/images/quality.png and the sample sheet
+
+The first run films the clips (a few minutes) and measures the real ones. Interrupt it at any time and run it again:
+finished cells are kept. `--part i/n` shares a grid between n processes. See docs/lab-notes.md for what was found.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from benchmarks.quality.cells import RESULTS, read_cells
+from benchmarks.quality.clips import quality_data
+from benchmarks.quality.grid import HEADLINE, MONOLITH, Grid, full_grid
+from benchmarks.quality.measure import yardstick
+from benchmarks.quality.plot import write_plot, write_sheet
+from benchmarks.quality.run import Bench, run_grid
+from benchmarks.quality.table import table_of
+
+IMAGES = Path(__file__).parent.parent.parent / "docs" / "images"
+
+
+def main(arguments: list[str]) -> int:
+    """Run one of the commands; returns the exit status."""
+    options = _options(arguments)
+    torch.set_num_threads(1)
+    grid, results = full_grid(), options.results
+    if options.command == "run":
+        run_grid(_bench(grid, options.work, results), grid, options.part, _report())
+    elif options.command == "table":
+        (results / "table.md").write_text(table_of(read_cells(results)))
+        print(table_of(read_cells(results)))
+    else:
+        cells = read_cells(results)
+        write_plot(options.images / "quality.png", cells)
+        bench = _bench(grid, options.work, results)
+        write_sheet(options.images / "quality-clips.png", bench, cells, (MONOLITH, HEADLINE))
+    return 0
+
+
+def _options(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.quality",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("command", choices=("run", "table", "plot"))
+    parser.add_argument("--work", type=Path, default=Path("quality-out"), help="films and weights")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where cells lie")
+    parser.add_argument("--images", type=Path, default=IMAGES)
+    parser.add_argument(
+        "--part", type=_part, default=(0, 1), help="i/n: every n-th cell from the i-th"
+    )
+    return parser.parse_args(arguments)
+
+
+def _part(text: str) -> tuple[int, int]:
+    index, count = (int(number) for number in text.split("/"))
+    if not 0 <= index < count:
+        raise argparse.ArgumentTypeError(f"{text}: give i/n with i from 0 to n - 1")
+    return index, count
+
+
+def _bench(grid: Grid, work: Path, results: Path) -> Bench:
+    data = quality_data(work, grid.regime.film)
+    return Bench(
+        data=data,
+        yardstick=yardstick(data, grid.regime, work),
+        weights=work / "weights",
+        results=results,
+        command="python -m benchmarks.quality run",
+    )
+
+
+def _report() -> Callable[[str], None]:
+    started = time.monotonic()
+    return lambda text: print(f"{time.monotonic() - started:7.0f} s  {text}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,86 @@
+"""Pictures of the comparison: distances as bars, and clips of both sides with the same captions. Owns both files.
+
+The bars come from finished cells only; the sheet's clips from the weights that a run left in its working folder.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from benchmarks.quality.cells import Cell
+from benchmarks.quality.measure import generate, spread_rows
+from benchmarks.quality.run import Bench, load_side
+from benchmarks.quality.table import Read, Row, both, motion, rows_of
+from numpy.typing import NDArray
+
+from kinoswarm_model.contact_sheet import SheetText, write_contact_sheet
+
+_SHEET_CLIPS = 8
+_SHEET_SIDE = 24
+"""Rows of pixels that a clip is enlarged to at least about."""
+
+
+def write_plot(path: Path, cells: Sequence[Cell]) -> None:
+    """Bars of the extrapolated distances with their spread over seeds, both halves and the temporal one."""
+    from matplotlib.figure import Figure
+
+    rows = [row for row in rows_of(cells) if row.mean(both) < 3 * rows_of(cells)[0].mean(both)]
+    figure = Figure(figsize=(9, 1.2 + 0.36 * len(rows)), layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True)
+    for axis, read, title in zip(
+        axes, (both, motion), ("what is seen and how it moves", "how it moves"), strict=True
+    ):
+        _bars(axis, rows, read)
+        axis.set_title(title)
+        axis.set_xlabel("Fréchet distance, N → ∞ (lower is better)")
+    axes[0].invert_yaxis()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130)
+
+
+def _bars(axis: Any, rows: Sequence[Row], read: Read) -> None:
+    values, spreads = [row.mean(read) for row in rows], [row.spread(read) for row in rows]
+    colours = ["#8a8f98" if row.cells[0].setup.num_experts == 1 else "#2f6f5e" for row in rows]
+    places = np.arange(len(rows))
+    axis.barh(places, values, xerr=spreads, color=colours, height=0.7)
+    axis.set_yticks(places, [row.name for row in rows])
+    for place, value in zip(places, values, strict=True):
+        ratio = values[0] / value
+        axis.annotate(f" {value:.3f} ({ratio:.2f}x)", (value, place), va="center", fontsize=8)
+    axis.margins(x=0.25)
+
+
+def write_sheet(path: Path, bench: Bench, cells: Sequence[Cell], names: tuple[str, str]) -> None:
+    """Clips of two configurations side by side: the same captions from the same noise."""
+    left, right = (next(cell for cell in cells if cell.name == name) for name in names)
+    clips = [_clips_of(bench, cell) for cell in (left, right)]
+    rows = spread_rows(bench.data.heldout, len(bench.data.places))
+    text = SheetText(
+        title="One big model beside routed experts: equal training FLOPs",
+        note=f"Same captions, noise and sampler; distance {_distance(left)} beside {_distance(right)}.",
+        real=left.name,
+        generated=right.name,
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_contact_sheet(
+        path,
+        [
+            (bench.data.heldout.captions[rows[i]], clips[0][i], clips[1][i])
+            for i in np.linspace(0, len(rows) - 1, _SHEET_CLIPS).astype(int)
+        ],
+        text,
+    )
+
+
+def _clips_of(bench: Bench, cell: Cell) -> NDArray[np.uint8]:
+    """One clip for every place, enlarged."""
+    side = load_side(bench, cell.regime, cell.setup, cell.seed, cell.name)
+    count = len(bench.data.places)
+    clips, _ = generate(side, bench.data, cell.regime, cell.figures[0].routing, count)
+    factor = max(1, _SHEET_SIDE // clips.shape[2])
+    return clips.repeat(factor, axis=2).repeat(factor, axis=3)
+
+
+def _distance(cell: Cell) -> str:
+    return f"{both(cell.figures[0]):.3f} ({cell.name})"

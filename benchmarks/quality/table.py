@@ -1,0 +1,120 @@
+"""The table of results, made from finished cells only. Owns its rows and the ratios.
+
+Seeds of a configuration are averaged; the spread beside a mean is half the range over seeds. A ratio divides the
+monolith's mean by the configuration's, so more than 1 means that the configuration is better than the monolith.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from benchmarks.quality.cells import Cell
+from benchmarks.quality.grid import MONOLITH
+from benchmarks.quality.measure import Figures
+
+Read = Callable[[Figures], float]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One configuration with one routing, over its seeds."""
+
+    name: str
+    cells: list[Cell]
+    figures: list[Figures]
+    """One for each cell."""
+
+    def mean(self, read: Read) -> float:
+        """Over seeds."""
+        return float(np.mean([read(figures) for figures in self.figures]))
+
+    def spread(self, read: Read) -> float:
+        """Half the range over seeds; 0 for one seed."""
+        return float(np.ptp([read(figures) for figures in self.figures]) / 2)
+
+
+def both(figures: Figures) -> float:
+    """The extrapolated distance, both halves."""
+    return figures.frechet.both.limit
+
+
+def motion(figures: Figures) -> float:
+    """The extrapolated distance of the temporal half."""
+    return figures.frechet.motion.limit
+
+
+def rows_of(cells: Sequence[Cell]) -> list[Row]:
+    """A row for every configuration and routing, the monolith first, then by distance."""
+    found: dict[str, Row] = {}
+    for cell in cells:
+        for figures in cell.figures:
+            routed = cell.setup.num_experts > 1
+            name = f"{cell.name}, {figures.routing.name}" if routed else cell.name
+            row = found.setdefault(name, Row(name, [], []))
+            row.cells.append(cell)
+            row.figures.append(figures)
+    return sorted(found.values(), key=lambda row: (row.name != MONOLITH, row.mean(both)))
+
+
+def table_of(cells: Sequence[Cell]) -> str:
+    """Markdown; raises ValueError without a finished monolith."""
+    rows = rows_of(cells)
+    if not rows or rows[0].name != MONOLITH:
+        raise ValueError("no finished cell of the monolith: there is nothing to compare with")
+    lines = [
+        "| configuration | seeds | guidance | distance, raw | N→∞ | monolith ÷ this | temporal half, N→∞ | "
+        "monolith ÷ this | place read | motion read | motion, px/frame | held-out loss | FLOPs |",
+        "|---" * 13 + "|",
+        *(_line(row, rows[0]) for row in rows),
+        _real_line(cells[0]),
+    ]
+    return "\n".join([*_heading(cells), "", *lines, ""])
+
+
+def _heading(cells: Sequence[Cell]) -> list[str]:
+    first = cells[0]
+    regime, film, size = first.regime, first.regime.film, first.regime.network
+    distance, batch = first.figures[0].frechet.both, regime.batch_size
+    return [
+        "# Routed experts beside one big model, at equal training FLOPs",
+        "",
+        f"{len(cells)} trainings of {first.spent.budget / 1e12:.1f} TFLOP each. Networks of "
+        f"{first.parameters:,} parameters ({size.layers} layers of width {size.heads * size.head_dim}); clips of "
+        f"{film.frames} frames at {film.height}x{film.width} in {film.places} places. The monolith takes "
+        f"{regime.steps:,} steps at batch {batch}; K experts, their common seed and the router share the same FLOPs, "
+        f"at batch {batch}/K. Fréchet distance on TransNetV2 features, {distance.num_clips:,} generated against "
+        f"{distance.num_real:,} held-out clips, {regime.sample_steps} Euler steps, each training at the guidance "
+        "that is best for it. ± is half the range over seeds.",
+    ]
+
+
+def _line(row: Row, monolith: Row) -> str:
+    guidance = sorted({figures.routing.guidance for figures in row.figures})
+    losses = [cell.heldout_loss for cell in row.cells]
+    # The loss is that of top-1 routing; other routings only mix at sampling.
+    loss = f"{np.mean(losses):.4f}" if row.figures[0].routing.name == "top-1" else ""
+    parts = [
+        row.name,
+        str(len(row.cells)),
+        ", ".join(f"{value:g}" for value in guidance),
+        f"{row.mean(lambda figures: figures.frechet.both.value):.4f}",
+        f"{row.mean(both):.4f} ± {row.spread(both):.4f}",
+        f"{monolith.mean(both) / row.mean(both):.2f}",
+        f"{row.mean(motion):.4f} ± {row.spread(motion):.4f}",
+        f"{monolith.mean(motion) / row.mean(motion):.2f}",
+        f"{row.mean(lambda figures: figures.place_agreement):.3f}",
+        f"{row.mean(lambda figures: figures.motion_agreement):.3f}",
+        f"{row.mean(lambda figures: figures.motion_magnitude):.2f}",
+        loss,
+        f"{np.mean([cell.spent.total / cell.spent.budget for cell in row.cells]):.3f}",
+    ]
+    return "| " + " | ".join(parts) + " |"
+
+
+def _real_line(cell: Cell) -> str:
+    real = cell.real
+    return (
+        f"| other real clips | | | {real.frechet.both.value:.4f} | {real.frechet.both.limit:.4f} | | "
+        f"{real.frechet.motion.limit:.4f} | | {real.place_agreement:.3f} | {real.motion_agreement:.3f} | "
+        f"{real.motion_magnitude:.2f} | | |"
+    )
