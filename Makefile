@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 OUT ?= demo-out
 
-.PHONY: demo test check format lint types contracts setup clean
+.PHONY: demo quality test check format lint types contracts setup clean
 
 setup: $(STAMP)
 
@@ -19,6 +19,12 @@ $(STAMP): $(BIN)/python pyproject.toml constraints.txt
 
 demo: $(STAMP)
 	$(BIN)/kinoswarm demo --out $(OUT)
+
+# Hours of two cores from nothing; finished cells are kept, so it may be stopped and started again at any time.
+quality: $(STAMP)
+	$(BIN)/python -m benchmarks.quality run
+	$(BIN)/python -m benchmarks.quality table
+	$(BIN)/python -m benchmarks.quality plot
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -m "not slow"

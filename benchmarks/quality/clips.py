@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kinoswarm_model.data import filming
-from kinoswarm_model.data.cluster import assign_clusters
-from kinoswarm_model.data.features import clip_features
+from kinoswarm_model.data.cluster import TEXT_WEIGHT, assign_clusters
+from kinoswarm_model.data.features import PictureFeatures
 from kinoswarm_model.data.scenes import Scene
 from kinoswarm_model.data.text import TextEncoder
 from kinoswarm_model.sampler import TextBatch
@@ -129,11 +129,25 @@ class QualityData:
     def cluster_of_place(self, num_clusters: int, seed: int) -> NDArray[np.int64]:
         """(places,) a cluster for every place, whole: that of most of its clips in the two-level balanced k-means."""
         texts = self.fit.text.pooled_BD.numpy()[self.fit.text_row]
-        labels = assign_clusters(self.picture_features, texts, num_clusters, seed)
+        points = _Points(np.concatenate([self.picture_features, TEXT_WEIGHT * texts], axis=1))
+        labels = assign_clusters(points, num_clusters, seed)
         votes = [
             Counter(labels[self.fit.place == place].tolist()) for place in range(len(self.places))
         ]
         return np.array([vote.most_common(1)[0][0] for vote in votes], dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class _Points:
+    """Vectors in memory, as the clustering reads them."""
+
+    rows: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, indices: Sequence[int] | NDArray[np.int64], /) -> NDArray[np.float32]:
+        return self.rows[np.asarray(indices)]
 
 
 def quality_data(folder: Path, plan: FilmPlan, processes: int = 2) -> QualityData:
@@ -235,6 +249,6 @@ def _motion(caption: str) -> int:
 def _features(home: Path, fit: Clips) -> NDArray[np.float32]:
     path = home / "picture-features.npz"
     if not path.exists():
-        _save(path, features=clip_features(fit.pixels))
+        _save(path, features=PictureFeatures.load().of(fit.pixels))
     found: NDArray[np.float32] = np.load(path)["features"]
     return found

@@ -65,13 +65,13 @@ def _regime() -> Regime:
 
 
 def _measurement() -> Measurement:
-    return Measurement(clips=2048, sweep_clips=512, guidances=(1.0, 1.5, 2.5))
+    return Measurement(clips=2048, sweep_clips=320, guidances=(1.0, 1.5, 2.5))
 
 
 def _entries() -> tuple[Entry, ...]:
     return (
-        Entry(name=HEADLINE, setup=_experts(8), seed=0, all_routings=True),
         Entry(name=MONOLITH, setup=_monolith(_BATCH, 5e-3), seed=0),
+        Entry(name=HEADLINE, setup=_experts(8), seed=0, all_routings=True),
         Entry(name="monolith-batch-128", setup=_monolith(128, 3e-3), seed=0),
         Entry(name="monolith-batch-64", setup=_monolith(64, 2e-3), seed=0),
         *(
@@ -86,9 +86,11 @@ def _entries() -> tuple[Entry, ...]:
         Entry(name="experts-4", setup=_experts(4), seed=0),
         Entry(name="experts-2", setup=_experts(2), seed=0),
         Entry(name="experts-8-random", setup=_experts(8, partition=Partition.RANDOM), seed=0),
-        Entry(name="experts-8-seed-25", setup=_experts(8, seed_share=0.25), seed=0),
+        Entry(name="experts-8-seed-50", setup=_experts(8, seed_share=0.5), seed=0),
         Entry(name="experts-8-no-seed", setup=_experts(8, seed_share=0.0), seed=0),
         Entry(name="monolith-batch-256", setup=_monolith(256, 4e-3), seed=0),
+        Entry(name="monolith-rate-3e-3", setup=_monolith(_BATCH, 3e-3), seed=0),
+        Entry(name="monolith-rate-8e-3", setup=_monolith(_BATCH, 8e-3), seed=0),
         Entry(name="experts-8-average", setup=_experts(8, ema_decay=_EMA), seed=0),
         Entry(name="monolith-average", setup=_monolith(_BATCH, 5e-3, ema_decay=_EMA), seed=0),
     )
@@ -106,7 +108,7 @@ def _monolith(batch_size: int, learning_rate: float, ema_decay: float | None = N
 
 def _experts(
     count: int,
-    seed_share: float = 0.5,
+    seed_share: float = 0.25,
     partition: Partition = Partition.SEMANTIC,
     ema_decay: float | None = None,
 ) -> Setup:
