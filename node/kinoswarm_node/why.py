@@ -46,9 +46,7 @@ def explain(
 def _now(status: NodeStatus, running: bool, now_ms: int) -> list[str]:
     if not running:
         return [f"Not running. When it ended it was {status.state}: {status.reason}"]
-    lines = [
-        f"{status.state.replace('_', ' ').capitalize()} since {ago(now_ms - status.since_ms)}."
-    ]
+    lines = [f"{status.state.replace('_', ' ').capitalize()} for {ago(now_ms - status.since_ms)}."]
     lines += [status.reason] if status.reason else []
     if status.segment:
         lines.append(_segment(status.segment))

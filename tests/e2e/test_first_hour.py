@@ -129,7 +129,9 @@ async def saved(home: Path) -> None:
 
 def comparable(line: str) -> str:
     """Without times of day and measured numbers, which differ from machine to machine."""
-    return re.sub(r"\d+(\.\d+)?", "N", re.sub(r"^\d\d:\d\d:\d\d ", "", line.strip()))
+    line = re.sub(r"^\d\d:\d\d:\d\d ", "", line.strip())
+    line = re.sub(r"^\d+ (s|min|h|days) ago", "some time ago", line)
+    return re.sub(r"\d+(\.\d+)?", "N", line)
 
 
 def told_in(document: str) -> list[str]:

@@ -79,7 +79,7 @@ def test_a_volunteer_looks_pauses_sets_a_limit_and_makes_a_backup(
     page.goto(served.address)
     page.wait_for_selector("#limits input[name=share_percent]")
     assert "token" not in page.url
-    assert "Starting since" in page.inner_text("#state")
+    assert "Starting for" in page.inner_text("#state")
     expect(page.locator("#loss-words")).to_contain_text("Step 2: 0.7000")
     assert page.locator("#loss polyline").get_attribute("points")
 

@@ -75,7 +75,7 @@ REJECTED = structs.replace(
 
 def test_why_says_what_it_does_why_not_more_what_became_of_the_work_and_what_is_safe() -> None:
     why = explain(STATUS, True, [ACCEPTED, REJECTED], SETTINGS, NOW_MS)
-    assert why.now[0] == "Training since 10 min."
+    assert why.now[0] == "Training for 10 min."
     assert "step 30 of 90" in why.now[2]
     assert "120 s left" in why.now[2] or "2 min left" in why.now[2]
     assert why.not_more[0] == "Slowed to 60%, as you set."
