@@ -156,14 +156,14 @@ def test_watching_shows_the_status_until_ctrl_c(tmp_path: Path) -> None:
     write_status(tmp_path / "status.json", STATUS)
     screen, looks = io.StringIO(), iter([None, None])
 
-    def sleep(seconds: float) -> None:
+    def wait(seconds: float) -> None:
         if next(looks, "over") == "over":
             raise KeyboardInterrupt
         write_status(tmp_path / "status.json", structs.replace(STATUS, reason="Something new."))
 
     console = Console(file=screen, force_terminal=True, width=100)
     with pytest.raises(KeyboardInterrupt):
-        watch_node(tmp_path, console, sleep)
+        watch_node(tmp_path, console, wait)
     assert "Training on" in screen.getvalue()
     assert "Something new." in screen.getvalue()
 

@@ -23,6 +23,7 @@ SHARED_MACHINE = {
     "KINOSWARM_NODE_ON_BATTERY": "true",
     "KINOSWARM_NODE_MAX_OTHER_CPU_PERCENT": "0",
     "KINOSWARM_NODE_PAGE_PORT": "0",
+    "KINOSWARM_NODE_NICE": "0",
 }
 """Nodes of one test share a machine with each other and with other tests."""
 
