@@ -81,6 +81,18 @@ class NodeSettings(BaseSettings):
         default_factory=lambda: ["/ip4/0.0.0.0/tcp/0"],
         description="Multiaddresses to listen on; an empty list only dials out.",
     )
+    upload_mb_s: Annotated[float, Field(ge=0.0, le=1e5)] = Field(
+        default=0.0,
+        description="MB a second at most for blobs sent to others, up to 100000; 0 is off.",
+    )
+    download_mb_s: Annotated[float, Field(ge=0.0, le=1e5)] = Field(
+        default=0.0,
+        description="MB a second at most for blobs fetched from peers, up to 100000; 0 is off.",
+    )
+    max_month_gb: Annotated[float, Field(ge=0.0, le=1e6)] = Field(
+        default=0.0,
+        description="GB of blobs in both directions in a calendar month, up to 1000000; 0 is no limit.",
+    )
     announce_every_s: Annotated[float, Field(ge=5.0, le=80.0)] = Field(
         default=60.0,
         description="Seconds between announcements of this node in the DHT, 5 to 80.",

@@ -103,6 +103,9 @@ def _network(plan: NodePlan) -> PeerNetwork:
         listen=list(plan.settings.listen),
         client_mode=not plan.settings.listen,
         quota_bytes=plan.settings.max_disk_bytes,
+        up_bytes_per_s=int(plan.settings.upload_mb_s * 1e6),
+        down_bytes_per_s=int(plan.settings.download_mb_s * 1e6),
+        month_bytes=int(plan.settings.max_month_gb * 1e9),
     )
     return PeerNetwork(
         PeerNetworkPlan(

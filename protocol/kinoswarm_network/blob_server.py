@@ -3,6 +3,7 @@
 import asyncio
 
 from kinoswarm_network.blob_store import BlobStore
+from kinoswarm_network.rate_caps import Caps
 from kinoswarm_network.stream_frames import (
     Ask,
     AskChunk,
@@ -26,8 +27,9 @@ _MANIFESTS_KEPT = 16
 class BlobServer:
     """Answers asks from the store, on as many streams as the host admits."""
 
-    def __init__(self, store: BlobStore, counters: Counters) -> None:
+    def __init__(self, store: BlobStore, counters: Counters, caps: Caps) -> None:
         self._store = store
+        self._caps = caps
         self._counters = counters
         self._manifests: dict[BlobId, BlobManifest] = {}
 
@@ -43,6 +45,8 @@ class BlobServer:
     async def _answer(self, stream: Stream, ask: Ask, served: bool) -> bool:
         try:
             data = await asyncio.to_thread(self._read, ask)
+            if isinstance(ask, AskChunk):
+                await self._caps.sending(len(data))
         except (RemoteError, LocalError) as error:
             await stream.send(refusal(error), CHUNK_TIMEOUT_S)
             return served

@@ -15,6 +15,7 @@ from kinoswarm_network.blob_store import BlobStore
 from kinoswarm_network.host import Host
 from kinoswarm_network.link import OnProgress
 from kinoswarm_network.partial_blob import PartialBlob
+from kinoswarm_network.rate_caps import Caps
 from kinoswarm_network.stream_frames import (
     AskChunk,
     AskManifest,
@@ -50,12 +51,14 @@ class Exchange:
         counters: Counters,
         swarm: SwarmId,
         chunk_timeout_s: float,
+        caps: Caps,
     ) -> None:
         self.host = host
         self.store = store
         self.counters = counters
         self.protocol = blob_protocol(swarm)
         self.chunk_timeout_s = chunk_timeout_s
+        self.caps = caps
         self._running: dict[BlobId, Download] = {}
 
     async def fetch(
@@ -187,6 +190,9 @@ class Download:
             while self._wanted or owed:
                 while self._wanted and len(owed) < CHUNKS_IN_FLIGHT:
                     owed.append(self._wanted.popleft())
+                    assert self._partial is not None
+                    size = self._partial.manifest.chunk_size(owed[-1])
+                    await self._exchange.caps.fetching(size)
                     ask = AskChunk(blob=self._blob, index=owed[-1])
                     await stream.send(encode(ask), self._exchange.chunk_timeout_s)
                 await self._take_chunk(stream, owed[0])

@@ -56,6 +56,12 @@ class NetworkConfig(_Frame, frozen=True, kw_only=True):
     """Ask the router to forward a port (UPnP, NAT-PMP)."""
     quota_bytes: Bytes = 0
     """Disk quota of the blob store in bytes; 0 is off."""
+    up_bytes_per_s: Bytes = 0
+    """Rate cap for blobs that are served; 0 is off."""
+    down_bytes_per_s: Bytes = 0
+    """Rate cap for blobs that are fetched from peers; 0 is off."""
+    month_bytes: Bytes = 0
+    """Cap for blobs in both directions in a calendar month; 0 is off."""
     rejoin_every_s: Wait = REJOIN_EVERY_S
     """How often a node whose DHT peers are all gone tries the addresses that it knows."""
     connect_timeout_s: Wait = CONNECT_TIMEOUT_S

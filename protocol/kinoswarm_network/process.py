@@ -21,6 +21,7 @@ from kinoswarm_network.host import Host
 from kinoswarm_network.identity import load_or_create_key, write_libp2p_identity
 from kinoswarm_network.link import Link, OnProgress
 from kinoswarm_network.multiaddresses import parse_address
+from kinoswarm_network.rate_caps import Caps, MonthlyCap, utc_now
 from kinoswarm_network.stream_frames import blob_protocol
 from kinoswarm_network.traffic import Counters
 from kinoswarm_protocol.errors import LocalError, MalformedBytes, RemoteError
@@ -45,6 +46,7 @@ class _Parts:
     exchange: Exchange
     control: ControlChannel
     counters: Counters
+    caps: Caps
 
 
 class NetworkProcess:
@@ -70,6 +72,7 @@ class NetworkProcess:
             for task in self._background:
                 task.cancel()
             if self._parts is not None:
+                self._parts.caps.month.write()
                 await self._parts.host.stop()
                 self._parts.home.close()
 
@@ -118,6 +121,7 @@ class NetworkProcess:
         store = BlobStore(
             Path(config.store) if config.store else home.path / "blobs", config.quota_bytes
         )
+        caps = _caps(home, config)
         host = await _start_host(home, config)
         authority = Authority(config.swarm, config.founder, frozenset(config.coordinators))
         self._parts = _Parts(
@@ -126,11 +130,12 @@ class NetworkProcess:
             host=host,
             directory=await Directory.start(host, authority, config.client_mode),
             store=store,
-            exchange=Exchange(host, store, counters, config.swarm, config.chunk_timeout_s),
+            exchange=Exchange(host, store, counters, config.swarm, config.chunk_timeout_s, caps),
+            caps=caps,
             control=ControlChannel(host, counters, config.swarm, self._ask_service),
             counters=counters,
         )
-        await host.serve(blob_protocol(config.swarm), BlobServer(store, counters).serve)
+        await host.serve(blob_protocol(config.swarm), BlobServer(store, counters, caps).serve)
         await self._parts.control.listen()
         for work in (self._watch_daemon(host), self._stay_joined(self._parts)):
             task = asyncio.create_task(work)
@@ -167,6 +172,11 @@ class NetworkProcess:
         if any(not report.problem for report in reports):
             await parts.directory.meet_neighbours()
         return ipc.ConnectReport(reports=list(reports))
+
+
+def _caps(home: HomeFolder, config: ipc.NetworkConfig) -> Caps:
+    month = MonthlyCap(home.path / "month.json", config.month_bytes, utc_now)
+    return Caps(config.up_bytes_per_s, config.down_bytes_per_s, month)
 
 
 async def _start_host(home: HomeFolder, config: ipc.NetworkConfig) -> Host:
