@@ -8,7 +8,7 @@ import contextlib
 import os
 import secrets
 import socket
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,13 +39,19 @@ class AdminDoor:
     port: int
 
     async def run(self) -> None:
+        """Take requests until cancelled."""
+        async with self.open():
+            await asyncio.Future()
+
+    @contextlib.asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
         """Listen on the socket, and on a loopback port when one is set."""
         async with contextlib.AsyncExitStack() as stack:
             await stack.enter_async_context(await self._local())
             if self.port:
                 served = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
                 await stack.enter_async_context(served)
-            await asyncio.Future()
+            yield
 
     async def answer(self, raw: bytes) -> AdminAnswer:
         """Carry out one signed request, durably, and say what came of it."""

@@ -202,17 +202,13 @@ def test_the_door_takes_signed_requests_only(tmp_path: Path) -> None:
 
     async def run() -> list[AdminAnswer]:
         door = AdminDoor(service=service, admins=ADMINS, path=path, port=0)
-        listening = asyncio.create_task(door.run())
-        for _ in range(1_000):
-            if path.exists():
-                break
-            await asyncio.sleep(0)
         pause = PauseSwarm(sentence="night")
-        answers = [
-            await ask_coordinator(path, key, SWARM, pause, 1_000_000) for key in (COORDINATOR, NODE)
-        ]
-        answers.append(await door.answer(b"\xc1 no envelope"))
-        listening.cancel()
+        async with door.open():
+            answers = [
+                await ask_coordinator(path, key, SWARM, pause, 1_000_000)
+                for key in (COORDINATOR, NODE)
+            ]
+            answers.append(await door.answer(b"\xc1 no envelope"))
         return answers
 
     mine, strangers, garbage = asyncio.run(run())
