@@ -1,7 +1,7 @@
 """How fast and how much may be moved: rate caps up and down, and a monthly cap. Owns the arithmetic and the month's file.
 
-The arithmetic is pure: time is a parameter. What was counted since the last write of the file is lost in a crash; the
-file is written every few megabytes.
+The arithmetic is pure: time is a parameter. What was counted since the last write of the file is lost in a crash;
+the file is written every few megabytes.
 """
 
 import asyncio
