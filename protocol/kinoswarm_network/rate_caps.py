@@ -1,4 +1,4 @@
-"""How fast and how much may be moved: rate caps up and down, and a monthly cap. Owns the arithmetic and the month's file.
+"""How fast and how much may be moved: rate caps and a monthly cap. Owns the arithmetic and the month's file.
 
 The arithmetic is pure: time is a parameter. What was counted since the last write of the file is lost in a crash;
 the file is written every few megabytes.
