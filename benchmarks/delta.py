@@ -5,7 +5,8 @@
     python benchmarks/delta.py speed [--megabytes 128] [--rounds 5]
 
 curve: every row trains the first cluster's expert from one common seed, with equal data, noise and steps; a version is
-the merge of what its contributors sent. "+ef" adds error feedback: what one contribution leaves out joins the next.
+the merge of what its contributors sent. What a contribution leaves out is lost; with "+ef" it joins the next one (error
+feedback), with "+carry" the contributor also trains on from it, so that it is not learnt twice.
 """
 
 import argparse
@@ -57,21 +58,27 @@ class Exact(Delta):
 class Sender:
     """One contributor's coding, with its residual when there is one."""
 
-    def __init__(self, codec: Codec | None, feedback: bool) -> None:
-        self.codec, self.feedback = codec, feedback
+    def __init__(self, codec: Codec | None, memory: str) -> None:
+        self.codec, self.memory = codec, memory
         self.residual: Weights | None = None
         self.bytes_sent = 0
 
+    def start(self, base: Weights) -> Weights:
+        """What the contributor trains from."""
+        if self.memory != "carry" or self.residual is None:
+            return base
+        return {name: base[name] + self.residual[name] for name in base}
+
     def send(self, base: Weights, new: Weights) -> Delta:
+        """What arrives of the training from `start` to `new`."""
         difference = {name: new[name] - base[name] for name in base}
         if self.codec is None:
             self.bytes_sent += sum(4 * tensor.numel() for tensor in base.values())
             return Exact(difference)
-        if self.feedback:
-            residual = self.residual or {n: torch.zeros_like(d) for n, d in difference.items()}
-            raw, self.residual = with_residual(difference, residual, self.codec)
-        else:
-            raw = encode_delta(base, new, self.codec)
+        if self.memory != "ef" or self.residual is None:
+            self.residual = {name: torch.zeros_like(tensor) for name, tensor in base.items()}
+        raw, left = with_residual(difference, self.residual, self.codec)
+        self.residual = left if self.memory else None
         self.bytes_sent += len(raw)
         return decode_delta(raw, {name: tuple(tensor.shape) for name, tensor in base.items()})
 
@@ -129,9 +136,9 @@ class Row:
 
 def curve(bench: Bench, base: Weights, name: str) -> Row:
     """Train, send and merge `versions` times under one codec."""
-    codec_name, _, feedback = name.partition("+")
+    codec_name, _, memory = name.partition("+")
     codec = None if codec_name == "fp32" else CODECS[f"{codec_name}.1"]
-    senders = [Sender(codec, feedback == "ef") for _ in range(bench.contributors)]
+    senders = [Sender(codec, memory) for _ in range(bench.contributors)]
     settings = OuterSettings(
         rate=bench.policy.outer_rate,
         momentum=bench.policy.outer_momentum,
@@ -141,7 +148,9 @@ def curve(bench: Bench, base: Weights, name: str) -> Row:
     losses = [bench.loss(base)]
     for version in range(bench.versions):
         sent = [
-            sender.send(base, bench.trained(base, 1 + version * 64 + number, bench.steps))
+            sender.send(
+                base, bench.trained(sender.start(base), 1 + version * 64 + number, bench.steps)
+            )
             for number, sender in enumerate(senders)
         ]
         entries = [Contribution(key=str(i), weight=1.0, delta=d) for i, d in enumerate(sent)]
@@ -225,7 +234,7 @@ def main() -> None:
     one.add_argument("--versions", type=int, default=10)
     one.add_argument("--steps", type=int, default=100)
     one.add_argument("--contributors", type=int, default=1)
-    rows = ["fp32", "int8", "int4", "int4+ef", "sparse", "sparse+ef"]
+    rows = ["fp32", "int8", "int4", "int4+ef", "sparse", "sparse+ef", "sparse+carry"]
     one.add_argument(
         "--rows", nargs="+", default=rows, help="the first one is what others are held to"
     )

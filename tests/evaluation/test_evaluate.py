@@ -1,6 +1,7 @@
 """Evaluating a tiny release: what the report says, determinism, and inputs that don't fit."""
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, replace
@@ -9,14 +10,17 @@ from pathlib import Path
 import msgspec
 import pytest
 from evaluation.conftest import HELDOUT_PER_CLUSTER, write_clips
+from PIL import Image
 from release.tiny_release import NUM_EXPERTS
 
+from kinoswarm_cli.evaluation_view import evaluation_lines
 from kinoswarm_model.evaluation.evaluate import (
     EvaluationConfig,
     EvaluationInput,
     evaluate_release,
 )
-from kinoswarm_model.evaluation.report import EvaluationReport
+from kinoswarm_model.evaluation.plots import write_plots
+from kinoswarm_model.evaluation.report import EvaluationReport, Figure, NotMeasured
 from kinoswarm_protocol.errors import LocalError, MalformedBytes
 
 CLIPS = 12
@@ -67,6 +71,25 @@ def test_shares_are_those_of_the_picked_experts(report: EvaluationReport) -> Non
     assert sum(report.share_by_expert) == pytest.approx(1.0)
     assert [sum(row) for row in report.share_by_cluster] == pytest.approx([1.0, 1.0])
     assert [t for t, _ in report.router_accuracy_by_t] == [0.1, 0.3, 0.5, 0.7, 0.9]
+
+
+def test_motion_is_measured_and_what_is_not_at_hand_is_told(report: EvaluationReport) -> None:
+    assert isinstance(report.other.motion, Figure)
+    assert report.other.motion.release > 0
+    assert isinstance(report.other.fvd, NotMeasured)
+    lines = "\n".join(evaluation_lines(report))
+    assert "motion magnitude" in lines
+    assert "not measured, clip_text: no CLIP weights were named" in lines
+    assert f"{report.frechet.release.value:.3f}" in lines
+
+
+def test_plots_are_pictures(report: EvaluationReport, tmp_path: Path) -> None:
+    names = [path.name for path in write_plots(report, tmp_path / "plots")]
+    assert names == ["distances.png", "router.png", "shares.png"]
+    for name in names:
+        with Image.open(tmp_path / "plots" / name) as picture:
+            assert picture.width > 600
+    assert sorted(path.name for path in (tmp_path / "plots").iterdir()) == sorted(names)
 
 
 def test_the_sampling_is_told(report: EvaluationReport) -> None:
@@ -158,7 +181,8 @@ def write_data_folder(folder: Path, given: EvaluationInput) -> None:
     )
 
     def entry(path: Path) -> DataFile:
-        return DataFile(str(path), 0, path.stat().st_size, "0" * 64)
+        shutil.copyfile(path, folder / path.name)
+        return DataFile(path.name, 0, path.stat().st_size, "0" * 64)
 
     clusters = [
         DataCluster(f"cluster {k}", 0, [entry(path) for path in shards], entry(heldout))

@@ -6,7 +6,7 @@ the settings, seed included; progress goes to a callback.
 
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -20,8 +20,9 @@ from kinoswarm_model.evaluation.generated import (
     seed_version,
 )
 from kinoswarm_model.evaluation.measured import ClipSets, Measured, OnProgress, measure
+from kinoswarm_model.evaluation.other_figures import Compared, OtherWeights, other_figures
 from kinoswarm_model.evaluation.real_clips import RealClips, floor_and_fit_clips, heldout_clips
-from kinoswarm_model.evaluation.report import EvaluationReport, Sampling
+from kinoswarm_model.evaluation.report import EvaluationReport, OtherFigures, Sampling
 from kinoswarm_model.evaluation.sheet_rows import spread_rows
 from kinoswarm_model.flops import expert_flops, router_flops
 from kinoswarm_model.generate import GenerateConfig, check_config
@@ -46,6 +47,8 @@ class EvaluationInput:
     """Version 0 of the experts; None measures the release alone."""
     contact_sheet: Path | None = None
     """Where to write the PNG; None writes none."""
+    weights: OtherWeights = field(default_factory=OtherWeights)
+    """For figures whose weights no package ships."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,8 +87,30 @@ def evaluate_release(
         seed=made_by_seed.pixels if made_by_seed is not None else None,
     )
     measured = measure(sets, config.seed, report)
+    other = other_figures(_compared(plan.captions, made), given.weights, report)
     captions = _write_sheet(release, given, plan.captions, made, measured)
-    return _report(release, plan, made, measured, accuracy, captions)
+    found = _Found(measured=measured, other=other, accuracy=accuracy, sheet_captions=captions)
+    return _report(release, plan, made, found)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Found:
+    """All that the report is made from."""
+
+    measured: Measured
+    other: OtherFigures
+    accuracy: list[tuple[float, float]]
+    sheet_captions: list[str]
+
+
+def _compared(captions: RealClips, made: Generated) -> Compared:
+    distinct = captions.num_distinct
+    return Compared(
+        made=made.pixels,
+        made_captions=captions.captions,
+        real=captions.pixels[:distinct],
+        real_captions=captions.captions[:distinct],
+    )
 
 
 def _check(given: EvaluationInput, config: EvaluationConfig, release: Release) -> None:
@@ -200,13 +225,9 @@ def _without_accents(text: str) -> str:
 
 
 def _report(
-    release: Release,
-    plan: GenerationPlan,
-    made: Generated,
-    measured: Measured,
-    accuracy: list[tuple[float, float]],
-    sheet_captions: list[str],
+    release: Release, plan: GenerationPlan, made: Generated, found: _Found
 ) -> EvaluationReport:
+    measured = found.measured
     info = release.info
     return EvaluationReport(
         swarm_name=info.swarm_name,
@@ -214,14 +235,15 @@ def _report(
         expert_versions=[expert.version for expert in info.experts],
         frechet=measured.both,
         frechet_motion=measured.motion,
+        other=found.other,
         explained_variance=measured.explained_variance,
         samples=measured.counts,
         sampling=_sampling(release, plan),
         cluster_labels=[expert.label for expert in info.experts],
         share_by_expert=made.share_by_expert(plan.captions.clusters),
         share_by_cluster=made.share_by_cluster,
-        router_accuracy_by_t=accuracy,
-        contact_sheet_captions=sheet_captions,
+        router_accuracy_by_t=found.accuracy,
+        contact_sheet_captions=found.sheet_captions,
     )
 
 

@@ -39,6 +39,32 @@ class Sampling(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     flops_per_clip: float
 
 
+class Figure(Struct, frozen=True, kw_only=True, tag_field="is", tag="measured"):
+    """One figure of the release's clips beside the same of held-out clips."""
+
+    what: str
+    """Name and unit."""
+    release: float
+    real: float
+
+
+class NotMeasured(Struct, frozen=True, kw_only=True, tag_field="is", tag="not at hand"):
+    """A figure whose weights are not here."""
+
+    reason: str
+    """What is missing and how to get it."""
+
+
+class OtherFigures(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What papers report beside a Fréchet distance."""
+
+    motion: Figure | NotMeasured
+    fvd: Figure | NotMeasured
+    """Published FVD on I3D."""
+    clip_text: Figure | NotMeasured
+    aesthetic: Figure | NotMeasured
+
+
 class EvaluationReport(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Measured on held-out clips that no expert and no router was trained on."""
 
@@ -51,6 +77,7 @@ class EvaluationReport(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Both halves of the features: what is seen and how it moves."""
     frechet_motion: Comparison
     """The temporal half alone."""
+    other: OtherFigures
     explained_variance: float
     """Share of the features' variance that the PCA keeps."""
     samples: SampleCounts
