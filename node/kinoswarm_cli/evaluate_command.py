@@ -60,12 +60,11 @@ def evaluate(
     from kinoswarm_model.evaluation.plots import write_plots
     from kinoswarm_network.durable import write_atomic
 
+    clusters = manifest.clusters
     given = EvaluationInput(
         model_dir=release,
-        heldout_by_cluster=[data / cluster.heldout.path for cluster in manifest.clusters],
-        shards_by_cluster=[
-            [data / shard.path for shard in cluster.shards] for cluster in manifest.clusters
-        ],
+        heldout_by_cluster=[data / cluster.heldout.path for cluster in clusters],
+        shards_by_cluster=[[data / s.path for s in cluster.shards] for cluster in clusters],
         seed_checkpoint=seed_checkpoint,
         contact_sheet=contact_sheet,
         weights=OtherWeights(i3d=i3d, clip=clip, aesthetic=aesthetic),
