@@ -33,6 +33,9 @@ COMMANDS = {
     "service": LazyCommand(
         "kinoswarm_cli.service_commands", "Run your node as a service of your user."
     ),
+    "doctor": LazyCommand(
+        "kinoswarm_cli.doctor_command", "Find out why joining fails, and what to do about it."
+    ),
     "leave": LazyCommand(
         "kinoswarm_cli.leave_command", "End your node, now or once its segment is done."
     ),

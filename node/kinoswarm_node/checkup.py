@@ -1,0 +1,189 @@
+"""What the doctor's readings mean: one finding each, with what to do. Pure; checkup_probes.py measures."""
+
+import ipaddress
+from collections.abc import Sequence
+from enum import StrEnum
+
+from msgspec import Struct
+
+from kinoswarm_protocol.limits import MAX_CLOCK_SKEW_MS
+
+_GIB = 1024**3
+
+
+class State(StrEnum):
+    """How a finding bears on taking part."""
+
+    FINE = "fine"
+    ADVICE = "advice"
+    """Works, and could work better."""
+    WRONG = "wrong"
+
+
+class Where(StrEnum):
+    """Whose side a problem is on; it decides the exit code."""
+
+    HERE = "here"
+    THERE = "there"
+
+
+class Finding(Struct, frozen=True, kw_only=True):
+    """One line of the doctor."""
+
+    name: str
+    state: State
+    sentence: str
+    to_do: str = ""
+    """What to do; empty when there is nothing."""
+    where: Where = Where.HERE
+
+
+class Way(Struct, frozen=True, kw_only=True):
+    """What became of one address of the invite: `problem` is empty when it answered."""
+
+    address: str
+    problem: str
+    clock_ahead_ms: int | None = None
+    """Its clock minus ours in ms, when it told."""
+
+
+def judge_disk(free_bytes: int, keep_free_bytes: int, folder: str) -> Finding:
+    """Work pauses below `keep_free_bytes`; twice that leaves room for a segment's files."""
+    free = f"{free_bytes / _GIB:.1f} GiB free in {folder}"
+    if free_bytes < keep_free_bytes:
+        return Finding(
+            name="disk",
+            state=State.WRONG,
+            sentence=f"{free}, and work pauses below {keep_free_bytes / _GIB:.1f} GiB",
+            to_do="free some space, choose another folder with --home, or lower keep_free_gib",
+        )
+    if free_bytes < 2 * keep_free_bytes:
+        return Finding(
+            name="disk",
+            state=State.ADVICE,
+            sentence=f"{free}: little more than what is kept free",
+            to_do="free some space before checkpoints arrive",
+        )
+    return Finding(name="disk", state=State.FINE, sentence=free)
+
+
+def judge_card(device: str, has_card: bool) -> Finding:
+    """`device` as set: auto, cpu, cuda or cuda:N; `has_card`: the NVIDIA driver answers for it."""
+    if device == "cpu":
+        return Finding(
+            name="graphics card", state=State.FINE, sentence="not used: device is set to cpu"
+        )
+    if has_card:
+        return Finding(name="graphics card", state=State.FINE, sentence="the NVIDIA driver answers")
+    wanted = device.startswith("cuda")
+    return Finding(
+        name="graphics card",
+        state=State.WRONG if wanted else State.ADVICE,
+        sentence="no NVIDIA driver answers"
+        + (f", but device is {device}" if wanted else ": training would run on the processor"),
+        to_do="if this machine has a card, install its driver until `nvidia-smi` shows it"
+        + ("; else set device to auto" if wanted else ""),
+    )
+
+
+def judge_reach(own_address: str, listen: Sequence[str]) -> Finding:
+    """Whether strangers may dial this machine, as far as it can tell alone: its address and its ports."""
+    if not listen:
+        return Finding(
+            name="reachability",
+            state=State.FINE,
+            sentence="this node only dials out (client mode); nothing has to be opened for it",
+        )
+    if not own_address:
+        return Finding(
+            name="reachability",
+            state=State.WRONG,
+            sentence="this machine has no network that leads anywhere",
+            to_do="connect it to the network",
+        )
+    if ipaddress.ip_address(own_address).is_global:
+        return Finding(
+            name="reachability",
+            state=State.FINE,
+            sentence=f"{own_address} is a public address; others reach it if its firewall lets them",
+        )
+    ports = [port for address in listen if (port := tcp_port(address))]
+    forward = (
+        f"forward TCP port {ports[0]} of your router to {own_address}"
+        if ports
+        else "choose a fixed port (listen = /ip4/0.0.0.0/tcp/4001) and forward it in your router"
+    )
+    return Finding(
+        name="reachability",
+        state=State.ADVICE,
+        sentence=f"{own_address} lies behind a router: the node dials out, others may not reach it. That is enough "
+        "to take part",
+        to_do=f"to serve others as well, {forward}",
+    )
+
+
+def judge_way(way: Way) -> Finding:
+    """One address of the invite, on its own line."""
+    if not way.problem:
+        return Finding(name=way.address, state=State.FINE, sentence="answers", where=Where.THERE)
+    return Finding(
+        name=way.address,
+        state=State.ADVICE,
+        sentence=way.problem,
+        to_do="not needed while another address answers",
+        where=Where.THERE,
+    )
+
+
+def judge_ways(ways: Sequence[Way]) -> Finding:
+    """Whether any address of the invite leads into the swarm."""
+    working = sum(not way.problem for way in ways)
+    if working:
+        return Finding(
+            name="way to the swarm",
+            state=State.FINE,
+            sentence=f"{working} of {len(ways)} addresses answer; one is enough",
+            where=Where.THERE,
+        )
+    return Finding(
+        name="way to the swarm",
+        state=State.WRONG,
+        sentence=f"none of {len(ways)} addresses of this invite answers",
+        to_do="if other sites open, ask whoever invited you whether the swarm is up, and for a fresh invite; if "
+        "they don't, check this machine's connection and its firewall",
+        where=Where.THERE,
+    )
+
+
+def judge_clock(ways: Sequence[Way]) -> Finding | None:
+    """This machine's clock against those that told theirs; the median, so that one liar decides nothing."""
+    told = sorted(way.clock_ahead_ms for way in ways if way.clock_ahead_ms is not None)
+    if not told:
+        return None
+    ahead_ms = told[len(told) // 2]
+    if abs(ahead_ms) <= MAX_CLOCK_SKEW_MS:
+        return Finding(
+            name="clock", state=State.FINE, sentence=f"within {MAX_CLOCK_SKEW_MS / 1000:g} s"
+        )
+    direction = "behind" if ahead_ms > 0 else "ahead of"
+    return Finding(
+        name="clock",
+        state=State.WRONG,
+        sentence=f"this machine's clock is {abs(ahead_ms) / 1000:.1f} s {direction} the swarm's, which allows "
+        f"{MAX_CLOCK_SKEW_MS / 1000:g} s",
+        to_do="switch on automatic time (NTP): `timedatectl set-ntp true` on Linux",
+    )
+
+
+def proven_ahead(ahead_ms: int, took_ms: int) -> int:
+    """Of a clock's lead as seen when its reply arrived, what a reply that took `took_ms` cannot explain; in ms."""
+    return ahead_ms if ahead_ms > 0 else min(0, ahead_ms + took_ms)
+
+
+def tcp_port(address: str) -> int:
+    """The fixed TCP port in a multiaddress to listen on; 0 when it names none or any free one."""
+    parts = address.split("/")
+    if len(parts) < 5 or parts[3] != "tcp" or not (parts[4].isascii() and parts[4].isdecimal()):
+        return 0
+    port = int(parts[4][:6])
+    return port if port < 65_536 else 0

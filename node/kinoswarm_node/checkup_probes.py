@@ -1,0 +1,195 @@
+"""Measures what the doctor reports: disk, card, ports, names, each address of an invite. Owns no judgement.
+
+Leaves nothing behind: it works under a key of no meaning, in a folder that is removed.
+"""
+
+import asyncio
+import errno
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from kinoswarm_network.blob_store import BlobStore
+from kinoswarm_network.client import NetworkClient, NetworkConfig
+from kinoswarm_network.coordinator_client import CoordinatorClient
+from kinoswarm_network.http_client import HttpSource
+from kinoswarm_network.identity import load_or_create_key
+from kinoswarm_node.checkup import (
+    Finding,
+    State,
+    Way,
+    Where,
+    judge_card,
+    judge_clock,
+    judge_disk,
+    judge_reach,
+    judge_way,
+    judge_ways,
+    proven_ahead,
+    tcp_port,
+)
+from kinoswarm_node.governor.gpu_sense import open_gpu_sense
+from kinoswarm_node.home import Home, running_pid
+from kinoswarm_node.peer_network import peer_addresses, web_addresses
+from kinoswarm_node.settings import NodeSettings
+from kinoswarm_protocol.errors import Code, KinoswarmError, LocalError, Refused, RemoteError
+from kinoswarm_protocol.ids import PeerId
+from kinoswarm_protocol.invite import Invite
+from kinoswarm_protocol.limits import CONNECT_TIMEOUT_S
+from kinoswarm_protocol.messages import AskStatus, SwarmStatus
+
+_OUTSIDE = ("192.0.2.1", 9)
+"""A documentation address (RFC 5737): choosing a route to it sends nothing."""
+
+_IP_FAMILIES = {"ip4": socket.AF_INET, "ip6": socket.AF_INET6}
+
+
+def examine_machine(settings: NodeSettings) -> list[Finding]:
+    """What needs no swarm: disk, card, ports, the way out."""
+    folder = next(p for p in (settings.home, *settings.home.parents) if p.exists())
+    free = shutil.disk_usage(folder).free
+    card = settings.device != "cpu" and open_gpu_sense(
+        "cuda" if settings.device == "auto" else settings.device
+    )
+    is_running = running_pid(Home(settings.home)) is not None
+    return [
+        judge_disk(free, settings.keep_free_bytes, str(settings.home)),
+        judge_card(settings.device, bool(card)),
+        *(_examine_port(address, is_running) for address in settings.listen),
+        judge_reach(own_address(), settings.listen),
+    ]
+
+
+async def examine_swarm(invite: Invite) -> list[Finding]:
+    """Each name and each address of the invite, one by one, and the clock against those that answer."""
+    with tempfile.TemporaryDirectory(prefix="kinoswarm-doctor-") as folder:
+        web, peers = await asyncio.gather(
+            asyncio.gather(
+                *(_ask_web(url, invite, Path(folder)) for url in web_addresses(invite.addresses))
+            ),
+            _ask_peers(invite, Path(folder)),
+        )
+    ways = [*peers, *web]
+    names = await asyncio.gather(*(_resolve(name) for name in _host_names(invite.addresses)))
+    clock = judge_clock(ways)
+    return [
+        *names,
+        *(judge_way(way) for way in ways),
+        judge_ways(ways),
+        *([clock] if clock else []),
+    ]
+
+
+def own_address() -> str:
+    """The address that this machine uses towards the internet; empty without a route. Sends nothing."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(_OUTSIDE)
+        except OSError:
+            return ""
+        return str(probe.getsockname()[0])
+
+
+def _examine_port(address: str, is_running: bool) -> Finding:
+    name, parts = f"listening on {address}", address.split("/")
+    port = tcp_port(address)
+    if not port or parts[1] not in _IP_FAMILIES:
+        return Finding(name=name, state=State.FINE, sentence="any free port is taken at the start")
+    try:
+        with socket.socket(_IP_FAMILIES[parts[1]], socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((parts[2], port))
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE and is_running:
+            return Finding(name=name, state=State.FINE, sentence="your running node listens there")
+        return Finding(
+            name=name,
+            state=State.WRONG,
+            sentence=f"port {port} cannot be used: {error.strerror}",
+            to_do="stop the program that has it, or choose another port in listen (0 is any free one)",
+        )
+    return Finding(name=name, state=State.FINE, sentence=f"port {port} is free")
+
+
+async def _ask_web(url: str, invite: Invite, folder: Path) -> Way:
+    """A signed answer of a coordinator, or why not."""
+    key = load_or_create_key(folder / "doctor.key")
+    started_s = time.monotonic()
+    try:
+        async with HttpSource(
+            url, BlobStore(folder / "blobs"), invite.certificate_sha256
+        ) as source:
+            client = CoordinatorClient(key, invite.swarm, invite.coordinators, [source])
+            await client.ask(AskStatus(), SwarmStatus)
+    except KinoswarmError as error:
+        return Way(address=url, problem=str(error))
+    took_ms = round((time.monotonic() - started_s) * 1000)
+    ahead_ms = proven_ahead(client.clock_ahead_ms, took_ms)
+    return Way(address=url, problem="", clock_ahead_ms=ahead_ms)
+
+
+async def _ask_peers(invite: Invite, folder: Path) -> list[Way]:
+    """Each bootstrap peer, dialled by a network process of its own."""
+    addresses = peer_addresses(invite.addresses)
+    if not addresses:
+        return []
+    config = NetworkConfig(
+        home=str(folder / "network"),
+        swarm=invite.swarm,
+        key_file=str(folder / "doctor-peer.key"),
+        founder=invite.founder,
+        coordinators=list(invite.coordinators),
+        listen=[],
+        client_mode=True,
+    )
+    try:
+        client = await NetworkClient.start(config, _answer_nobody)
+    except LocalError as error:
+        return [Way(address=address, problem=str(error)) for address in addresses]
+    try:
+        found = (await client.connect(addresses)).reports
+    except RemoteError as error:
+        return [Way(address=address, problem=str(error)) for address in addresses]
+    finally:
+        await client.stop()
+    return [
+        Way(address=r.address, problem=r.problem, clock_ahead_ms=r.clock_ahead_ms) for r in found
+    ]
+
+
+def _host_names(addresses: Sequence[str]) -> list[str]:
+    """The names in the addresses that DNS must know, each once."""
+    of_web = [urlsplit(url).hostname or "" for url in web_addresses(addresses)]
+    of_peers = [a.split("/")[2] for a in peer_addresses(addresses) if a.startswith("/dns")]
+    return [
+        name
+        for name in dict.fromkeys([*of_web, *of_peers])
+        if name and ":" not in name and not name.replace(".", "").isdecimal()
+    ]
+
+
+async def _resolve(name: str) -> Finding:
+    try:
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            await asyncio.get_running_loop().getaddrinfo(name, None)
+    except (OSError, TimeoutError, UnicodeError):
+        return Finding(
+            name=f"name {name}",
+            state=State.ADVICE,
+            sentence="DNS does not know it, or does not answer",
+            to_do="if no name works, check the DNS server in this machine's network settings; else ask for a fresh "
+            "invite",
+            where=Where.THERE,
+        )
+    return Finding(
+        name=f"name {name}", state=State.FINE, sentence="DNS knows it", where=Where.THERE
+    )
+
+
+async def _answer_nobody(peer: PeerId, request: bytes) -> bytes:
+    """The doctor takes no control requests."""
+    raise Refused(Code.NOT_PERMITTED, "this is a visitor, not a coordinator")
