@@ -11,6 +11,7 @@ from pathlib import Path
 from kinoswarm_coordinator.queries import MAX_PIECE
 from kinoswarm_coordinator.state import ReleaseState
 from kinoswarm_coordinator.web.page import ReleaseFacts
+from kinoswarm_coordinator.web.pictures import qr_code
 from kinoswarm_coordinator.web.snapshots import Snapshot
 from kinoswarm_coordinator.web.sources import WebSources
 from kinoswarm_coordinator.web.still_site import SiteFacts, render_site
@@ -89,6 +90,7 @@ def write_site(sources: WebSources, facts: SiteFacts, folder: Path, *, with_mode
     files[CHARTER_NAME] = sources.folder.charter.read_bytes()
     files[INVITE_NAME] = (facts.invite + "\n").encode()
     files[RECORDS_NAME] = _records(sources)
+    files["invite.svg"] = qr_code(facts.invite)
     for path, data in files.items():
         _write(folder / path, data)
     copied = _copied(sources, facts, with_model=with_model)

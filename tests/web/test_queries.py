@@ -1,5 +1,9 @@
 """Lists in pieces, one node, leaders, history, health: of a small swarm whose every number is known."""
 
+import json
+import re
+from pathlib import Path
+
 from coordinator.small_swarm import SmallSwarm, rules
 from protocol.samples import COORDINATOR, FOUNDER, NODE
 
@@ -139,3 +143,20 @@ def test_metrics_name_the_figures_of_the_page() -> None:
     assert f"kinoswarm_samples_trained_total {float(view.samples_trained)}" in text
     assert 'kinoswarm_contributions{state="rejected"} 1.0' in text
     assert f'kinoswarm_expert_version{{cluster="0"}} {float(view.clusters[0].version)}' in text
+
+
+def test_the_grafana_dashboard_asks_for_metrics_that_there_are() -> None:
+    swarm = lived()
+    view = view_of(swarm.state, swarm.rules, Presence(), swarm.now_ms, "", "ab" * 32)
+    text = metrics_of(view, health_of(swarm.state, facts())).decode()
+    board = json.loads(
+        (Path(__file__).parents[2] / "docker" / "grafana-dashboard.json").read_text()
+    )
+    asked = {
+        name
+        for panel in board["panels"]
+        for target in panel["targets"]
+        for name in re.findall(r"kinoswarm_\w+", target["expr"])
+    }
+    assert len(asked) >= 8
+    assert all(f"\n{name}" in text for name in asked)

@@ -1,4 +1,4 @@
-"""Answers in plain text for machines that watch: liveness, readiness, Prometheus, the invite."""
+"""Small answers beside pages and API: liveness, readiness, Prometheus, the invite, a badge."""
 
 from http import HTTPStatus
 
@@ -6,15 +6,20 @@ from fastapi import APIRouter
 from fastapi.responses import PlainTextResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from kinoswarm_coordinator.web.answering import CORS
 from kinoswarm_coordinator.web.metrics import metrics_of
+from kinoswarm_coordinator.web.pictures import badge, qr_code
 from kinoswarm_coordinator.web.problems import problem
 from kinoswarm_coordinator.web.snapshots import Snapshots
 from kinoswarm_coordinator.web.sources import WebSources
+
+_SVG = "image/svg+xml"
 
 
 def plain_routes(sources: WebSources, snapshots: Snapshots) -> APIRouter:
     """Small answers; none is part of the API."""
     router = APIRouter(include_in_schema=False)
+    code = qr_code(sources.invite)
 
     @router.get("/healthz")
     async def healthy() -> PlainTextResponse:
@@ -34,5 +39,14 @@ def plain_routes(sources: WebSources, snapshots: Snapshots) -> APIRouter:
     @router.get("/invite.txt")
     async def invite() -> PlainTextResponse:
         return PlainTextResponse(sources.invite + "\n")
+
+    @router.get("/badge.svg")
+    async def swarm_badge() -> Response:
+        headers = {"Cache-Control": "public, max-age=60", **CORS}
+        return Response(badge(snapshots.newest().view), media_type=_SVG, headers=headers)
+
+    @router.get("/invite.svg")
+    async def invite_code() -> Response:
+        return Response(code, media_type=_SVG, headers={"Cache-Control": "no-cache"})
 
     return router
