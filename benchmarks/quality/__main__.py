@@ -1,8 +1,8 @@
 """Routed experts against one big model at equal training FLOPs: computes, tabulates and draws the comparison.
 
-    python -m benchmarks.quality run [--part 0/2] [--work DIR]   unfinished cells, one after another
-    python -m benchmarks.quality table                                   benchmarks/results/quality/table.md
-    python -m benchmarks.quality plot                                    docs/images/quality.png and the sample sheet
+    python -m benchmarks.quality run [--part 0/2] [--work DIR]  unfinished cells, one after another
+    python -m benchmarks.quality table                       benchmarks/results/quality/GRID/table.md
+    python -m benchmarks.quality plot                        docs/images/quality-GRID.png and quality-GRID-clips.png
 
 The first run films the clips (a few minutes) and measures the real ones. Interrupt it at any time and run it again:
 finished cells are kept. `--part i/n` shares a grid between n processes. See docs/lab-notes.md for what was found.
@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from benchmarks.quality.cells import RESULTS, read_cells
 from benchmarks.quality.clips import quality_data
-from benchmarks.quality.grid import HEADLINE, MONOLITH, Grid, full_grid
+from benchmarks.quality.grid import GRIDS, HEADLINE, MONOLITH, Grid, grid_of
 from benchmarks.quality.measure import yardstick
 from benchmarks.quality.plot import write_plot, write_sheet
 from benchmarks.quality.run import Bench, run_grid
@@ -30,17 +30,19 @@ def main(arguments: list[str]) -> int:
     """Run one of the commands; returns the exit status."""
     options = _options(arguments)
     torch.set_num_threads(1)
-    grid, results = full_grid(), options.results
+    grid, results = grid_of(options.grid), options.results / options.grid
     if options.command == "run":
-        run_grid(_bench(grid, options.work, results), grid, options.part, _report())
+        run_grid(_bench(grid, options.grid, options.work, results), grid, options.part, _report())
     elif options.command == "table":
         (results / "table.md").write_text(table_of(read_cells(results)))
         print(table_of(read_cells(results)))
     else:
         cells = read_cells(results)
-        write_plot(options.images / "quality.png", cells)
-        bench = _bench(grid, options.work, results)
-        write_sheet(options.images / "quality-clips.png", bench, cells, (MONOLITH, HEADLINE))
+        write_plot(options.images / f"quality-{options.grid}.png", cells)
+        bench = _bench(grid, options.grid, options.work, results)
+        write_sheet(
+            options.images / f"quality-{options.grid}-clips.png", bench, cells, (MONOLITH, HEADLINE)
+        )
     return 0
 
 
@@ -51,6 +53,7 @@ def _options(arguments: list[str]) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("command", choices=("run", "table", "plot"))
+    parser.add_argument("--grid", choices=GRIDS, default=GRIDS[0], help="which comparison")
     parser.add_argument("--work", type=Path, default=Path("quality-out"), help="films and weights")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where cells lie")
     parser.add_argument("--images", type=Path, default=IMAGES)
@@ -67,14 +70,14 @@ def _part(text: str) -> tuple[int, int]:
     return index, count
 
 
-def _bench(grid: Grid, work: Path, results: Path) -> Bench:
+def _bench(grid: Grid, name: str, work: Path, results: Path) -> Bench:
     data = quality_data(work, grid.regime.film)
     return Bench(
         data=data,
         yardstick=yardstick(data, grid.regime, work),
-        weights=work / "weights",
+        weights=work / "weights" / name,
         results=results,
-        command="python -m benchmarks.quality run",
+        command=f"python -m benchmarks.quality run --grid {name}",
     )
 
 

@@ -44,79 +44,125 @@ class Grid:
     entries: tuple[Entry, ...]
 
 
-def full_grid() -> Grid:
-    """The grid behind the published table."""
-    return Grid(regime=_regime(), measurement=_measurement(), entries=_entries())
+GRIDS = ("width-24", "width-48")
 
 
-def _regime() -> Regime:
-    """A small network, many places, a batch that is large for a monolith and healthy after division by eight."""
-    patch = (4, 4, 4)
+def grid_of(name: str) -> Grid:
+    """One of GRIDS: the same places, FLOP rules and metric at two widths and batch sizes.
+
+    The narrow network is short of capacity for 64 places, the wide one of training at this budget. Only the first
+    favours experts over a monolith at its best batch size.
+    """
+    return _narrow() if name == "width-24" else _wide()
+
+
+_MEASUREMENT = Measurement(clips=2048, sweep_clips=320, guidances=(1.0, 1.5, 2.5))
+_EMA = 0.99
+
+
+def _narrow() -> Grid:
+    sides = _Sides(batch=512, monolith_rate=5e-3, small_rate=3e-3, expert_rate=4e-3)
+    network = NetworkSize(heads=2, head_dim=12, ffn=48, layers=2, patch=(2, 4, 4))
+    return Grid(
+        regime=_regime(network, sides.batch, steps=1172, router_steps=400),
+        measurement=_MEASUREMENT,
+        entries=(*_headline(sides, (0, 1, 2)), *_variants(sides)),
+    )
+
+
+def _wide() -> Grid:
+    sides = _Sides(batch=1024, monolith_rate=5e-3, small_rate=2e-3, expert_rate=3e-3)
+    network = NetworkSize(heads=2, head_dim=24, ffn=96, layers=2, patch=(4, 4, 4))
+    return Grid(
+        regime=_regime(network, sides.batch, steps=586, router_steps=200),
+        measurement=_MEASUREMENT,
+        entries=_headline(sides, (0,)),
+    )
+
+
+def _regime(network: NetworkSize, batch_size: int, steps: int, router_steps: int) -> Regime:
     return Regime(
         film=FilmPlan(),
-        network=NetworkSize(heads=2, head_dim=24, ffn=96, layers=2, patch=patch),
+        network=network,
         router=RouterPlan(
-            width=32, depth=1, heads=2, patch=patch, batch_size=64, steps=200, learning_rate=2e-3
+            width=32,
+            depth=1,
+            heads=2,
+            patch=(4, 4, 4),
+            batch_size=64,
+            steps=router_steps,
+            learning_rate=2e-3,
         ),
-        steps=586,
-        batch_size=_BATCH,
+        steps=steps,
+        batch_size=batch_size,
         sample_steps=16,
     )
 
 
-def _measurement() -> Measurement:
-    return Measurement(clips=2048, sweep_clips=320, guidances=(1.0, 1.5, 2.5))
+@dataclass(frozen=True, kw_only=True)
+class _Sides:
+    """Batch size of the papers' protocol and learning rates found in short trials."""
+
+    batch: int
+    monolith_rate: float
+    small_rate: float
+    """Of the monolith at batch 64."""
+    expert_rate: float
+
+    def monolith(self, batch: int, rate: float, ema_decay: float | None = None) -> Setup:
+        return Setup(num_experts=1, batch_size=batch, learning_rate=rate, ema_decay=ema_decay)
+
+    def experts(
+        self,
+        count: int = 8,
+        seed_share: float = 0.25,
+        seed_decays: bool = True,
+        partition: Partition = Partition.SEMANTIC,
+        ema_decay: float | None = None,
+    ) -> Setup:
+        return Setup(
+            num_experts=count,
+            batch_size=self.batch,
+            learning_rate=self.expert_rate,
+            seed_share=seed_share,
+            seed_decays=seed_decays,
+            partition=partition,
+            ema_decay=ema_decay,
+        )
 
 
-def _entries() -> tuple[Entry, ...]:
-    return (
-        Entry(name=MONOLITH, setup=_monolith(_BATCH, 5e-3), seed=0),
-        Entry(name=HEADLINE, setup=_experts(8), seed=0, all_routings=True),
-        Entry(name="monolith-batch-128", setup=_monolith(128, 3e-3), seed=0),
-        Entry(name="monolith-batch-64", setup=_monolith(64, 2e-3), seed=0),
-        *(
-            entry
-            for seed in (1, 2)
-            for entry in (
-                Entry(name=HEADLINE, setup=_experts(8), seed=seed),
-                Entry(name=MONOLITH, setup=_monolith(_BATCH, 5e-3), seed=seed),
-                Entry(name="monolith-batch-64", setup=_monolith(64, 2e-3), seed=seed),
-            )
-        ),
-        Entry(name="experts-4", setup=_experts(4), seed=0),
-        Entry(name="experts-2", setup=_experts(2), seed=0),
-        Entry(name="experts-8-random", setup=_experts(8, partition=Partition.RANDOM), seed=0),
-        Entry(name="experts-8-seed-50", setup=_experts(8, seed_share=0.5), seed=0),
-        Entry(name="experts-8-no-seed", setup=_experts(8, seed_share=0.0), seed=0),
-        Entry(name="monolith-batch-256", setup=_monolith(256, 4e-3), seed=0),
-        Entry(name="monolith-rate-3e-3", setup=_monolith(_BATCH, 3e-3), seed=0),
-        Entry(name="monolith-rate-8e-3", setup=_monolith(_BATCH, 8e-3), seed=0),
-        Entry(name="experts-8-average", setup=_experts(8, ema_decay=_EMA), seed=0),
-        Entry(name="monolith-average", setup=_monolith(_BATCH, 5e-3, ema_decay=_EMA), seed=0),
+def _headline(sides: _Sides, seeds: tuple[int, ...]) -> tuple[Entry, ...]:
+    """Monolith, experts and the strongest monolith, seed by seed."""
+    papers, small = (
+        sides.monolith(sides.batch, sides.monolith_rate),
+        sides.monolith(64, sides.small_rate),
+    )
+    return tuple(
+        entry
+        for seed in seeds
+        for entry in (
+            Entry(name=HEADLINE, setup=sides.experts(), seed=seed, all_routings=seed == seeds[-1]),
+            Entry(name=MONOLITH, setup=papers, seed=seed),
+            Entry(name="monolith-batch-64", setup=small, seed=seed),
+        )
     )
 
 
-_BATCH = 1024
-_EMA = 0.99
-
-
-def _monolith(batch_size: int, learning_rate: float, ema_decay: float | None = None) -> Setup:
-    return Setup(
-        num_experts=1, batch_size=batch_size, learning_rate=learning_rate, ema_decay=ema_decay
-    )
-
-
-def _experts(
-    count: int,
-    seed_share: float = 0.25,
-    partition: Partition = Partition.SEMANTIC,
-    ema_decay: float | None = None,
-) -> Setup:
-    return Setup(
-        num_experts=count,
-        batch_size=_BATCH,
-        learning_rate=3e-3,
-        seed_share=seed_share,
-        partition=partition,
-        ema_decay=ema_decay,
-    )
+def _variants(sides: _Sides) -> tuple[Entry, ...]:
+    """One seed each."""
+    large, rate = sides.batch, sides.monolith_rate
+    setups = {
+        "experts-4": sides.experts(count=4),
+        "experts-2": sides.experts(count=2),
+        "experts-8-constant-rate-seed": sides.experts(seed_decays=False),
+        "experts-8-random": sides.experts(partition=Partition.RANDOM),
+        "experts-8-seed-50": sides.experts(seed_share=0.5),
+        "experts-8-no-seed": sides.experts(seed_share=0.0),
+        "monolith-batch-32": sides.monolith(32, sides.small_rate),
+        "monolith-batch-128": sides.monolith(128, sides.small_rate),
+        "monolith-rate-3e-3": sides.monolith(large, 3e-3),
+        "monolith-rate-8e-3": sides.monolith(large, 8e-3),
+        "experts-8-average": sides.experts(ema_decay=_EMA),
+        "monolith-average": sides.monolith(large, rate, ema_decay=_EMA),
+    }
+    return tuple(Entry(name=name, setup=setup, seed=0) for name, setup in setups.items())

@@ -124,9 +124,11 @@ def _routings(entry: Entry, guidance: float) -> list[Routing]:
         return [top_1]
     return [
         top_1,
-        Routing(guidance=guidance, top_k=2),
         Routing(guidance=guidance, threshold=_THRESHOLD),
-        Routing(guidance=guidance, top_k=entry.setup.num_experts),
+        *(
+            Routing(guidance=guidance, top_k=top_k)
+            for top_k in sorted({2, entry.setup.num_experts})
+        ),
     ]
 
 

@@ -48,6 +48,8 @@ class Setup:
     learning_rate: float
     seed_share: float = 0.0
     """Of the budget, for the common seed."""
+    seed_decays: bool = True
+    """Whether the seed's learning rate falls to zero before the experts start from it."""
     partition: Partition = Partition.SEMANTIC
     ema_decay: float | None = None
 
@@ -96,7 +98,10 @@ def train_side(
         return TrainedSide([first], None, np.zeros(len(data.places), dtype=np.int64), spent)
     if spent.seed_steps:
         report("seed")
-        seed_plan = _plan(setup, spent.seed_steps, setup.batch_size // setup.num_experts, seed)
+        seed_plan = replace(
+            _plan(setup, spent.seed_steps, setup.batch_size // setup.num_experts, seed),
+            decays=setup.seed_decays,
+        )
         train_denoiser(first, data.training, model, seed_plan)
     label_N, cluster_of_place = partition_of(data, setup, seed)
     experts = [build_expert(model, seed=seed) for _ in range(setup.num_experts)]

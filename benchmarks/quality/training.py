@@ -19,6 +19,7 @@ from kinoswarm_model.training_data import Batch
 from kinoswarm_protocol.specs import ModelSpec
 
 _WARMUP_STEPS = 20
+_NO_END = 2**40
 _LOSS_BATCH = 128
 _CPU = torch.device("cpu")
 
@@ -36,6 +37,8 @@ class TrainPlan:
     seed: int
     ema_decay: float | None = None
     """None takes the last weights; else their exponential moving average."""
+    decays: bool = True
+    """Whether the learning rate falls to zero over the last half; a common seed that is trained on need not."""
 
 
 def train_denoiser(
@@ -81,11 +84,11 @@ def train(
 
 
 def optimizer_settings(plan: TrainPlan) -> OptimizerSettings:
-    """AdamW with a short warm-up and a decay to zero over the last half."""
+    """AdamW with a short warm-up and, unless told otherwise, a decay to zero over the last half."""
     return OptimizerSettings(
         learning_rate=plan.learning_rate,
         warmup_steps=_WARMUP_STEPS,
-        total_steps=plan.steps,
+        total_steps=plan.steps if plan.decays else _NO_END,
         weight_decay=0.0,
         betas=(0.9, 0.95),
         grad_clip=1.0,

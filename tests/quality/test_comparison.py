@@ -1,5 +1,6 @@
 """The whole comparison at toy size: budgets, both sides, resuming by cell, the table and the plot."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from benchmarks.quality.run import Bench, load_side, run_grid
 from benchmarks.quality.sides import budget_of, partition_of
 from benchmarks.quality.table import table_of
 from benchmarks.quality.together import train_together
-from benchmarks.quality.training import TrainPlan, train_denoiser
+from benchmarks.quality.training import TrainPlan, optimizer_settings, train_denoiser
 from quality.toy import (
     EXPERTS,
     GRID,
@@ -25,6 +26,7 @@ from quality.toy import (
 )
 
 from kinoswarm_model.experts import build_expert
+from kinoswarm_model.training import learning_rate
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +72,14 @@ def test_experts_trained_side_by_side_are_those_trained_apart() -> None:
         )
 
 
+def test_a_seed_that_is_trained_on_keeps_its_learning_rate() -> None:
+    plan = TrainPlan(steps=100, batch_size=8, learning_rate=1e-3, seed=0)
+    for decays, last in ((True, 2e-5), (False, 1e-3)):
+        settings = optimizer_settings(replace(plan, decays=decays))
+        assert learning_rate(50, settings) == pytest.approx(1e-3)
+        assert learning_rate(99, settings) == pytest.approx(last)
+
+
 def test_a_place_is_never_cut_by_semantic_clusters_and_is_by_random_ones() -> None:
     data = toy_data()
     semantic, cluster_of_place = partition_of(data, EXPERTS, 0)
@@ -93,7 +103,6 @@ def test_every_cell_is_measured_with_each_routing_and_the_floor_beside_it(
     experts, monolith = cells
     assert [figures.routing.name for figures in experts.figures] == [
         "top-1",
-        "top-2",
         "threshold 0.2",
         "top-2",
     ]

@@ -15,7 +15,7 @@ from kinoswarm_model.presets import TEXT_DIM
 from kinoswarm_model.sampler import TextBatch
 
 PLACES, MOTIONS = 4, 2
-FILM = FilmPlan(frames=4, counts=(16, 8, 8, 8), places=PLACES)
+FILM = FilmPlan(frames=4, counts=(16, 4, 4, 8), places=PLACES)
 REGIME = Regime(
     film=FILM,
     network=NetworkSize(heads=2, head_dim=8, ffn=16, layers=1, patch=(4, 4, 4), positions=3),
@@ -30,7 +30,7 @@ MONOLITH = Setup(num_experts=1, batch_size=16, learning_rate=3e-3)
 EXPERTS = Setup(num_experts=2, batch_size=16, learning_rate=3e-3, seed_share=0.25)
 GRID = Grid(
     regime=REGIME,
-    measurement=Measurement(clips=16, sweep_clips=8, guidances=(1.0, 2.0)),
+    measurement=Measurement(clips=8, sweep_clips=8, guidances=(1.0, 2.0)),
     entries=(
         Entry(name="monolith", setup=MONOLITH, seed=0),
         Entry(name="experts-2", setup=EXPERTS, seed=0, all_routings=True),
