@@ -23,6 +23,8 @@ from benchmarks.quality.plot import write_plot, write_sheet
 from benchmarks.quality.run import Bench, run_grid
 from benchmarks.quality.table import table_of
 
+from kinoswarm_protocol.errors import LocalError
+
 IMAGES = Path(__file__).parent.parent.parent / "docs" / "images"
 
 
@@ -34,8 +36,9 @@ def main(arguments: list[str]) -> int:
     if options.command == "run":
         run_grid(_bench(grid, options.grid, options.work, results), grid, options.part, _report())
     elif options.command == "table":
-        (results / "table.md").write_text(table_of(read_cells(results)))
-        print(table_of(read_cells(results)))
+        table = table_of(read_cells(results))
+        (results / "table.md").write_text(table)
+        print(table)
     else:
         cells = read_cells(results)
         write_plot(options.images / f"quality-{options.grid}.png", cells)
@@ -87,4 +90,7 @@ def _report() -> Callable[[str], None]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except LocalError as error:
+        sys.exit(str(error))

@@ -15,6 +15,7 @@ from benchmarks.quality.table import Read, Row, both, motion, rows_of
 from numpy.typing import NDArray
 
 from kinoswarm_model.contact_sheet import SheetText, write_contact_sheet
+from kinoswarm_protocol.errors import LocalError
 
 _SHEET_CLIPS = 8
 _SHEET_SIDE = 24
@@ -53,7 +54,11 @@ def _bars(axis: Any, rows: Sequence[Row], read: Read) -> None:
 
 def write_sheet(path: Path, bench: Bench, cells: Sequence[Cell], names: tuple[str, str]) -> None:
     """Clips of two configurations side by side: the same captions from the same noise."""
-    left, right = (next(cell for cell in cells if cell.name == name) for name in names)
+    found = {cell.name: cell for cell in cells}
+    missing = [name for name in names if name not in found]
+    if missing:
+        raise LocalError(f"no finished cell of {', '.join(missing)}: run the grid first")
+    left, right = (found[name] for name in names)
     clips = [_clips_of(bench, cell) for cell in (left, right)]
     rows = spread_rows(bench.data.heldout, len(bench.data.places))
     text = SheetText(

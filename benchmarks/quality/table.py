@@ -12,6 +12,8 @@ from benchmarks.quality.cells import Cell
 from benchmarks.quality.grid import MONOLITH
 from benchmarks.quality.measure import Figures
 
+from kinoswarm_protocol.errors import LocalError
+
 Read = Callable[[Figures], float]
 
 
@@ -57,10 +59,10 @@ def rows_of(cells: Sequence[Cell]) -> list[Row]:
 
 
 def table_of(cells: Sequence[Cell]) -> str:
-    """Markdown; raises ValueError without a finished monolith."""
+    """Markdown; raises LocalError without a finished monolith."""
     rows = rows_of(cells)
     if not rows or rows[0].name != MONOLITH:
-        raise ValueError("no finished cell of the monolith: there is nothing to compare with")
+        raise LocalError("no finished cell of the monolith: there is nothing to compare with")
     lines = [
         "| configuration | seeds | guidance | distance, raw | N→∞ | monolith ÷ this | temporal half, N→∞ | "
         "monolith ÷ this | place read | motion read | motion, px/frame | held-out loss | FLOPs |",
@@ -98,9 +100,9 @@ def _line(row: Row, monolith: Row) -> str:
         str(len(row.cells)),
         ", ".join(f"{value:g}" for value in guidance),
         f"{row.mean(lambda figures: figures.frechet.both.value):.4f}",
-        f"{row.mean(both):.4f} ± {row.spread(both):.4f}",
+        _with_spread(row, both),
         f"{monolith.mean(both) / row.mean(both):.2f}",
-        f"{row.mean(motion):.4f} ± {row.spread(motion):.4f}",
+        _with_spread(row, motion),
         f"{monolith.mean(motion) / row.mean(motion):.2f}",
         f"{row.mean(lambda figures: figures.place_agreement):.3f}",
         f"{row.mean(lambda figures: figures.motion_agreement):.3f}",
@@ -109,6 +111,12 @@ def _line(row: Row, monolith: Row) -> str:
         f"{np.mean([cell.spent.total / cell.spent.budget for cell in row.cells]):.3f}",
     ]
     return "| " + " | ".join(parts) + " |"
+
+
+def _with_spread(row: Row, read: Read) -> str:
+    """One seed has no spread."""
+    mean = f"{row.mean(read):.4f}"
+    return mean if len(row.cells) == 1 else f"{mean} ± {row.spread(read):.4f}"
 
 
 def _real_line(cell: Cell) -> str:

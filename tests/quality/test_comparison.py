@@ -27,6 +27,7 @@ from quality.toy import (
 
 from kinoswarm_model.experts import build_expert
 from kinoswarm_model.training import learning_rate
+from kinoswarm_protocol.errors import LocalError
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +142,7 @@ def test_the_table_is_made_of_cells_and_divides_by_the_monolith(cells: list[Cell
     ratio = monolith.figures[0].frechet.both.limit / experts.figures[0].frechet.both.limit
     own = next(line for line in lines if line.startswith("| experts-2, top-1 |"))
     assert f"| {ratio:.2f} |" in own
-    with pytest.raises(ValueError, match="no finished cell of the monolith"):
+    with pytest.raises(LocalError, match="no finished cell of the monolith"):
         table_of([experts])
 
 
