@@ -78,10 +78,8 @@ def evaluate(
     if as_json:
         typer.echo(raw.decode())
         return
-    typer.echo("\n".join(evaluation_lines(found)))
-    for path in drawn:
-        typer.echo(f"plot: {path}")
-    typer.echo(f"All figures: {out}")
+    lines = [*evaluation_lines(found), *(f"plot: {path}" for path in drawn)]
+    typer.echo("\n".join([*lines, f"All figures: {out}"]))
 
 
 def _check_i3d(path: Path | None, agreed: bool) -> None:

@@ -34,7 +34,10 @@ class Served:
         assert self._ready.wait(20)
 
     def _run(self) -> None:
-        self._loop.run_until_complete(self._serve())
+        try:
+            self._loop.run_until_complete(self._serve())
+        finally:
+            self._loop.close()
 
     async def _serve(self) -> None:
         async with serving_page(self.node) as address:

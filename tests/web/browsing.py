@@ -50,7 +50,10 @@ class Served:
 
     def _run(self) -> None:
         asyncio.set_event_loop(self.loop)
-        self.loop.run_until_complete(self.server.serve(sockets=[self.socket]))
+        try:
+            self.loop.run_until_complete(self.server.serve(sockets=[self.socket]))
+        finally:
+            self.loop.close()
 
     def volunteer_joins(self, name: str) -> None:
         """A request as it comes from the network, in the server's own loop."""
