@@ -32,6 +32,11 @@ def flops_per_step(charter: Charter) -> float:
     return charter.seed_flops / max(1, charter.seed_steps)
 
 
+def flops_per_sample(charter: Charter) -> float:
+    """The same for one sample."""
+    return flops_per_step(charter) / charter.model.recipe.batch_size
+
+
 @dataclass
 class Ledger:
     """A fold of the event log; anybody with the log gets the same lines."""

@@ -4,7 +4,6 @@ import asyncio
 import os
 import shutil
 from dataclasses import dataclass
-from pathlib import Path
 
 import structlog
 
@@ -13,7 +12,7 @@ from kinoswarm_coordinator.home import SwarmFolder
 from kinoswarm_coordinator.service import Service
 from kinoswarm_coordinator.state import ReleaseState
 from kinoswarm_network.client import NetworkClient
-from kinoswarm_network.durable import write_atomic
+from kinoswarm_network.durable import link_or_copy, write_atomic
 from kinoswarm_protocol.envelope import seal
 from kinoswarm_protocol.errors import KinoswarmError, RemoteError
 from kinoswarm_protocol.messages import RELEASE, ExpertRef, ReleaseManifest
@@ -104,7 +103,7 @@ class Publisher:
         for file in release.files:
             source = await self.network.blob_path(file.blob)
             if source is not None:
-                _link_or_copy(source, building / file.path)
+                link_or_copy(source, building / file.path)
         os.replace(building, target)
         self._drop_old_folders(release.version)
 
@@ -123,11 +122,3 @@ class Publisher:
             except KinoswarmError as error:
                 _log.warning("network process", why=str(error))
                 return
-
-
-def _link_or_copy(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)

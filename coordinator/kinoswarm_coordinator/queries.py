@@ -10,7 +10,7 @@ from typing import Literal
 from msgspec import Struct
 
 from kinoswarm_coordinator.administration import action_sentence
-from kinoswarm_coordinator.credit import CreditEntry, Ledger
+from kinoswarm_coordinator.credit import CreditEntry, Ledger, flops_per_sample
 from kinoswarm_coordinator.online_history import OnlineAt
 from kinoswarm_coordinator.presence import Presence
 from kinoswarm_coordinator.state import Rules, SwarmState
@@ -210,27 +210,32 @@ def _leader(state: SwarmState, peer: PeerId, flops: float) -> Leader:
     )
 
 
-def history(state: SwarmState, online: list[OnlineAt], now_ms: int) -> History:
+def history(state: SwarmState, rules: Rules, online: list[OnlineAt], now_ms: int) -> History:
     """Decided work since the first decision: by the minute while the swarm is young, later by the hour or the day."""
-    hours = state.work.by_hour
+    hours, sample_flops = state.work.by_hour, flops_per_sample(rules.charter)
     if not hours:
         return History(span="minute", throughput=[], nodes=online)
     if now_ms - min(hours) * HOUR_MS <= _MINUTES_UP_TO_MS:
-        minutes = _spans(state.work.by_minute, MINUTE_MS, now_ms)
+        minutes = _spans(state.work.by_minute, MINUTE_MS, sample_flops, now_ms)
         return History(span="minute", throughput=minutes, nodes=online)
     if now_ms - min(hours) * HOUR_MS <= _MAX_SPANS * HOUR_MS:
-        return History(span="hour", throughput=_spans(hours, HOUR_MS, now_ms), nodes=online)
+        return History(
+            span="hour", throughput=_spans(hours, HOUR_MS, sample_flops, now_ms), nodes=online
+        )
     days: dict[int, Sums] = {}
     for hour, sums in hours.items():
         into = days.setdefault(hour // 24, Sums())
         into.accepted += sums.accepted
         into.rejected += sums.rejected
         into.samples += sums.samples
-        into.flops += sums.flops
-    return History(span="day", throughput=_spans(days, 24 * HOUR_MS, now_ms), nodes=online)
+    return History(
+        span="day", throughput=_spans(days, 24 * HOUR_MS, sample_flops, now_ms), nodes=online
+    )
 
 
-def _spans(by_span: dict[int, Sums], length_ms: int, now_ms: int) -> list[Throughput]:
+def _spans(
+    by_span: dict[int, Sums], length_ms: int, sample_flops: float, now_ms: int
+) -> list[Throughput]:
     last = max(*by_span, now_ms // length_ms)
     first = max(min(by_span), last - _MAX_SPANS + 1)
     nothing = Sums()
@@ -238,7 +243,7 @@ def _spans(by_span: dict[int, Sums], length_ms: int, now_ms: int) -> list[Throug
         Throughput(
             at_ms=span * length_ms,
             samples=sums.samples,
-            flops=max(0.0, sums.flops),
+            flops=sums.samples * sample_flops,
             accepted=sums.accepted,
             rejected=sums.rejected,
         )

@@ -36,6 +36,7 @@ from kinoswarm_model.supervisor import WorkerSupervisor
 from kinoswarm_network.blob_store import BlobStore
 from kinoswarm_network.client import NetworkClient, NetworkConfig
 from kinoswarm_network.identity import load_key
+from kinoswarm_network.listening import bound_socket, server_of
 from kinoswarm_protocol.charter import Charter, is_coordinator, open_charter
 from kinoswarm_protocol.errors import LocalError
 from kinoswarm_protocol.ids import PeerId, SwarmId
@@ -74,7 +75,11 @@ async def run_coordinator(
     """Serve the swarm founded in `root` until cancelled. Raises LocalError when it can't start."""
     folder = SwarmFolder(root.resolve())
     founding = read_founding(folder)
-    http_socket = _bound_socket(settings.http_host, settings.http_port)
+    http_socket = bound_socket(
+        settings.http_host,
+        settings.http_port,
+        "end the program that uses the port, or set http_port in settings.toml",
+    )
     log = SqlLog(settings.database_url or sqlite_url(folder.log))
     try:
         ledger = Ledger(flops_per_step(founding.charter))
@@ -234,22 +239,6 @@ async def _end_with(wait: Callable[[], Awaitable[None]], why: str) -> None:
     raise LocalError(f"{why}; start the coordinator again, and look into network.log")
 
 
-def _bound_socket(host: str, port: int) -> socket.socket:
-    """Bind before anything starts, so that a taken port is told at once."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    bound = socket.socket(family)
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        bound.bind((host, port))
-    except OSError as error:
-        bound.close()
-        raise LocalError(
-            f"the page cannot listen on {host}:{port} ({error.strerror}); end the program that uses the port, "
-            "or set http_port in settings.toml"
-        ) from error
-    return bound
-
-
 async def _fill_pages(sources: WebSources) -> None:
     """What pages show that nobody asks for: frames of the data once, who is on-line now and then."""
     charter = sources.service.rules.charter
@@ -292,11 +281,10 @@ def _server(sources: WebSources, settings: CoordinatorSettings) -> uvicorn.Serve
         limit = RateLimit(settings.requests_per_s, settings.request_burst)
     app = create_app(sources, limit=limit)
     config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off")
-    return uvicorn.Server(config)
+    return server_of(config)
 
 
 async def _serve_http(server: uvicorn.Server, bound: socket.socket) -> None:
-    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
     try:
         await server.serve(sockets=[bound])
     except asyncio.CancelledError:

@@ -4,8 +4,6 @@ A reader who comes in the middle finds files that the signature beside them does
 """
 
 import hashlib
-import os
-import shutil
 from pathlib import Path
 
 from kinoswarm_coordinator.queries import MAX_PIECE
@@ -15,7 +13,7 @@ from kinoswarm_coordinator.web.pictures import qr_code
 from kinoswarm_coordinator.web.snapshots import Snapshot
 from kinoswarm_coordinator.web.sources import WebSources
 from kinoswarm_coordinator.web.still_site import SiteFacts, render_site
-from kinoswarm_network.durable import write_atomic
+from kinoswarm_network.durable import link_or_copy, remove_unnamed, write_atomic
 from kinoswarm_protocol.codec import encode
 from kinoswarm_protocol.envelope import seal
 from kinoswarm_protocol.errors import LocalError
@@ -23,14 +21,12 @@ from kinoswarm_protocol.snapshot import (
     CHARTER_NAME,
     INVITE_NAME,
     RECORDS_NAME,
+    RELEASE_TABLE_NAME,
     SNAPSHOT,
     SNAPSHOT_NAME,
     SiteSnapshot,
     SnapshotFile,
 )
-
-RELEASE_MANIFEST = "kinoswarm-release.bin"
-"""The signed table of contents of a release, under releases/<version>/."""
 
 _MARK = ".kinoswarm-copy"
 """Lies in every folder that was filled here; such a folder may be filled again."""
@@ -95,9 +91,9 @@ def write_site(sources: WebSources, facts: SiteFacts, folder: Path, *, with_mode
         _write(folder / path, data)
     copied = _copied(sources, facts, with_model=with_model)
     for path, source in copied.items():
-        _link_or_copy(source, folder / path)
+        link_or_copy(source, folder / path)
     entries = [_entry(folder, path) for path in sorted({*files, *copied})]
-    _remove_others(folder, {_MARK, *(entry.path for entry in entries)})
+    remove_unnamed(folder, {_MARK, *(entry.path for entry in entries)})
     service = sources.service
     body = SiteSnapshot(made_at_ms=facts.snapshot.view.now_ms, files=entries)
     signed = folder / SNAPSHOT_NAME
@@ -136,7 +132,7 @@ def _release_files(
             found[f"releases/{release.version}/{file.path}"] = path
     manifest = sources.store.path_of(release.manifest) if release.manifest else None
     if manifest is not None and not clips_only:
-        found[f"releases/{release.version}/{RELEASE_MANIFEST}"] = manifest
+        found[f"releases/{release.version}/{RELEASE_TABLE_NAME}"] = manifest
     return found
 
 
@@ -146,15 +142,6 @@ def _write(target: Path, data: bytes) -> None:
     target.write_bytes(data)
 
 
-def _link_or_copy(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.unlink(missing_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
-
-
 def _entry(folder: Path, path: str) -> SnapshotFile:
     digest, size = hashlib.sha256(), 0
     with (folder / path).open("rb") as file:
@@ -162,12 +149,3 @@ def _entry(folder: Path, path: str) -> SnapshotFile:
             digest.update(block)
             size += len(block)
     return SnapshotFile(path, size, digest.hexdigest())
-
-
-def _remove_others(folder: Path, named: set[str]) -> None:
-    for path in sorted(folder.rglob("*"), reverse=True):
-        if path.is_dir() and not path.is_symlink():
-            if not any(path.iterdir()):
-                path.rmdir()
-        elif path.relative_to(folder).as_posix() not in named:
-            path.unlink()

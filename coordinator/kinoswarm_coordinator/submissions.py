@@ -109,11 +109,23 @@ def _denied(
         )
     if lease.phase == "failed":
         return Denied(Code.LEASE_USED, "you gave this lease back as failed; pull a new one")
-    if isinstance(order, TrainOrder):
-        return _too_stale(state, rules, order)
+    if isinstance(order, TrainOrder) and isinstance(outcome, TrainOutcome):
+        return _other_amount(order, outcome) or _too_stale(state, rules, order)
     if lease.phase == "expired":
         return Denied(Code.LEASE_EXPIRED, "this lease has expired and was given to another worker")
     return None
+
+
+def _other_amount(order: TrainOrder, outcome: TrainOutcome) -> Denied | None:
+    """Samples weigh in merges and fill quorums, so a node may claim what its lease fixes and nothing else."""
+    samples = order.steps * order.batch_size
+    if (outcome.steps, outcome.samples) == (order.steps, samples):
+        return None
+    return Denied(
+        Code.MALFORMED,
+        f"the lease asks for {order.steps} steps and {samples} samples, this contribution claims {outcome.steps} "
+        f"and {outcome.samples}; update the node",
+    )
 
 
 def _too_stale(state: SwarmState, rules: Rules, order: TrainOrder) -> Denied | None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from msgspec import Struct
 
+from kinoswarm_coordinator.credit import flops_per_sample
 from kinoswarm_coordinator.presence import Presence
 from kinoswarm_coordinator.state import LineageKey, NodeState, Rules, SwarmState
 from kinoswarm_coordinator.status import phase_sentence, training_by_cluster
@@ -152,7 +153,7 @@ def view_of(
             phase: count for phase, count in sorted(state.work.by_phase.items()) if count
         },
         samples_trained=total.samples,
-        flops_trained=total.flops,
+        flops_trained=total.samples * flops_per_sample(charter),
         bytes_up=presence.bytes_up,
         bytes_down=presence.bytes_down,
         router=RouterView(

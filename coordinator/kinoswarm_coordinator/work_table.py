@@ -40,7 +40,6 @@ class Sums:
     accepted: int = 0
     rejected: int = 0
     samples: int = 0
-    flops: float = 0.0
 
     def add(self, work: WorkState, sign: int) -> None:
         """Add (1) or take away (-1) a decided train contribution."""
@@ -48,7 +47,6 @@ class Sums:
         if work.phase in COUNTED:
             self.accepted += sign
             self.samples += sign * work.outcome.samples
-            self.flops += sign * work.outcome.flops
         else:
             self.rejected += sign
 

@@ -1,7 +1,5 @@
 """A release folder, checked and opened. Owns the order of checks; generation, pipeline and evaluation start here."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,25 +70,8 @@ def read_router(path: Path, info: ReleaseInfo) -> Router:
 
 def _read_text_encoder(folder: Path, info: ReleaseInfo) -> TextEncoder:
     try:
-        with _quiet_transformers():
-            return TextEncoder.load(folder, info.model.text.max_tokens)
+        return TextEncoder.load(folder, info.model.text.max_tokens)
     except Exception as error:
         raise MalformedBytes(
             f"the text encoder in {folder} is damaged: {str(error)[:200]}; run `kinoswarm download` again"
         ) from error
-
-
-@contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """No progress bar and no table of the pooler weights that are left out on purpose."""
-    from transformers.utils import logging
-
-    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bar:
-            logging.enable_progress_bar()

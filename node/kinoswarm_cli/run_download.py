@@ -56,7 +56,6 @@ async def _download_from_copy(
     address: str, authority: Authority, folder: Path, scratch: Path, on_bytes: OnBytes
 ) -> Downloaded:
     with SiteCopy(address) as site:
-        await asyncio.to_thread(site.find)
         copy = await asyncio.to_thread(site.open, authority.swarm)
         release = CopyRelease(site, copy, BlobStore(scratch))
         source = ReleaseSource(release.look_up, authority, release.fetch, _now_ms)

@@ -4,7 +4,6 @@ When the address no longer answers, the last copy goes on being served: that is 
 """
 
 import asyncio
-import socket
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +11,9 @@ import typer
 
 from kinoswarm_cli.copy_words import age_in_words
 from kinoswarm_cli.signals import run_until_signalled
+from kinoswarm_network.listening import bound_socket, server_of
 from kinoswarm_node.site_copy import CheckedCopy, SiteCopy, keep_copy, recover
-from kinoswarm_protocol.errors import BadSignature, KinoswarmError, LocalError, RemoteError
+from kinoswarm_protocol.errors import BadSignature, KinoswarmError, RemoteError
 from kinoswarm_protocol.ids import SwarmId
 from kinoswarm_protocol.snapshot import SNAPSHOT_NAME
 
@@ -49,7 +49,6 @@ def run_mirror(config: MirrorConfig) -> None:
 def _renew(config: MirrorConfig, last: CheckedCopy | None) -> CheckedCopy:
     """Fetch and check a newer copy; an older one than the last is refused."""
     with SiteCopy(config.address) as site:
-        site.find()
         copy = site.open(config.swarm)
         if last is not None and copy.swarm != last.swarm:
             raise BadSignature(f"{config.address} now shows another swarm, {copy.swarm[:12]}…")
@@ -68,14 +67,13 @@ async def _serve(config: MirrorConfig, newest: CheckedCopy | None) -> None:
 
     from kinoswarm_coordinator.web.mirror_app import mirror_app
 
-    bound = _bound(config)
+    bound = bound_socket(config.host, config.port, "choose another --port")
     shown = f"http://{config.host}:{bound.getsockname()[1]}/"
     typer.echo(f"Serving it at {shown}; Ctrl-C ends it.")
     settings = uvicorn.Config(
         mirror_app(config.folder), log_level="warning", access_log=False, lifespan="off"
     )
-    server = uvicorn.Server(settings)
-    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
+    server = server_of(settings)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(server.serve(sockets=[bound]))
         tasks.create_task(_keep_renewing(config, newest))
@@ -88,17 +86,3 @@ async def _keep_renewing(config: MirrorConfig, newest: CheckedCopy | None) -> No
             newest = await asyncio.to_thread(_renew, config, newest)
         except KinoswarmError as error:
             typer.echo(f"Not renewed: {error}")
-
-
-def _bound(config: MirrorConfig) -> socket.socket:
-    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
-    bound = socket.socket(family)
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        bound.bind((config.host, config.port))
-    except OSError as error:
-        bound.close()
-        raise LocalError(
-            f"{config.host}:{config.port} can't be listened on ({error.strerror}); choose another --port"
-        ) from error
-    return bound

@@ -47,7 +47,6 @@ def verify(
     from kinoswarm_protocol.errors import HashMismatch
 
     with SiteCopy(address) as site, tempfile.TemporaryDirectory() as scratch:
-        site.find()
         copy = site.open(swarm_of(swarm) if swarm else None)
         with reporting(quiet=as_json, in_bytes=True) as report:
             wrong = check_all(

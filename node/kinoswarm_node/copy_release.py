@@ -15,9 +15,9 @@ from kinoswarm_protocol.errors import Code, HashMismatch, Refused, RemoteError
 from kinoswarm_protocol.ids import BlobId
 from kinoswarm_protocol.limits import MAX_RECORD_BYTES
 from kinoswarm_protocol.messages import RELEASE
-from kinoswarm_protocol.snapshot import RECORDS_NAME, SnapshotFile
+from kinoswarm_protocol.snapshot import RECORDS_NAME, RELEASE_TABLE_NAME, SnapshotFile
 
-RELEASE_MANIFEST = "kinoswarm-release.bin"
+_SLACK = 1_024
 _MAX_RECORDS_FILE = 10_000 * MAX_RECORD_BYTES
 
 
@@ -57,17 +57,23 @@ class CopyRelease:
         by_path = {entry.path: entry for entry in self._copy.snapshot.files}
         for path, entry in by_path.items():
             folder, _, name = path.rpartition("/")
-            if name != RELEASE_MANIFEST:
+            if name != RELEASE_TABLE_NAME:
                 continue
-            self._files[self._blob_of(entry)] = entry
-            raw = self._site.read(path, RELEASE.max_bytes + 1024)
+            blob = self._blob_of(entry)
+            self._files[blob] = entry
             try:
-                manifest = open_envelope(raw, RELEASE, self._copy.swarm).body
+                manifest = open_envelope(self._stored(blob), RELEASE, self._copy.swarm).body
             except RemoteError:
                 continue  # the download will say so: this blob is compared with the record's
             for file in manifest.files:
                 if (found := by_path.get(f"{folder}/{file.path}")) is not None:
                     self._files[BlobId(file.blob)] = found
+
+    def _stored(self, blob: BlobId) -> bytes:
+        """A signed table that was brought here; empty, which no envelope is, when it is too large to be one."""
+        path = self._store.path_of(blob)
+        fits = path is not None and path.stat().st_size <= RELEASE.max_bytes + _SLACK
+        return path.read_bytes() if path is not None and fits else b""
 
     def _blob_of(self, entry: SnapshotFile) -> BlobId:
         target = self._store.root / "incoming" / "of-a-copy"

@@ -21,9 +21,7 @@ from kinoswarm_protocol.errors import (
 from kinoswarm_protocol.ids import BlobId
 from kinoswarm_protocol.messages import RELEASE, ReleaseFile, ReleaseManifest
 from kinoswarm_protocol.records import RELEASE_KEY, Authority, ReleaseRecord, newest, open_record
-
-MANIFEST_NAME = "kinoswarm-release.bin"
-"""The signed table of contents, kept in the folder: it proves where the files come from."""
+from kinoswarm_protocol.snapshot import RELEASE_TABLE_NAME
 
 _MAX_MANIFEST_FILE = RELEASE.max_bytes + 1024
 
@@ -116,7 +114,7 @@ def _check_paths(files: list[ReleaseFile]) -> None:
     """No file twice (also where case does not count), and none that is another's folder."""
     names = [file.path.lower() for file in files]
     folders = {str(parent) for name in names for parent in PurePosixPath(name).parents}
-    if len(set(names)) != len(names) or folders & set(names) or MANIFEST_NAME in names:
+    if len(set(names)) != len(names) or folders & set(names) or RELEASE_TABLE_NAME in names:
         raise MalformedBytes("the release's table of contents names a path twice")
 
 
@@ -152,7 +150,7 @@ def _assemble(folder: Path, manifest: ReleaseManifest, paths: dict[str, Path], r
             target = staging / name
             target.parent.mkdir(parents=True, exist_ok=True)
             _copy_durably(source, target)
-        write_atomic(staging / MANIFEST_NAME, raw, 0o644)
+        write_atomic(staging / RELEASE_TABLE_NAME, raw, 0o644)
         if folder.exists():
             folder.rmdir()  # _refuse_foreign_folder saw that it is empty
         staging.rename(folder)
@@ -167,7 +165,7 @@ def _copy_durably(source: Path, target: Path) -> None:
 
 def _holds(folder: Path, raw: bytes) -> bool:
     try:
-        return _read_bounded(folder / MANIFEST_NAME) == raw
+        return _read_bounded(folder / RELEASE_TABLE_NAME) == raw
     except OSError:
         return False
 

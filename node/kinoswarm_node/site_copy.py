@@ -13,7 +13,12 @@ from types import TracebackType
 
 import httpx
 
-from kinoswarm_network.durable import disk_errors, require_space
+from kinoswarm_network.durable import (
+    disk_errors,
+    link_or_copy,
+    remove_unnamed,
+    require_space,
+)
 from kinoswarm_protocol.errors import HashMismatch, LimitExceeded, LocalError, Unreachable
 from kinoswarm_protocol.ids import PeerId, SwarmId
 from kinoswarm_protocol.limits import CHUNK_TIMEOUT_S, CONNECT_TIMEOUT_S, MAX_CHARTER_BYTES
@@ -70,20 +75,12 @@ class SiteCopy:
     ) -> None:
         self._client.close()
 
-    def find(self) -> None:
-        """Settle on where the copy lies: at the address, or under `snapshot/` of it. Raises Unreachable."""
-        try:
-            self.read(SNAPSHOT_NAME, SNAPSHOT.max_bytes + _SLACK)
-        except Unreachable as error:
-            self.base_url += "/snapshot"
-            try:
-                self.read(SNAPSHOT_NAME, SNAPSHOT.max_bytes + _SLACK)
-            except Unreachable:
-                raise error from None
-
     def open(self, swarm: SwarmId | None = None) -> CheckedCopy:
-        """Read and check the table of contents. Raises Unreachable, or the errors of open_snapshot."""
-        signed = self.read(SNAPSHOT_NAME, SNAPSHOT.max_bytes + _SLACK)
+        """Read and check the table of contents, at the address or under `snapshot/` of it.
+
+        Raises Unreachable, or the errors of open_snapshot.
+        """
+        signed = self._settle()
         charter_raw = self.read(CHARTER_NAME, MAX_CHARTER_BYTES + _SLACK)
         opened, charter, found = open_snapshot(signed, charter_raw, swarm)
         return CheckedCopy(
@@ -94,6 +91,18 @@ class SiteCopy:
             signed=signed,
             charter=charter_raw,
         )
+
+    def _settle(self) -> bytes:
+        """The table, unchecked; `base_url` is where it lies from here on."""
+        try:
+            return self.read(SNAPSHOT_NAME, SNAPSHOT.max_bytes + _SLACK)
+        except Unreachable as error:
+            given, self.base_url = self.base_url, self.base_url + "/snapshot"
+            try:
+                return self.read(SNAPSHOT_NAME, SNAPSHOT.max_bytes + _SLACK)
+            except Unreachable:
+                self.base_url = given
+                raise error from None
 
     def read(self, path: str, max_bytes: int) -> bytes:
         """A file's bytes, unchecked. Raises Unreachable or LimitExceeded."""
@@ -173,7 +182,7 @@ def keep_copy(site: SiteCopy, copy: CheckedCopy, folder: Path, on_file: OnFile) 
         done += entry.size_bytes
         on_file(done, copy.size_bytes)
     (coming / SNAPSHOT_NAME).write_bytes(copy.signed)
-    _remove_unnamed(coming, {SNAPSHOT_NAME, *(entry.path for entry in copy.snapshot.files)})
+    remove_unnamed(coming, {SNAPSHOT_NAME, *(entry.path for entry in copy.snapshot.files)})
     _swap(coming, folder)
     return sum(entry.size_bytes for entry in missing)
 
@@ -211,17 +220,5 @@ def _have(folder: Path, entry: SnapshotFile) -> bool:
 def _link_old(folder: Path, coming: Path, entry: SnapshotFile) -> bool:
     if not _have(folder, entry):
         return False
-    target = coming / entry.path
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.unlink(missing_ok=True)
-    os.link(folder / entry.path, target)
+    link_or_copy(folder / entry.path, coming / entry.path)
     return True
-
-
-def _remove_unnamed(folder: Path, named: set[str]) -> None:
-    for path in sorted(folder.rglob("*"), reverse=True):
-        if path.is_dir() and not path.is_symlink():
-            if not any(path.iterdir()):
-                path.rmdir()
-        elif path.relative_to(folder).as_posix() not in named:
-            path.unlink()

@@ -73,6 +73,26 @@ def create_atomic(path: Path, data: bytes, mode: int = 0o600) -> bool:
         return True
 
 
+def link_or_copy(source: Path, target: Path) -> None:
+    """Make `target` the same bytes as `source`, replacing what lay there; a link where the disk allows."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def remove_unnamed(folder: Path, named: set[str]) -> None:
+    """Remove all files under `folder` but `named` (paths relative to it), and folders that are empty then."""
+    for path in sorted(folder.rglob("*"), reverse=True):
+        if path.is_dir() and not path.is_symlink():
+            if not any(path.iterdir()):
+                path.rmdir()
+        elif path.relative_to(folder).as_posix() not in named:
+            path.unlink()
+
+
 def require_space(folder: Path, needed_bytes: int) -> None:
     """Raise LocalError before a large file is begun that cannot fit under `folder`."""
     free = shutil.disk_usage(folder).free

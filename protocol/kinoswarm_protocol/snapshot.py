@@ -22,6 +22,9 @@ INVITE_NAME = "invite.txt"
 RECORDS_NAME = "records.bin"
 """The newest signed records, as a MessagePack list of envelopes: what `lookup` would answer."""
 
+RELEASE_TABLE_NAME = "kinoswarm-release.bin"
+"""A release's own signed table of contents, in the release's folder here and in a copy: where its files come from."""
+
 _MAX_FILES = 30_000
 
 

@@ -11,8 +11,9 @@ from protocol.samples import BLOB, COORDINATOR, FOUNDER, NODE
 
 from kinoswarm_coordinator.credit import flops_per_step, ledger_of
 from kinoswarm_coordinator.norm_band import LEAST, outside_band
+from kinoswarm_protocol.errors import Code
 from kinoswarm_protocol.ids import BlobId, LeaseId
-from kinoswarm_protocol.messages import EvaluateOrder, EvaluateOutcome, Lease
+from kinoswarm_protocol.messages import EvaluateOrder, EvaluateOutcome, Lease, Refusal
 
 
 def two_nodes() -> SmallSwarm:
@@ -89,12 +90,25 @@ def test_before_enough_is_known_nothing_is_refused() -> None:
 def test_credit_is_what_the_lease_asked_for_whatever_the_node_claims() -> None:
     swarm = two_nodes()
     lease = swarm.leased(NODE)
-    swarm.finish(NODE, lease, structs.replace(trained(lease), flops=1e30, samples=2**50))
+    swarm.finish(NODE, lease, structs.replace(trained(lease), flops=1e30))
     swarm.operate()
     per_step = flops_per_step(swarm.rules.charter)
     ledger = ledger_of(swarm.history, per_step)
     assert ledger.by_peer == {NODE.peer_id: lease.order.steps * per_step}
     assert ledger.entries[0].reason.startswith("held-out loss fell")
+
+
+@pytest.mark.parametrize("claim", [{"samples": 2**50}, {"steps": 1}, {"samples": 0}])
+def test_a_claim_of_other_work_than_leased_is_refused(claim: dict[str, int]) -> None:
+    swarm = two_nodes()
+    lease = swarm.leased(NODE)
+    say = swarm.submit(NODE, lease, structs.replace(trained(lease), **claim)).say
+    assert isinstance(say, Refusal)
+    assert say.code == Code.MALFORMED
+    assert "the lease asks for" in say.sentence
+    swarm.finish(NODE, lease, trained(lease))
+    swarm.operate()
+    assert swarm.state.work.total.accepted == 1
 
 
 def test_refused_work_earns_nothing_and_withdrawn_credit_is_a_line_of_its_own() -> None:

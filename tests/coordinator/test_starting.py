@@ -146,7 +146,7 @@ def test_a_taken_port_is_told_before_anything_starts(founded: SwarmFolder) -> No
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(LocalError, match=f"cannot listen on 127.0.0.1:{port}"):
+        with pytest.raises(LocalError, match=f"can't listen on 127.0.0.1:{port}"):
             start(founded, http_port=port)
 
 

@@ -14,7 +14,6 @@ from protocol.samples import BLOB, COORDINATOR, FOUNDER, NODE, SWARM
 from kinoswarm_network.coordinator_client import CoordinatorClient
 from kinoswarm_node.ports import OnBytes
 from kinoswarm_node.release_download import (
-    MANIFEST_NAME,
     Downloaded,
     ReleaseSource,
     download_release,
@@ -45,6 +44,7 @@ from kinoswarm_protocol.messages import (
     Reply,
 )
 from kinoswarm_protocol.records import Authority, ReleaseRecord, seal_record
+from kinoswarm_protocol.snapshot import RELEASE_TABLE_NAME
 
 FILES = {"model_index.json": b"{}", "experts/0/weights.safetensors": b"w" * 1000}
 STRANGER = KeyPair(bytes(range(7, 39)))
@@ -129,7 +129,7 @@ def test_a_release_lies_whole_in_its_folder(tmp_path: Path) -> None:
     assert (got.fresh, got.size_bytes, got.manifest.version) == (True, 1002, 1)
     assert shown == sorted(shown)
     assert shown[-1] == 1002
-    kept = (got.folder / MANIFEST_NAME).read_bytes()
+    kept = (got.folder / RELEASE_TABLE_NAME).read_bytes()
     assert open_envelope(kept, RELEASE, SWARM).signer == COORDINATOR.peer_id
 
 
@@ -193,7 +193,7 @@ def file(path: str, size: int = 2) -> ReleaseFile:
         ({"files": [file("a", size=3)]}, HashMismatch, "a: 2 bytes, the release names 3"),
         ({"files": [file("a"), file("A")]}, MalformedBytes, "names a path twice"),
         ({"files": [file("a"), file("a/b")]}, MalformedBytes, "names a path twice"),
-        ({"files": [file(MANIFEST_NAME)]}, MalformedBytes, "names a path twice"),
+        ({"files": [file(RELEASE_TABLE_NAME)]}, MalformedBytes, "names a path twice"),
     ],
 )
 def test_a_dishonest_table_of_contents_is_refused(

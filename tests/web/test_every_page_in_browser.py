@@ -1,13 +1,12 @@
 """Every page in a real browser: no complaint of the browser, no serious finding of axe, no page wider than a phone."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from protocol.samples import NODE
-from web.browsing import CHROMIUM, DESKTOP, FLAGS, PHONE, Served, Visit
+from web.browsing import CHROMIUM, DESKTOP, PHONE, Served, Visit
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Debian's chromium is not installed")
 
@@ -26,28 +25,11 @@ PAGES = {
 }
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    serving = Served(tmp_path_factory.mktemp("swarm"))
-    yield serving
-    serving.stop()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[object]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield chromium
-        chromium.close()
-
-
 @pytest.mark.parametrize("name", PAGES)
 def test_axe_finds_nothing_serious_and_the_browser_nothing_at_all(
-    browser, served: Served, name: str
+    browser, live: Served, name: str
 ) -> None:
-    visit = Visit(browser, served.address + PAGES[name], viewport=DESKTOP)
+    visit = Visit(browser, live.address + PAGES[name], viewport=DESKTOP)
     visit.page.wait_for_selector("#beat[data-state=live]")
     for scheme in ("light", "dark"):
         visit.page.emulate_media(color_scheme=scheme)
@@ -59,8 +41,8 @@ def test_axe_finds_nothing_serious_and_the_browser_nothing_at_all(
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_no_page_is_wider_than_a_phone(browser, served: Served, name: str) -> None:
-    visit = Visit(browser, served.address + PAGES[name], viewport=PHONE, color_scheme="dark")
+def test_no_page_is_wider_than_a_phone(browser, live: Served, name: str) -> None:
+    visit = Visit(browser, live.address + PAGES[name], viewport=PHONE, color_scheme="dark")
     visit.page.wait_for_selector("#beat[data-state=live]")
     assert visit.page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
     assert visit.page.locator("h1").count() == 1
@@ -68,11 +50,11 @@ def test_no_page_is_wider_than_a_phone(browser, served: Served, name: str) -> No
     visit.close()
 
 
-def test_every_link_of_every_page_leads_somewhere(browser, served: Served) -> None:
-    visit = Visit(browser, served.address, viewport=DESKTOP, java_script_enabled=False)
+def test_every_link_of_every_page_leads_somewhere(browser, live: Served) -> None:
+    visit = Visit(browser, live.address, viewport=DESKTOP, java_script_enabled=False)
     seen: dict[str, int] = {}
     for path in PAGES.values():
-        visit.page.goto(served.address + path)
+        visit.page.goto(live.address + path)
         links = visit.page.eval_on_selector_all("a[href]", "all => all.map(a => a.href)")
         for address in {link.split("#")[0] for link in links} - set(seen):
             seen[address] = visit.context.request.get(address).status
@@ -81,8 +63,8 @@ def test_every_link_of_every_page_leads_somewhere(browser, served: Served) -> No
     visit.close()
 
 
-def test_charts_are_drawn_and_follow_the_swarm(browser, served: Served) -> None:
-    visit = Visit(browser, served.address + "clusters/0", viewport=DESKTOP)
+def test_charts_are_drawn_and_follow_the_swarm(browser, live: Served) -> None:
+    visit = Visit(browser, live.address + "clusters/0", viewport=DESKTOP)
     visit.page.wait_for_selector("#loss canvas")
     assert visit.page.locator("#loss svg").count() == 0
     visit.close()

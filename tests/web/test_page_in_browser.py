@@ -5,17 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from web.browsing import CHROMIUM, DESKTOP, FLAGS, PHONE, Served, Visit
+from web.browsing import CHROMIUM, DESKTOP, PHONE, Served, Visit
 from web.showcase import at_the_limit
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Debian's chromium is not installed")
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    serving = Served(tmp_path_factory.mktemp("swarm"))
-    yield serving
-    serving.stop()
 
 
 @pytest.fixture(scope="module")
@@ -25,33 +18,23 @@ def limit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     serving.stop()
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[object]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield chromium
-        chromium.close()
-
-
-def test_a_new_volunteer_appears_without_a_reload(browser, served: Served) -> None:
-    visit = Visit(browser, served.address, viewport=DESKTOP)
+def test_a_new_volunteer_appears_without_a_reload(browser, live: Served) -> None:
+    visit = Visit(browser, live.address, viewport=DESKTOP)
     visit.page.wait_for_selector("#beat[data-state=live]")
     visit.page.evaluate("window.marker = 'not reloaded'")
-    served.volunteer_joins("newcomer-42")
+    live.volunteer_joins("newcomer-42")
     visit.page.wait_for_selector("text=newcomer-42")
     assert visit.page.evaluate("window.marker") == "not reloaded"
     visit.close()
 
 
-def test_an_update_leaves_clips_playing_and_details_open(browser, served: Served) -> None:
-    visit = Visit(browser, served.address, viewport=DESKTOP)
+def test_an_update_leaves_clips_playing_and_details_open(browser, live: Served) -> None:
+    visit = Visit(browser, live.address, viewport=DESKTOP)
     visit.page.wait_for_selector("#beat[data-state=live]")
     visit.page.click("summary")
     visit.page.evaluate("window.clip = document.querySelector('video')")
     visit.page.wait_for_function("window.clip.currentTime > 0 && !window.clip.paused")
-    served.volunteer_joins("newcomer-43")
+    live.volunteer_joins("newcomer-43")
     visit.page.wait_for_selector("text=newcomer-43")
     assert visit.page.evaluate("window.clip === document.querySelector('video')")
     assert not visit.page.evaluate("window.clip.paused")
@@ -59,10 +42,10 @@ def test_an_update_leaves_clips_playing_and_details_open(browser, served: Served
     visit.close()
 
 
-def test_all_clips_stop_on_one_button_and_stay_stopped(browser, served: Served) -> None:
-    visit = Visit(browser, served.address, viewport=DESKTOP)
+def test_all_clips_stop_on_one_button_and_stay_stopped(browser, live: Served) -> None:
+    visit = Visit(browser, live.address, viewport=DESKTOP)
     visit.page.click("text=Pause all clips")
-    served.volunteer_joins("newcomer-44")
+    live.volunteer_joins("newcomer-44")
     visit.page.wait_for_selector("text=newcomer-44")
     assert visit.page.evaluate("[...document.querySelectorAll('video')].every(v => v.paused)")
     visit.page.click("text=Play all clips")
@@ -70,31 +53,31 @@ def test_all_clips_stop_on_one_button_and_stay_stopped(browser, served: Served) 
     visit.close()
 
 
-def test_clips_stand_still_where_motion_is_unwelcome(browser, served: Served) -> None:
-    visit = Visit(browser, served.address, viewport=DESKTOP, reduced_motion="reduce")
+def test_clips_stand_still_where_motion_is_unwelcome(browser, live: Served) -> None:
+    visit = Visit(browser, live.address, viewport=DESKTOP, reduced_motion="reduce")
     visit.page.wait_for_selector("#beat[data-state=live]")
     every = "[...document.querySelectorAll('video')].every(v => v.paused && v.controls)"
     assert visit.page.evaluate(every)
     visit.close()
 
 
-def test_the_invite_is_copied_by_a_button(browser, served: Served) -> None:
+def test_the_invite_is_copied_by_a_button(browser, live: Served) -> None:
     allowed = ["clipboard-read", "clipboard-write"]
-    visit = Visit(browser, served.address, viewport=DESKTOP, permissions=allowed)
+    visit = Visit(browser, live.address, viewport=DESKTOP, permissions=allowed)
     visit.page.click("#join-title ~ .command button")
     visit.page.wait_for_selector("text=Copied")
     copied = visit.page.evaluate("navigator.clipboard.readText()")
-    assert copied == f"kinoswarm join {served.sources.invite}"
+    assert copied == f"kinoswarm join {live.sources.invite}"
     visit.close()
 
 
-def test_without_a_clipboard_the_button_selects_the_command(browser, served: Served) -> None:
-    visit = Visit(browser, served.address, viewport=DESKTOP)
+def test_without_a_clipboard_the_button_selects_the_command(browser, live: Served) -> None:
+    visit = Visit(browser, live.address, viewport=DESKTOP)
     visit.page.evaluate("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
     visit.page.click("#join-title ~ .command button")
     visit.page.wait_for_selector("text=Selected")
     selected = visit.page.evaluate("getSelection().toString()")
-    assert selected == f"kinoswarm join {served.sources.invite}"
+    assert selected == f"kinoswarm join {live.sources.invite}"
     visit.close()
 
 
@@ -109,8 +92,8 @@ def test_hostile_and_endless_names_break_nothing(browser, limit: Served, viewpor
     visit.close()
 
 
-def test_a_hostile_name_runs_nothing(browser, served: Served) -> None:
-    visit = Visit(browser, served.address, viewport=DESKTOP)
+def test_a_hostile_name_runs_nothing(browser, live: Served) -> None:
+    visit = Visit(browser, live.address, viewport=DESKTOP)
     dialogs: list[str] = []
     visit.page.on("dialog", lambda dialog: dialogs.append(dialog.message))
     visit.page.wait_for_selector("#beat[data-state=live]")
@@ -121,8 +104,8 @@ def test_a_hostile_name_runs_nothing(browser, served: Served) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("viewport", [PHONE, DESKTOP], ids=["phone", "desktop"])
-def test_nothing_is_wider_than_the_window(browser, served: Served, viewport, scheme) -> None:
-    visit = Visit(browser, served.address, viewport=viewport, color_scheme=scheme)
+def test_nothing_is_wider_than_the_window(browser, live: Served, viewport, scheme) -> None:
+    visit = Visit(browser, live.address, viewport=viewport, color_scheme=scheme)
     visit.page.wait_for_selector("#beat[data-state=live]")
     width = visit.page.evaluate("document.documentElement.scrollWidth")
     assert width <= viewport["width"]
@@ -132,8 +115,8 @@ def test_nothing_is_wider_than_the_window(browser, served: Served, viewport, sch
     visit.close()
 
 
-def test_the_page_is_whole_without_javascript(browser, served: Served) -> None:
-    visit = Visit(browser, served.address, viewport=DESKTOP, java_script_enabled=False)
+def test_the_page_is_whole_without_javascript(browser, live: Served) -> None:
+    visit = Visit(browser, live.address, viewport=DESKTOP, java_script_enabled=False)
     text = visit.page.inner_text("main")
     for heading in ("Release 2", "Experts", "Nodes", "Latest verdicts", "Take the model"):
         assert heading in text
@@ -143,8 +126,8 @@ def test_the_page_is_whole_without_javascript(browser, served: Served) -> None:
     visit.close()
 
 
-def test_the_keyboard_reaches_the_content_first(browser, served: Served) -> None:
-    visit = Visit(browser, served.address, viewport=DESKTOP)
+def test_the_keyboard_reaches_the_content_first(browser, live: Served) -> None:
+    visit = Visit(browser, live.address, viewport=DESKTOP)
     visit.page.wait_for_selector("#beat[data-state=live]")
     visit.page.keyboard.press("Tab")
     assert visit.page.evaluate("document.activeElement.textContent") == "Skip to the content"

@@ -90,7 +90,7 @@ def test_pieces_of_the_ledger_join_to_the_whole() -> None:
 
 def test_history_has_a_span_for_every_minute_then_hour_then_day() -> None:
     swarm = lived()
-    young = history(swarm.state, [], swarm.now_ms)
+    young = history(swarm.state, swarm.rules, [], swarm.now_ms)
     assert young.span == "minute"
     assert sum(span.accepted for span in young.throughput) == 4
     assert sum(span.rejected for span in young.throughput) == 1
@@ -98,10 +98,10 @@ def test_history_has_a_span_for_every_minute_then_hour_then_day() -> None:
         b.at_ms - a.at_ms for a, b in zip(young.throughput, young.throughput[1:], strict=False)
     }
     assert steps == {60_000}
-    older = history(swarm.state, [], swarm.now_ms + 30 * HOUR_MS)
+    older = history(swarm.state, swarm.rules, [], swarm.now_ms + 30 * HOUR_MS)
     assert older.span == "hour"
     assert 30 <= len(older.throughput) <= 32
-    old = history(swarm.state, [], swarm.now_ms + 2_000 * HOUR_MS)
+    old = history(swarm.state, swarm.rules, [], swarm.now_ms + 2_000 * HOUR_MS)
     assert old.span == "day"
     assert sum(span.accepted for span in old.throughput) == 4
 

@@ -51,7 +51,7 @@ def _add_overview(router: APIRouter, sources: WebSources, snapshots: Snapshots) 
     @router.get("/history", tags=["swarm"], responses=answers(queries.History, examples.HISTORY))
     async def history(request: Request) -> Response:
         """Decided work over time: by the minute while the swarm is young, then by the hour, then by the day."""
-        return answer_json(request, sources.history())
+        return answer_json(request, snapshots.newest().history)
 
     @router.get("/health", tags=["swarm"], responses=answers(Health, examples.HEALTH))
     async def health(request: Request) -> Response:

@@ -122,7 +122,10 @@ class WebSources:
     def history(self) -> History:
         """Decided work over time."""
         return queries.history(
-            self.service.journal.state, self.online.points(), self.service.now_ms()
+            self.service.journal.state,
+            self.service.rules,
+            self.online.points(),
+            self.service.now_ms(),
         )
 
     def health(self) -> Health:

@@ -11,6 +11,7 @@ from pathlib import Path
 import uvicorn
 
 from kinoswarm_network.durable import create_atomic
+from kinoswarm_network.listening import bound_socket, server_of
 from kinoswarm_node.context import NodeContext
 from kinoswarm_node.page.app import create_app
 from kinoswarm_node.page.certificate import Certificate, ensure_certificate
@@ -57,29 +58,17 @@ def _server(node: NodeContext, guard: Guard, certificate: Certificate | None) ->
     )
     if certificate is not None:
         config.ssl_certfile, config.ssl_keyfile = str(certificate.path), str(certificate.key_path)
-    server = uvicorn.Server(config)
-    server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]
-    return server
+    return server_of(config)
 
 
 def _listen(host: str, port: int) -> socket.socket:
     """The wanted port, or any free one when another program (a second node) has it."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    for wanted in (port, 0):
-        listener = socket.socket(family)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((host, wanted))
-        except OSError as error:
-            listener.close()
-            if wanted == 0:
-                raise LocalError(
-                    f"the local page can't listen on {host}: {error.strerror}; set page_host, or page_port to 0"
-                ) from error
-        else:
-            listener.listen()
-            return listener
-    raise AssertionError("the loop returns or raises")
+    try:
+        listener = bound_socket(host, port, "")
+    except LocalError:
+        listener = bound_socket(host, 0, "set page_host, or page_port to 0")
+    listener.listen()
+    return listener
 
 
 def _names(shown: str) -> list[str]:
