@@ -30,6 +30,26 @@ class NodeJoined(_Event, frozen=True, kw_only=True, tag="node_joined"):
     seconds_per_step: float
 
 
+class MachineDelegated(_Event, frozen=True, kw_only=True, tag="machine_delegated"):
+    """From now on a machine counts for an account; `raw` is the account's signed statement."""
+
+    peer: PeerId
+    account: PeerId
+    name: str
+    serial: int
+    expires_at_ms: int
+    raw: bytes
+
+
+class MachineReleased(_Event, frozen=True, kw_only=True, tag="machine_released"):
+    """A machine counts for itself again; `raw` is the signed revocation, empty when the delegation expired."""
+
+    peer: PeerId
+    account: PeerId
+    serial: int
+    raw: bytes = b""
+
+
 class LeaseIssued(_Event, frozen=True, kw_only=True, tag="lease_issued"):
     lease: Lease
     purpose: Purpose
@@ -133,6 +153,8 @@ class VersionRolledBack(_Event, frozen=True, kw_only=True, tag="version_rolled_b
 Event = (
     Founded
     | NodeJoined
+    | MachineDelegated
+    | MachineReleased
     | LeaseIssued
     | LeaseExpired
     | LeaseFailed

@@ -9,8 +9,10 @@ from msgspec import structs
 from kinoswarm_coordinator import events as ev
 from kinoswarm_coordinator.norm_band import KEPT, size_of
 from kinoswarm_coordinator.state import (
+    AccountName,
     AdminEntry,
     Ban,
+    DelegationState,
     LeasePhase,
     LeaseState,
     LineageKey,
@@ -75,6 +77,23 @@ def _node_joined(state: SwarmState, event: ev.NodeJoined) -> None:
         rejected=before.rejected if before else 0,
         failed=before.failed if before else 0,
     )
+
+
+def _machine_delegated(state: SwarmState, event: ev.MachineDelegated) -> None:
+    state.delegations[event.peer] = DelegationState(
+        account=event.account, serial=event.serial, expires_at_ms=event.expires_at_ms
+    )
+    known = state.account_names.get(event.account)
+    if known is None or known.serial < event.serial:
+        state.account_names[event.account] = AccountName(name=event.name, serial=event.serial)
+
+
+def _machine_released(state: SwarmState, event: ev.MachineReleased) -> None:
+    key = event.account, event.peer
+    state.revoked[key] = max(event.serial, state.revoked.get(key, 0))
+    held = state.delegations.get(event.peer)
+    if held is not None and held.account == event.account and held.serial <= event.serial:
+        del state.delegations[event.peer]
 
 
 def _lease_issued(state: SwarmState, event: ev.LeaseIssued) -> None:
@@ -282,6 +301,8 @@ def _release_published(state: SwarmState, event: ev.ReleasePublished) -> None:
 _APPLY: dict[type[Any], Callable[[SwarmState, Any], None]] = {
     ev.Founded: _founded,
     ev.NodeJoined: _node_joined,
+    ev.MachineDelegated: _machine_delegated,
+    ev.MachineReleased: _machine_released,
     ev.LeaseIssued: _lease_issued,
     ev.LeaseExpired: _lease_expired,
     ev.LeaseFailed: _lease_failed,

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from kinoswarm_coordinator import accounts
 from kinoswarm_coordinator import events as ev
 from kinoswarm_coordinator.scheduling import Granted, Pull, decide
 from kinoswarm_coordinator.state import Rules, SwarmState
@@ -16,12 +17,14 @@ from kinoswarm_protocol.messages import (
     Hello,
     Lease,
     Lookup,
+    Noted,
     NoWork,
     Progress,
     ProgressNoted,
     PullLease,
     Refusal,
     Request,
+    RevokeMachine,
     Submit,
     Verdict,
 )
@@ -31,7 +34,7 @@ from kinoswarm_protocol.messages import (
 
 @dataclass(frozen=True)
 class SayWelcome:
-    pass
+    notice: str = ""
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,7 @@ Say = (
     | SayRecords
     | SayStatus
     | NoWork
+    | Noted
     | ProgressNoted
     | Refusal
 )
@@ -110,6 +114,8 @@ def handle(state: SwarmState, rules: Rules, asked: Asked) -> Decision:
             return Decision(SayRecords(lookup.key))
         case AskStatus():
             return Decision(SayStatus())
+        case RevokeMachine() as revoke:
+            return _revoke(state, asked, revoke)
 
 
 def _hello(state: SwarmState, asked: Asked, hello: Hello) -> Decision:
@@ -127,7 +133,22 @@ def _hello(state: SwarmState, asked: Asked, hello: Hello) -> Decision:
         getattr(before, name) == getattr(event, name)
         for name in ("pseudonym", "device", "program_version", "addresses", "seconds_per_step")
     )
-    return Decision(SayWelcome(), [] if known else [event], f"hello of {hello.pseudonym}")
+    try:
+        claimed = accounts.claim(state, asked.signer, hello.delegation, asked.now_ms)
+    except RemoteError as error:
+        return _refuse(error.code, str(error))
+    joined: list[ev.Event] = [] if known else [event]
+    return Decision(
+        SayWelcome(claimed.sentence), joined + claimed.events, f"hello of {hello.pseudonym}"
+    )
+
+
+def _revoke(state: SwarmState, asked: Asked, revoke: RevokeMachine) -> Decision:
+    try:
+        released = accounts.release(state, revoke.revocation, asked.now_ms)
+    except RemoteError as error:
+        return _refuse(error.code, str(error))
+    return Decision(Noted(sentence=released.sentence), released.events, released.sentence)
 
 
 def _pull(state: SwarmState, rules: Rules, asked: Asked, pull: PullLease) -> Decision:

@@ -11,6 +11,7 @@ import structlog
 import uvicorn
 
 from kinoswarm_coordinator import events as ev
+from kinoswarm_coordinator.accounts import expired_delegations
 from kinoswarm_coordinator.admin_door import AdminDoor
 from kinoswarm_coordinator.credit import Ledger, flops_per_step
 from kinoswarm_coordinator.data_frames import write_frames
@@ -209,7 +210,7 @@ async def _run_parts(
             intake.resume()
             tasks.create_task(operator.run())
             tasks.create_task(publisher.run())
-            tasks.create_task(_expire_leases(service, settings.tick_s))
+            tasks.create_task(_expire(service, settings.tick_s))
             tasks.create_task(_watch_traffic(service, network))
             tasks.create_task(_fill_pages(sources))
             tasks.create_task(door.run())
@@ -220,10 +221,11 @@ async def _run_parts(
         await intake.stop()
 
 
-async def _expire_leases(service: Service, tick_s: float) -> None:
+async def _expire(service: Service, tick_s: float) -> None:
     while True:
         await asyncio.sleep(tick_s)
-        await service.record(expired(service.journal.state, service.now_ms()))
+        state, now_ms = service.journal.state, service.now_ms()
+        await service.record(expired(state, now_ms) + expired_delegations(state, now_ms))
 
 
 async def _watch_traffic(service: Service, network: NetworkClient) -> None:

@@ -16,7 +16,7 @@ from kinoswarm_coordinator.state import Rules
 from kinoswarm_coordinator.status import swarm_status
 from kinoswarm_protocol.envelope import open_envelope, seal
 from kinoswarm_protocol.errors import RemoteError
-from kinoswarm_protocol.ids import SwarmId
+from kinoswarm_protocol.ids import PeerId, SwarmId
 from kinoswarm_protocol.keys import KeyPair
 from kinoswarm_protocol.limits import MAX_RECORDS_PER_LOOKUP
 from kinoswarm_protocol.messages import (
@@ -25,6 +25,7 @@ from kinoswarm_protocol.messages import (
     REQUEST,
     VERDICT,
     LeaseGrant,
+    Noted,
     NoWork,
     Progress,
     ProgressNoted,
@@ -85,7 +86,7 @@ class Service:
         if decision.events:
             _log.info("decided", peer=opened.signer, why=decision.reason)
         await self.record(decision.events)
-        return self._reply(request.request_id, self._said(decision.say))
+        return self._reply(request.request_id, self._said(decision.say, opened.signer))
 
     async def record(self, events: list[Event]) -> None:
         """Make events durable and tell whoever listens."""
@@ -97,10 +98,10 @@ class Service:
         reply = Reply(request_id=request_id, time_ms=self.now_ms(), body=body)
         return seal(self.key, REPLY, self.swarm, reply)
 
-    def _said(self, say: rq.Say) -> ReplyBody:
+    def _said(self, say: rq.Say, signer: PeerId) -> ReplyBody:
         match say:
             case rq.SayWelcome():
-                return self._welcome()
+                return self._welcome(signer, say.notice)
             case rq.SayLease():
                 lease = seal(self.key, LEASE, self.swarm, say.lease)
                 return LeaseGrant(lease=lease, providers=[self._self_as_provider()])
@@ -114,12 +115,17 @@ class Service:
                 return Records(records=[r.value for r in records[:MAX_RECORDS_PER_LOOKUP]])
             case rq.SayStatus():
                 return swarm_status(self.journal.state, self.rules, self.presence, self.now_ms())
-            case NoWork() | ProgressNoted() | Refusal():
+            case NoWork() | Noted() | ProgressNoted() | Refusal():
                 return say
 
-    def _welcome(self) -> Welcome:
+    def _welcome(self, signer: PeerId, notice: str) -> Welcome:
+        delegation = self.journal.state.delegations.get(signer)
         return Welcome(
-            charter=self.rules.charter_blob, amendments=[], notice="", observed_reachable=False
+            charter=self.rules.charter_blob,
+            amendments=[],
+            notice=notice,
+            observed_reachable=False,
+            account=delegation.account if delegation else None,
         )
 
     def _self_as_provider(self) -> ProviderHint:

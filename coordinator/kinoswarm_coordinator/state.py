@@ -98,6 +98,21 @@ class AdminEntry(Struct, frozen=True, kw_only=True):
     action: AdminAction
 
 
+class DelegationState(Struct, frozen=True, kw_only=True):
+    """The account that a machine counts for."""
+
+    account: PeerId
+    serial: int
+    expires_at_ms: int
+
+
+class AccountName(Struct, frozen=True, kw_only=True):
+    """What an account calls itself, and since which serial."""
+
+    name: str
+    serial: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class Rules:
     """What decisions go by: the charter as amended, and who runs the trusted work."""
@@ -128,6 +143,12 @@ class SwarmState:
     admin_log: list[AdminEntry] = field(default_factory=list)
     admin_requests: set[str] = field(default_factory=set)
 
+    delegations: dict[PeerId, DelegationState] = field(default_factory=dict)
+    """Which account a machine counts for; those that expired or were revoked are gone."""
+    revoked: dict[tuple[PeerId, PeerId], int] = field(default_factory=dict)
+    """By account and machine: delegations up to this serial are void."""
+    account_names: dict[PeerId, AccountName] = field(default_factory=dict)
+
     lease_by_delta: dict[BlobId, LeaseId] = field(default_factory=dict)
     """Which contribution brought a delta first."""
     checkpoints: set[BlobId] = field(default_factory=set)
@@ -147,9 +168,17 @@ class SwarmState:
     """Contributions that an open evaluate lease looks at."""
 
     def ban_of(self, peer: PeerId, now_ms: int) -> Ban | None:
-        """The ban that holds now."""
-        ban = self.bans.get(peer)
-        return ban if ban is not None and ban.until_ms > now_ms else None
+        """The ban that holds now, on a machine itself or on its account."""
+        for key in (peer, self.account_of(peer)):
+            ban = self.bans.get(key)
+            if ban is not None and ban.until_ms > now_ms:
+                return ban
+        return None
+
+    def account_of(self, peer: PeerId) -> PeerId:
+        """Who gets the credit and the trust of a machine: its account, or the machine itself while it has none."""
+        delegation = self.delegations.get(peer)
+        return delegation.account if delegation is not None else peer
 
     def newest(self, key: LineageKey) -> VersionState:
         """The newest version of a lineage; version 0 exists from the founding."""

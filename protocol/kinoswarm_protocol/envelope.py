@@ -23,7 +23,7 @@ class Envelope(Struct, frozen=True, array_like=True, forbid_unknown_fields=True)
     version: int
     kind: Annotated[str, Meta(max_length=MAX_NAME)]
     swarm: Annotated[str, Meta(max_length=64)]
-    """Swarm id; empty only for the charter, whose hash is the id."""
+    """Swarm id; empty for the charter, whose hash is the id, and for statements of accounts, which name no swarm."""
     signer: PeerIdField
     payload: Annotated[bytes, Meta(max_length=MAX_CHARTER_BYTES)]
     signature: Annotated[bytes, Meta(min_length=SIGNATURE_BYTES, max_length=SIGNATURE_BYTES)]

@@ -13,6 +13,9 @@ MAX_CONTROL_FRAME = 256 * KIB
 MAX_CHARTER_BYTES = 4 * MIB
 """A charter names every shard (about 90 bytes each): 4 MiB is about 40,000 shards."""
 
+MAX_ACCOUNT_BYTES = 512
+"""A delegation or a revocation: two ids, a name and three numbers."""
+
 MAX_MANIFEST_BYTES = 8 * MIB
 """A blob manifest is 32 bytes a chunk: 8 MiB describe 256 GiB."""
 

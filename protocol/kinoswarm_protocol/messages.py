@@ -20,6 +20,7 @@ from kinoswarm_protocol.ids import (
     RelativePath,
 )
 from kinoswarm_protocol.limits import (
+    MAX_ACCOUNT_BYTES,
     MAX_CLUSTERS,
     MAX_CONTROL_FRAME,
     MAX_DELTAS_PER_MERGE,
@@ -38,6 +39,7 @@ Seed = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Sentence = Annotated[str, Meta(max_length=MAX_SENTENCE)]
 RequestId = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}$", max_length=32)]
 RawEnvelope = Annotated[bytes, Meta(max_length=MAX_CONTROL_FRAME)]
+AccountEnvelope = Annotated[bytes, Meta(max_length=2 * MAX_ACCOUNT_BYTES)]
 Loss = Annotated[float, Meta(ge=-1e12, le=1e12)]
 Prompt = Annotated[str, Meta(min_length=1, max_length=MAX_PROMPT)]
 
@@ -274,6 +276,8 @@ class Hello(_Wire, frozen=True, kw_only=True, tag="hello"):
     machine: Machine
     addresses: Addresses
     """Where the coordinator and peers may dial this node; empty when nobody can."""
+    delegation: AccountEnvelope | None = None
+    """An envelope of kind "delegation" (accounts.py): the account that this machine counts for."""
 
 
 class PullLease(_Wire, frozen=True, kw_only=True, tag="pull"):
@@ -309,7 +313,16 @@ class AskStatus(_Wire, frozen=True, kw_only=True, tag="status"):
     pass
 
 
-RequestBody = Hello | PullLease | Progress | Submit | Lookup | AskVerdicts | AskStatus
+class RevokeMachine(_Wire, frozen=True, kw_only=True, tag="revoke"):
+    """A machine no longer counts for an account. Anybody may bring it: its own signature says who wants it."""
+
+    revocation: AccountEnvelope
+    """An envelope of kind "revocation" (accounts.py)."""
+
+
+RequestBody = (
+    Hello | PullLease | Progress | Submit | Lookup | AskVerdicts | AskStatus | RevokeMachine
+)
 
 
 class Request(_Wire, frozen=True, kw_only=True):
@@ -325,6 +338,8 @@ class Welcome(_Wire, frozen=True, kw_only=True, tag="welcome"):
     amendments: Annotated[list[BlobIdField], Meta(max_length=MAX_RECORDS_PER_LOOKUP)]
     notice: Sentence
     observed_reachable: bool
+    account: PeerIdField | None = None
+    """The account that this machine's work counts for from now on."""
 
 
 class LeaseGrant(_Wire, frozen=True, kw_only=True, tag="lease"):
@@ -399,6 +414,12 @@ class SwarmStatus(_Wire, frozen=True, kw_only=True, tag="status"):
     sentence: Sentence
 
 
+class Noted(_Wire, frozen=True, kw_only=True, tag="done"):
+    """It is in the coordinator's log, in a sentence."""
+
+    sentence: Sentence
+
+
 class Refusal(_Wire, frozen=True, kw_only=True, tag="refused"):
     code: Name
     sentence: Sentence
@@ -413,6 +434,7 @@ ReplyBody = (
     | Records
     | Verdicts
     | SwarmStatus
+    | Noted
     | Refusal
 )
 

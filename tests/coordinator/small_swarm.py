@@ -6,6 +6,7 @@ from msgspec import structs
 from protocol.samples import BLOB, COORDINATOR, SWARM, charter
 
 from kinoswarm_coordinator import events as ev
+from kinoswarm_coordinator.accounts import expired_delegations
 from kinoswarm_coordinator.fold import apply
 from kinoswarm_coordinator.requests import Asked, Decision, SayLease, handle
 from kinoswarm_coordinator.state import Rules, SwarmState
@@ -100,12 +101,15 @@ class SmallSwarm:
         self.record(decision.events)
         return decision
 
-    def hello(self, key: KeyPair) -> None:
-        machine = Machine(device="cpu", memory_gib=8.0, seconds_per_step=0.5)
-        self.ask(
-            key,
-            Hello(pseudonym="volunteer", program_version="0.1.0", machine=machine, addresses=[]),
+    def hello(self, key: KeyPair, delegation: bytes | None = None) -> Decision:
+        body = Hello(
+            pseudonym="volunteer",
+            program_version="0.1.0",
+            machine=Machine(device="cpu", memory_gib=8.0, seconds_per_step=0.5),
+            addresses=[],
+            delegation=delegation,
         )
+        return self.ask(key, body)
 
     def pull(self, key: KeyPair, request_id: str = "") -> Lease | NoWork:
         body = PullLease(modes=["full"], clusters_on_disk=[], seconds_per_step=0.5)
@@ -152,7 +156,7 @@ class SmallSwarm:
         return did
 
     def expire(self) -> None:
-        self.record(expired(self.state, self.now_ms))
+        self.record(expired(self.state, self.now_ms) + expired_delegations(self.state, self.now_ms))
 
 
 def trained(lease: Lease) -> TrainOutcome:

@@ -11,6 +11,7 @@ from msgspec import inspect
 
 from kinoswarm_network.stream_frames import AskChunk, AskManifest, Goodbye, No, Sending
 from kinoswarm_protocol import (
+    accounts,
     admin,
     charter,
     envelope,
@@ -41,6 +42,8 @@ SECTIONS: dict[str, list[type]] = {
         snapshot.SiteSnapshot,
         admin.AdminRequest,
         admin.AdminAnswer,
+        accounts.Delegation,
+        accounts.Revocation,
     ],
     "Requests and replies": [messages.Request, messages.Reply],
     "DHT records": [

@@ -9,9 +9,10 @@ import json
 from pathlib import Path
 
 import msgpack
-from protocol.samples import BLOB, COORDINATOR, FOUNDER, NODE, charter, invite
+from protocol.samples import ACCOUNT, BLOB, COORDINATOR, FOUNDER, NODE, charter, invite
 
 from kinoswarm_network.stream_frames import AskChunk, AskManifest, Goodbye, No, Sending
+from kinoswarm_protocol.accounts import delegate, revoke
 from kinoswarm_protocol.admin import ADMIN, AdminRequest, PauseSwarm
 from kinoswarm_protocol.charter import CHARTER
 from kinoswarm_protocol.codec import encode, frame
@@ -45,6 +46,7 @@ from kinoswarm_protocol.messages import (
 from kinoswarm_protocol.records import NodeRecord, ReleaseRecord, hash_of_key, seal_record
 from kinoswarm_protocol.snapshot import SNAPSHOT, SiteSnapshot, SnapshotFile
 
+KEYS = (("founder", FOUNDER), ("coordinator", COORDINATOR), ("node", NODE), ("account", ACCOUNT))
 FILE = Path(__file__).parent / "golden" / "vectors.json"
 NOW_MS = 1_790_000_000_000
 LEASE_ID = LeaseId("0123456789abcdef" * 2)
@@ -152,6 +154,8 @@ def envelopes() -> dict[str, bytes]:
                 request_id="3" * 32, at_ms=NOW_MS, action=PauseSwarm(sentence="data is mended")
             ),
         ),
+        "delegation": delegate(ACCOUNT, NODE.peer_id, "otters", NOW_MS, 86_400_000),
+        "revocation": revoke(NODE, ACCOUNT.peer_id, NODE.peer_id, NOW_MS),
         "snapshot": seal(
             COORDINATOR,
             SNAPSHOT,
@@ -178,10 +182,7 @@ def vectors() -> dict[str, object]:
     """Everything that a third implementation compares itself with."""
     blob, manifest = encode_manifest(manifest_of(CHUNKS, chunk_bytes=16))
     return {
-        "keys": {
-            name: {"seed": key.seed.hex(), "peer_id": key.peer_id}
-            for name, key in (("founder", FOUNDER), ("coordinator", COORDINATOR), ("node", NODE))
-        },
+        "keys": {name: {"seed": key.seed.hex(), "peer_id": key.peer_id} for name, key in KEYS},
         "swarm": SWARM,
         "envelopes": {
             name: {"hex": raw.hex(), "payload": _plain(msgpack.unpackb(raw)[4])}

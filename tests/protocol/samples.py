@@ -17,6 +17,7 @@ from kinoswarm_protocol.specs import (
 FOUNDER = KeyPair(bytes(range(32)))
 COORDINATOR = KeyPair(bytes(range(1, 33)))
 NODE = KeyPair(bytes(range(2, 34)))
+ACCOUNT = KeyPair(bytes(range(3, 35)))
 SWARM = SwarmId("ab" * 32)
 BLOB = BlobId("cd" * 32)
 LICENCES = Licences(
