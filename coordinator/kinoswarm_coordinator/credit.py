@@ -25,6 +25,8 @@ class CreditEntry(Struct, frozen=True, kw_only=True):
     flops: float
     """Negative when credit was taken back."""
     reason: str
+    account: str
+    """Whose credit it is: the account that the machine counted for at that moment, or the machine itself."""
 
 
 def flops_per_step(charter: Charter) -> float:
@@ -44,6 +46,10 @@ class Ledger:
     step_flops: float
     entries: list[CreditEntry] = field(default_factory=list)
     by_peer: dict[PeerId, float] = field(default_factory=dict)
+    by_account: dict[PeerId, dict[PeerId, float]] = field(default_factory=dict)
+    """What an account's machines earned for it, by machine; a machine without an account is its own."""
+    _accounts: dict[PeerId, ev.MachineDelegated] = field(default_factory=dict)
+    """Whom each delegated machine counts for now."""
     _orders: dict[LeaseId, TrainOrder] = field(default_factory=dict)
     _credited: dict[LeaseId, CreditEntry] = field(default_factory=dict)
 
@@ -60,8 +66,21 @@ class Ledger:
                     at_ms,
                     verdict.sentence,
                 )
+            case ev.MachineDelegated():
+                self._accounts[event.peer] = event
+            case ev.MachineReleased():
+                self._release(event)
             case _:
                 return
+
+    def _release(self, event: ev.MachineReleased) -> None:
+        held = self._accounts.get(event.peer)
+        if held is not None and held.account == event.account and held.serial <= event.serial:
+            del self._accounts[event.peer]
+
+    def _account_of(self, peer: PeerId) -> PeerId:
+        held = self._accounts.get(peer)
+        return held.account if held is not None else peer
 
     def _decide(
         self, lease_id: LeaseId, peer: PeerId, accepted: bool, at_ms: int, why: str
@@ -72,6 +91,7 @@ class Ledger:
         if order is None or accepted == (before is not None):
             return
         sign = 1 if accepted else -1
+        account = PeerId(before.account) if before else self._account_of(peer)
         entry = CreditEntry(
             at_ms=at_ms,
             peer=peer,
@@ -80,9 +100,12 @@ class Ledger:
             steps=order.steps,
             flops=sign * order.steps * self.step_flops,
             reason=why,
+            account=account,
         )
         self.entries.append(entry)
         self.by_peer[peer] = self.by_peer.get(peer, 0.0) + entry.flops
+        machines = self.by_account.setdefault(account, {})
+        machines[peer] = machines.get(peer, 0.0) + entry.flops
         if accepted:
             self._credited[lease_id] = entry
         else:

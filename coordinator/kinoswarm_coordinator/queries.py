@@ -1,16 +1,16 @@
-"""What pages and programs ask beyond the overview: lists in pieces, one node, leaders, history. Owns their shape; pure.
+"""What pages and programs ask beyond the overview: lists in pieces, one node, history. Owns their shape; pure.
 
 Lists are asked in pieces by a cursor that stays true while the swarm goes on.
 """
 
 import bisect
-import heapq
 from typing import Literal
 
 from msgspec import Struct
 
 from kinoswarm_coordinator.administration import action_sentence
 from kinoswarm_coordinator.credit import CreditEntry, Ledger, flops_per_sample
+from kinoswarm_coordinator.leaders import name_of
 from kinoswarm_coordinator.online_history import OnlineAt
 from kinoswarm_coordinator.presence import Presence
 from kinoswarm_coordinator.state import Rules, SwarmState
@@ -22,7 +22,6 @@ MAX_PIECE = 200
 """Entries of one answer, at most."""
 _MINUTES_UP_TO_MS = 6 * HOUR_MS
 _MAX_SPANS = 720
-_LEADERS = 100
 
 
 class NodesPiece(Struct, frozen=True, kw_only=True):
@@ -48,6 +47,9 @@ class NodeStory(Struct, frozen=True, kw_only=True):
     samples: int
     flops: float
     verdicts: list[VerdictView]
+    account: str = ""
+    """The account that it counts for now; empty while it counts for itself."""
+    account_name: str = ""
 
 
 class ActionView(Struct, frozen=True, kw_only=True):
@@ -73,17 +75,6 @@ class LedgerPiece(Struct, frozen=True, kw_only=True):
     next: int | None
     total: int
     total_flops: float
-
-
-class Leader(Struct, frozen=True, kw_only=True):
-    """A place on the leaderboard."""
-
-    peer: str
-    pseudonym: str
-    accepted: int
-    rejected: int
-    samples: int
-    flops: float
 
 
 class Throughput(Struct, frozen=True, kw_only=True):
@@ -140,6 +131,7 @@ def node_story(
     found = node_views(state, presence, [PeerId(peer)], now_ms)
     if not found:
         return None
+    account = state.account_of(PeerId(peer))
     sums = state.work.sums_by_node.get(PeerId(peer), Sums())
     mine = state.work.by_node.get(PeerId(peer), [])[-MAX_PIECE:]
     verdicts = [state.work[lease_id].verdict for lease_id in reversed(mine)]
@@ -148,6 +140,8 @@ def node_story(
         samples=sums.samples,
         flops=ledger.by_peer.get(PeerId(peer), 0.0),
         verdicts=[verdict_view(state, verdict) for verdict in verdicts if verdict is not None],
+        account=account if account != peer else "",
+        account_name=name_of(state, account) if account != peer else "",
     )
 
 
@@ -158,18 +152,13 @@ def ledger_piece(state: SwarmState, ledger: Ledger, before: int | None, limit: i
     start = max(0, end - min(limit, MAX_PIECE))
     return LedgerPiece(
         entries=[
-            CreditView(entry=line, pseudonym=_name_of(state, PeerId(line.peer)))
+            CreditView(entry=line, pseudonym=name_of(state, PeerId(line.peer)))
             for line in reversed(lines[start:end])
         ],
         next=start if start > 0 else None,
         total=len(lines),
         total_flops=sum(ledger.by_peer.values()),
     )
-
-
-def _name_of(state: SwarmState, peer: PeerId) -> str:
-    node = state.nodes.get(peer)
-    return node.pseudonym if node else "unknown"
 
 
 def actions(state: SwarmState) -> list[ActionView]:
@@ -183,31 +172,6 @@ def actions(state: SwarmState) -> list[ActionView]:
         )
         for entry in reversed(state.admin_log[-MAX_PIECE:])
     ]
-
-
-def leaders(state: SwarmState, rules: Rules, ledger: Ledger) -> list[Leader]:
-    """Who has most credit; at most a hundred."""
-    best = heapq.nsmallest(
-        _LEADERS,
-        (
-            (-flops, peer)
-            for peer, flops in ledger.by_peer.items()
-            if peer != rules.operator and flops > 0
-        ),
-    )
-    return [_leader(state, peer, -flops) for flops, peer in best]
-
-
-def _leader(state: SwarmState, peer: PeerId, flops: float) -> Leader:
-    sums = state.work.sums_by_node.get(peer, Sums())
-    return Leader(
-        peer=peer,
-        pseudonym=_name_of(state, peer),
-        accepted=sums.accepted,
-        rejected=sums.rejected,
-        samples=sums.samples,
-        flops=flops,
-    )
 
 
 def history(state: SwarmState, rules: Rules, online: list[OnlineAt], now_ms: int) -> History:

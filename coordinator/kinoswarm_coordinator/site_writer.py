@@ -40,14 +40,19 @@ def site_facts(sources: WebSources) -> SiteFacts:
     view = sources.view()
     snapshot = Snapshot(view, "", sources.history())
     stories = [sources.node(node.peer) for node in view.nodes[:_NODE_PAGES]]
+    leaders = sources.leaders()
+    linked = {leader.peer for leader in leaders if leader.is_account}
+    linked |= {story.account for story in stories if story is not None and story.account}
+    accounts = [sources.account(account) for account in sorted(linked)]
     published = [release for release in view.releases if release.published]
     return SiteFacts(
         snapshot=snapshot,
         verdicts=sources.verdicts(None, MAX_PIECE),
-        leaders=sources.leaders(),
+        leaders=leaders,
         ledger=sources.ledger_piece(None, MAX_PIECE),
         health=sources.health(),
         actions=sources.actions(),
+        accounts=[account for account in accounts if account is not None],
         stories=[story for story in stories if story is not None],
         releases=[
             ReleaseFacts(

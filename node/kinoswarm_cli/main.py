@@ -30,6 +30,9 @@ COMMANDS = {
     "identity": LazyCommand(
         "kinoswarm_cli.identity_commands", "Back up your node's key, or move it to another machine."
     ),
+    "account": LazyCommand(
+        "kinoswarm_cli.account_commands", "Put several machines under one name."
+    ),
     "service": LazyCommand(
         "kinoswarm_cli.service_commands", "Run your node as a service of your user."
     ),

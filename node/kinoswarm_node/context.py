@@ -45,6 +45,8 @@ class NodeContext:
     """The settings in force now; `settings` are those of the start."""
     charter: Charter | None = None
     self_test: SelfTest | None = None
+    told_delegation: bytes | None = None
+    """The account's paper that the coordinator was shown last."""
     hints: dict[LeaseId, list[ProviderHint]] = field(default_factory=dict)
     """Who serves the blobs of a lease; lost at a restart, and only hints."""
 

@@ -185,6 +185,8 @@ class Daemon:
             blobs = segment_work.served_blobs(node, node.folder.pending_ids())
             with contextlib.suppress(KinoswarmError):
                 await node.network.announce(self._node_record(), blobs)
+            with contextlib.suppress(KinoswarmError):
+                await joining.greet_again(node)
 
     def _node_record(self) -> NodeRecord:
         """What anybody may see of this node; never an address."""

@@ -1,5 +1,6 @@
 """The node's folder: which file lies where, and the lock that keeps a second daemon out. Decides nothing.
 
+HOME/account.key delegation.txt          see account_files.py
 HOME/identity.key settings.toml lock format.json status.json invite.txt blobs/ node.log network.log worker.log
 HOME/paused go leave                   see wishes.py
 HOME/swarms/<first 16 of the swarm id>/   see swarm_folder.py
@@ -42,6 +43,14 @@ class Home:
     @property
     def identity_path(self) -> Path:
         return self.root / "identity.key"
+
+    @property
+    def account_key_path(self) -> Path:
+        return self.root / "account.key"
+
+    @property
+    def delegation_path(self) -> Path:
+        return self.root / "delegation.txt"
 
     @property
     def lock_path(self) -> Path:

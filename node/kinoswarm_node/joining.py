@@ -8,7 +8,9 @@ from msgspec import structs
 from kinoswarm_model.jobs import SelfTestDone, SelfTestJob
 from kinoswarm_model.supervisor import WorkerDied, WorkerError
 from kinoswarm_node import life_events as ev
+from kinoswarm_node.account_files import own_delegation
 from kinoswarm_node.context import NodeContext, program_version
+from kinoswarm_node.home import Home
 from kinoswarm_node.swarm_folder import SelfTest
 from kinoswarm_protocol.charter import (
     AMENDMENT,
@@ -38,7 +40,7 @@ async def join(node: NodeContext) -> ev.Event:
     """Reach the swarm. Raises Unreachable or Refused to be retried, any other KinoswarmError when it can't work."""
     await node.network.start()
     node.client.set_transports(node.network.transports())
-    welcome = await node.client.ask(_hello(node), Welcome)
+    welcome = await _greet(node)
     charter = await _fetch_charter(node, welcome)
     _check_version(charter.min_version)
     _check_consent(node, charter)
@@ -53,7 +55,26 @@ async def join(node: NodeContext) -> ev.Event:
     )
 
 
-def _hello(node: NodeContext) -> Hello:
+async def greet_again(node: NodeContext) -> None:
+    """Say hello once more when the account's paper changed since the last one. Raises what asking raises."""
+    found = own_delegation(Home(node.settings.home), node.key.peer_id)
+    if found is not None and found[0] != node.told_delegation:
+        await _greet(node)
+
+
+async def _greet(node: NodeContext) -> Welcome:
+    """Say hello, and note for whom this machine counts."""
+    found = own_delegation(Home(node.settings.home), node.key.peer_id)
+    raw = found[0] if found else None
+    welcome = await node.client.ask(_hello(node, raw), Welcome)
+    node.told_delegation = raw
+    mine = found is not None and found[1].account == welcome.account
+    name = found[1].name if found is not None and mine else ""
+    node.board.counts_for(welcome.account or "", name)
+    return welcome
+
+
+def _hello(node: NodeContext, delegation: bytes | None) -> Hello:
     test = node.self_test
     machine = Machine(
         device=shown_device(node),
@@ -65,6 +86,7 @@ def _hello(node: NodeContext) -> Hello:
         program_version=program_version(),
         machine=machine,
         addresses=node.network.addresses(),
+        delegation=delegation,
     )
 
 
@@ -181,7 +203,7 @@ async def test_self(node: NodeContext) -> ev.Event:
         checkpoint_activations=done.checkpoint_activations,
     )
     node.folder.keep_self_test(node.self_test)
-    await node.client.ask(_hello(node), Welcome)
+    await _greet(node)
     return ev.SelfTested(seconds_per_step=done.seconds_per_step, fit=remembered_fit(node))
 
 

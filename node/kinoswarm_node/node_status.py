@@ -63,6 +63,9 @@ class NodeStatus(Struct, frozen=True, kw_only=True):
     governor: GovernorStatus | None = None
     confined: list[str] = []
     """What the worker may not do."""
+    account: str = ""
+    """The account that this machine's work counts for, as the coordinator says; empty while it counts for itself."""
+    account_name: str = ""
 
 
 def write_status(path: Path, status: NodeStatus) -> None:

@@ -117,6 +117,11 @@ class StatusBoard:
         )
         self._write_sometimes()
 
+    def counts_for(self, account: str, name: str) -> None:
+        """The coordinator said whose this machine's work is; empty when it is its own."""
+        self.status = structs.replace(self.status, account=account, account_name=name)
+        self._write()
+
     def verdict_came(self, accepted: bool, sentence: str) -> None:
         """Count a verdict of all time."""
         self.status = structs.replace(

@@ -114,6 +114,8 @@ def _credit(status: NodeStatus, history: Sequence[HistoryLine]) -> list[str]:
         lines.append(
             f"{status.awaiting_verdict} sent and not judged yet, {status.unsent} kept here until they can be sent."
         )
+    whose = f"the account {status.account_name!r} ({status.account})" if status.account else ""
+    lines.append(f"It counts for {whose or 'this machine alone'}.")
     return lines
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from coordinator.small_swarm import SmallSwarm, rules
 from msgspec import structs
-from protocol.samples import COORDINATOR, FOUNDER, NODE, SWARM, invite
+from protocol.samples import ACCOUNT, COORDINATOR, FOUNDER, NODE, SWARM, invite
 
 from kinoswarm_coordinator import events as ev
 from kinoswarm_coordinator.credit import Ledger
@@ -19,6 +19,7 @@ from kinoswarm_coordinator.service import Service
 from kinoswarm_coordinator.web.sources import WebSources
 from kinoswarm_model.video_io import write_mp4
 from kinoswarm_network.blob_store import BlobStore
+from kinoswarm_protocol.accounts import delegate
 from kinoswarm_protocol.invite import write_invite
 from kinoswarm_protocol.messages import Hello, Machine, Progress, ReleaseFile
 
@@ -36,6 +37,7 @@ def lived_swarm() -> SmallSwarm:
             program_version="0.1.0",
             machine=machine,
             addresses=["/ip4/203.0.113.7/tcp/4001"],
+            delegation=delegate(ACCOUNT, NODE.peer_id, HOSTILE, swarm.now_ms, 86_400_000),
         ),
     )
     for _ in range(4):

@@ -22,6 +22,7 @@ OPERATIONS = [
     "/api/v1/nodes/{peer}",
     "/api/v1/verdicts",
     "/api/v1/leaderboard",
+    "/api/v1/accounts/{account}",
     "/api/v1/ledger",
     "/api/v1/clusters",
     "/api/v1/clusters/{cluster}",

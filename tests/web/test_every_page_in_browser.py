@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from protocol.samples import NODE
+from protocol.samples import ACCOUNT, NODE
 from web.browsing import CHROMIUM, DESKTOP, PHONE, Served, Visit
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Debian's chromium is not installed")
@@ -19,6 +19,7 @@ PAGES = {
     "release": "releases/2",
     "verdicts": "verdicts",
     "leaderboard": "leaderboard",
+    "account": f"accounts/{ACCOUNT.peer_id}",
     "ledger": "ledger",
     "health": "health",
     "join": "join",

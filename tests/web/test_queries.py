@@ -5,14 +5,14 @@ import re
 from pathlib import Path
 
 from coordinator.small_swarm import SmallSwarm, rules
-from protocol.samples import COORDINATOR, FOUNDER, NODE
+from protocol.samples import ACCOUNT, COORDINATOR, FOUNDER, NODE
 
 from kinoswarm_coordinator.credit import ledger_of
+from kinoswarm_coordinator.leaders import account_story, leaders
 from kinoswarm_coordinator.online_history import EVERY_MS, OnlineAt, OnlineHistory
 from kinoswarm_coordinator.presence import Presence
 from kinoswarm_coordinator.queries import (
     history,
-    leaders,
     ledger_piece,
     node_story,
     nodes_piece,
@@ -22,6 +22,10 @@ from kinoswarm_coordinator.views import view_of
 from kinoswarm_coordinator.web.health import Facts, health_of
 from kinoswarm_coordinator.web.metrics import metrics_of
 from kinoswarm_coordinator.work_table import HOUR_MS
+from kinoswarm_protocol.accounts import delegate, revoke
+from kinoswarm_protocol.messages import RevokeMachine
+
+DAY_MS = 86_400_000
 
 
 def lived() -> SmallSwarm:
@@ -76,6 +80,45 @@ def test_leaders_are_in_the_order_of_their_accepted_work() -> None:
     assert best[0].accepted == 3
     assert best[0].rejected == 1
     assert best[0].flops > best[1].flops
+
+
+def test_machines_of_one_account_count_together_and_credit_stays_where_it_was_earned() -> None:
+    swarm = lived()
+    for key in (NODE, FOUNDER):
+        swarm.hello(key, delegate(ACCOUNT, key.peer_id, "otters", swarm.now_ms, DAY_MS))
+    swarm.train(NODE)
+    swarm.operate()
+    ledger = ledger_of(swarm.history, 1e9)
+    (leader,) = leaders(swarm.state, swarm.rules, ledger)
+    assert (leader.peer, leader.pseudonym, leader.machines) == (ACCOUNT.peer_id, "otters", 2)
+    assert leader.flops == sum(ledger.by_peer.values())
+    assert ledger.entries[-1].account == ACCOUNT.peer_id
+    story = account_story(swarm.state, ledger, ACCOUNT.peer_id)
+    assert story is not None
+    assert [machine.peer for machine in story.machines] == [NODE.peer_id, FOUNDER.peer_id]
+    told = node_story(swarm.state, Presence(), ledger, NODE.peer_id, swarm.now_ms)
+    assert told is not None
+    assert told.account_name == "otters"
+
+    swarm.now_ms += 1
+    gone = revoke(ACCOUNT, ACCOUNT.peer_id, NODE.peer_id, swarm.now_ms)
+    swarm.ask(NODE, RevokeMachine(revocation=gone))
+    swarm.train(NODE)
+    swarm.operate()
+    ledger = ledger_of(swarm.history, 1e9)
+    earned = ledger.by_account[ACCOUNT.peer_id][NODE.peer_id]
+    assert earned == swarm.state.leases[ledger.entries[-2].lease_id].order.steps * 1e9
+    assert ledger.entries[-1].account == NODE.peer_id
+    story = account_story(swarm.state, ledger, ACCOUNT.peer_id)
+    assert story is not None
+    assert {m.peer: m.counts_now for m in story.machines} == {
+        NODE.peer_id: False,
+        FOUNDER.peer_id: True,
+    }
+    assert sum(leader.flops for leader in leaders(swarm.state, swarm.rules, ledger)) == sum(
+        ledger.by_peer.values()
+    )
+    assert account_story(swarm.state, ledger, NODE.peer_id) is None
 
 
 def test_pieces_of_the_ledger_join_to_the_whole() -> None:

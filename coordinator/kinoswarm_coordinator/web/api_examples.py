@@ -1,12 +1,12 @@
 """Examples for the API's description: one small made-up swarm. Owns no meaning; types are those of the answers."""
 
 from kinoswarm_coordinator.credit import CreditEntry
+from kinoswarm_coordinator.leaders import AccountMachine, AccountStory, Leader
 from kinoswarm_coordinator.online_history import OnlineAt
 from kinoswarm_coordinator.queries import (
     ActionView,
     CreditView,
     History,
-    Leader,
     LedgerPiece,
     NodesPiece,
     NodeStory,
@@ -114,8 +114,24 @@ LEADERS = [
         rejected=0,
         samples=28_800,
         flops=7.7e12,
+        is_account=True,
+        machines=1,
     )
 ]
+ACCOUNT = AccountStory(
+    account=_PEER,
+    name="otters",
+    flops=7.7e12,
+    machines=[
+        AccountMachine(
+            peer=_PEER,
+            pseudonym="quiet-otter",
+            device="NVIDIA GeForce RTX 3060",
+            flops=7.7e12,
+            counts_now=True,
+        )
+    ],
+)
 ACTIONS = [
     ActionView(
         at_ms=_NOW_MS - 7_200_000,
@@ -135,6 +151,7 @@ LEDGER = LedgerPiece(
                 steps=600,
                 flops=2.6e12,
                 reason="held-out loss fell by 1.84%, from 0.5312",
+                account=_PEER,
             ),
             pseudonym="quiet-otter",
         )

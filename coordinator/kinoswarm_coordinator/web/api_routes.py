@@ -9,6 +9,7 @@ from fastapi import Path as PathParameter
 from fastapi.responses import Response, StreamingResponse
 
 from kinoswarm_coordinator import queries
+from kinoswarm_coordinator.leaders import AccountStory, Leader
 from kinoswarm_coordinator.views import ClusterView, ReleaseView, SwarmView
 from kinoswarm_coordinator.web import api_examples as examples
 from kinoswarm_coordinator.web.answering import CORS, answer_json
@@ -88,12 +89,22 @@ def _add_lists(router: APIRouter, sources: WebSources) -> None:
         """Credit for accepted training, line by line, newest first, in pieces."""
         return answer_json(request, sources.ledger_piece(before, limit))
 
-    @router.get(
-        "/leaderboard", tags=["nodes"], responses=answers(list[queries.Leader], examples.LEADERS)
-    )
+    @router.get("/leaderboard", tags=["nodes"], responses=answers(list[Leader], examples.LEADERS))
     async def leaderboard(request: Request) -> Response:
-        """Who contributed most accepted training; at most a hundred."""
+        """Who contributed most accepted training, by account; at most a hundred."""
         return answer_json(request, sources.leaders())
+
+    @router.get(
+        "/accounts/{account}",
+        tags=["nodes"],
+        responses=answers(AccountStory, examples.ACCOUNT, 404),
+    )
+    async def account(request: Request, account: Peer) -> Response:
+        """One account, and what each of its machines earned for it."""
+        story = sources.account(account)
+        if story is None:
+            return problem(HTTPStatus.NOT_FOUND, "no machine ever counted for such an account")
+        return answer_json(request, story)
 
     @router.get(
         "/nodes/{peer}", tags=["nodes"], responses=answers(queries.NodeStory, examples.NODE, 404)

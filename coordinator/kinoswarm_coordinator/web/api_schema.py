@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from msgspec import Struct
 
-from kinoswarm_coordinator import queries, views
+from kinoswarm_coordinator import leaders, queries, views
 from kinoswarm_coordinator.web import health
 
 _REF = "#/components/schemas/{name}"
@@ -21,7 +21,8 @@ _TYPES: list[type[Struct]] = [
     queries.NodesPiece,
     queries.NodeStory,
     queries.VerdictsPiece,
-    queries.Leader,
+    leaders.Leader,
+    leaders.AccountStory,
     queries.ActionView,
     queries.LedgerPiece,
     queries.History,

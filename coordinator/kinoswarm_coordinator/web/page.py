@@ -7,7 +7,8 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from kinoswarm_coordinator.queries import ActionView, Leader, LedgerPiece, NodeStory, VerdictsPiece
+from kinoswarm_coordinator.leaders import AccountStory, Leader
+from kinoswarm_coordinator.queries import ActionView, LedgerPiece, NodeStory, VerdictsPiece
 from kinoswarm_coordinator.views import ReleaseView
 from kinoswarm_coordinator.web import chart_data, curve, words
 from kinoswarm_coordinator.web.assets import Assets
@@ -98,6 +99,10 @@ class Pages:
     def leaderboard(self, snapshot: Snapshot, leaders: list[Leader]) -> str:
         """Who contributed most."""
         return self._render("leaderboard.html", "leaderboard", snapshot, leaders=leaders)
+
+    def account(self, snapshot: Snapshot, story: AccountStory) -> str:
+        """One account and its machines."""
+        return self._render("account.html", f"accounts/{story.account}", snapshot, story=story)
 
     def ledger(self, snapshot: Snapshot, piece: LedgerPiece) -> str:
         """Credit, line by line."""

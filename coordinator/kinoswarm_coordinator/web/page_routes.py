@@ -98,6 +98,13 @@ def _add_pages_of_one(
             return problem(HTTPStatus.NOT_FOUND, "no such node ever joined this swarm")
         return _page(pages.node(snapshots.newest(), story))
 
+    @router.api_route("/accounts/{account}", methods=_READ)
+    async def account_page(account: Peer) -> Response:
+        story = sources.account(account)
+        if story is None:
+            return problem(HTTPStatus.NOT_FOUND, "no machine ever counted for such an account")
+        return _page(pages.account(snapshots.newest(), story))
+
     @router.api_route("/releases/{version}", methods=_READ)
     async def release_page(version: Version) -> Response:
         shown = snapshots.newest()

@@ -10,11 +10,11 @@ from re import fullmatch
 from kinoswarm_coordinator import queries
 from kinoswarm_coordinator.credit import Ledger
 from kinoswarm_coordinator.home import SwarmFolder
+from kinoswarm_coordinator.leaders import AccountStory, Leader, account_story, leaders
 from kinoswarm_coordinator.online_history import OnlineAt, OnlineHistory
 from kinoswarm_coordinator.queries import (
     ActionView,
     History,
-    Leader,
     LedgerPiece,
     NodesPiece,
     NodeStory,
@@ -109,7 +109,11 @@ class WebSources:
 
     def leaders(self) -> list[Leader]:
         """Who contributed most."""
-        return queries.leaders(self.service.journal.state, self.service.rules, self.ledger)
+        return leaders(self.service.journal.state, self.service.rules, self.ledger)
+
+    def account(self, account: str) -> AccountStory | None:
+        """One account and its machines."""
+        return account_story(self.service.journal.state, self.ledger, account)
 
     def ledger_piece(self, before: int | None, limit: int) -> LedgerPiece:
         """Lines of the ledger before one."""

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import msgspec
 from msgspec import Struct
 
-from kinoswarm_coordinator.queries import ActionView, Leader, LedgerPiece, NodeStory, VerdictsPiece
+from kinoswarm_coordinator.leaders import AccountStory, Leader
+from kinoswarm_coordinator.queries import ActionView, LedgerPiece, NodeStory, VerdictsPiece
 from kinoswarm_coordinator.web.assets import load_assets
 from kinoswarm_coordinator.web.health import Health
 from kinoswarm_coordinator.web.page import Pages, ReleaseFacts
@@ -27,6 +28,7 @@ class SiteFacts:
     health: Health
     actions: list[ActionView]
     stories: list[NodeStory]
+    accounts: list[AccountStory]
     releases: list[ReleaseFacts]
     invite: str
     frames: frozenset[int]
@@ -70,6 +72,8 @@ def _pages(pages: Pages, facts: SiteFacts) -> dict[str, str]:
         found[f"clusters/{cluster.cluster}"] = pages.cluster(shown, cluster.cluster)
     for story in facts.stories:
         found[f"nodes/{story.node.peer}"] = pages.node(shown, story)
+    for account in facts.accounts:
+        found[f"accounts/{account.account}"] = pages.account(shown, account)
     for release in facts.releases:
         found[f"releases/{release.release.version}"] = pages.release(shown, release)
     return found
