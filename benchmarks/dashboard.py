@@ -51,6 +51,7 @@ from kinoswarm_protocol.messages import (
     TrainOutcome,
     Verdict,
 )
+from kinoswarm_protocol.specs import ModeSpec
 
 CLUSTERS = 8
 PATHS = ["/", "/api/v1/status", "/nodes", "/verdicts", "/clusters/3", "/api/v1/verdicts"]
@@ -147,7 +148,7 @@ def contribution(peer: PeerId, index: int, at_ms: int) -> list[ev.Event]:
         lineage=0,
         base_version=0,
         base=blob_named("s"),
-        mode="full",
+        mode=ModeSpec(name="full"),
         steps=600,
         batch_size=16,
         seed=index,

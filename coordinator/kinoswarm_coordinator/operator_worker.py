@@ -75,7 +75,8 @@ class OperatorWorker:
             await self._supervisor.kill()
 
     async def _pull(self) -> Lease | None:
-        pull = PullLease(modes=["full"], clusters_on_disk=[], seconds_per_step=0.0)
+        modes = self._bench.rules.charter.model.modes
+        pull = PullLease(modes=modes, clusters_on_disk=[], seconds_per_step=0.0)
         answer = await self._client.ask(pull, LeaseGrant, NoWork)
         if isinstance(answer, NoWork):
             return None

@@ -92,6 +92,9 @@ def _training(state: SwarmState, rules: Rules, pull: Pull) -> Granted | Nothing:
     ]
     if not candidates:
         return _no_training(state, rules)
+    mode = next((mode for mode in pull.body.modes if mode in rules.charter.model.modes), None)
+    if mode is None:
+        return Nothing(_no_mode(rules), _RETRY_LATER_S)
     _, _, key = min(candidates)
     cluster, lineage = key
     base = state.newest(key)
@@ -101,7 +104,7 @@ def _training(state: SwarmState, rules: Rules, pull: Pull) -> Granted | Nothing:
         lineage=lineage,
         base_version=base.version,
         base=base.checkpoint,
-        mode=pull.body.modes[0],
+        mode=mode,
         steps=steps,
         batch_size=rules.charter.model.recipe.batch_size,
         seed=derived_seed(pull.seed, "train"),
@@ -184,6 +187,11 @@ def _need(state: SwarmState, key: LineageKey) -> tuple[int, int]:
 
 def _on_disk(pull: Pull) -> set[LineageKey]:
     return {(cluster, 0) for cluster in pull.body.clusters_on_disk}
+
+
+def _no_mode(rules: Rules) -> str:
+    modes = ", ".join(mode.label for mode in rules.charter.model.modes)
+    return f"none of the ways in which this machine can train is one of this swarm's: {modes}"
 
 
 def _no_training(state: SwarmState, rules: Rules) -> Nothing:

@@ -7,9 +7,10 @@ absolute paths of this machine, checked by the service; outputs appear under the
 
 from msgspec import Struct
 
-from kinoswarm_protocol.specs import DeltaCodec, ModelSpec
+from kinoswarm_protocol.specs import DeltaCodec, ModelSpec, ModeSpec
 
 MAX_JOB_FRAME = 4 * 1024 * 1024
+FULL = ModeSpec(name="full")
 
 
 class _Job(Struct, frozen=True, kw_only=True, tag_field="job", forbid_unknown_fields=True):
@@ -34,8 +35,7 @@ class TrainJob(_Job, frozen=True, kw_only=True, tag="train"):
     batch_size: int
     seed: int
     base_path: str | None = None
-    mode: str = "full"
-    lora_rank: int = 0
+    mode: ModeSpec = FULL
     delta_codec: DeltaCodec = "int8.1"
     micro_batch: int = 0
     """0 lets the worker choose."""
@@ -196,6 +196,8 @@ class SelfTestDone(Struct, frozen=True, kw_only=True, tag="self_test", forbid_un
     checkpoint_activations: bool = False
     peak_bytes: int = 0
     """Of GPU memory at that micro-batch; 0 on a processor."""
+    modes: list[ModeSpec] = []
+    """Of the model's, those that fit, best first; the first is what was measured."""
 
 
 Done = TrainDone | EvaluateDone | MergeDone | RouteDone | ReleaseDone | SelfTestDone

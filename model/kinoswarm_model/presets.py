@@ -25,6 +25,9 @@ _MAX_TOKENS = 32
 """What the data preparation pads captions to."""
 
 
+_FULL, _EIGHT_BIT = ModeSpec(name="full"), ModeSpec(name="adam8bit")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Geometry:
     """What the founder's data fixes: pixels, frames and clusters."""
@@ -191,7 +194,7 @@ def _pixel_model(
         text=TextSpec(encoder=TEXT_ENCODER, dim=TEXT_DIM, max_tokens=max_tokens),
         router=router,
         recipe=recipe,
-        modes=[ModeSpec(name="full")],
+        modes=[_FULL, _EIGHT_BIT, ModeSpec(name="lora", rank=16)],
     )
 
 

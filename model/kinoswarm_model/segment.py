@@ -23,6 +23,7 @@ from kinoswarm_model.flops import TRAIN_FACTOR, expert_flops
 from kinoswarm_model.flow import losses_of
 from kinoswarm_model.job_loop import LoopPlan, Report, forget_resume_points, train_to_end
 from kinoswarm_model.jobs import TrainDone, TrainJob
+from kinoswarm_model.modes import prepare_for, settings_for, trained_weights
 from kinoswarm_model.noise import Purpose
 from kinoswarm_model.resume_points import SavePolicy
 from kinoswarm_model.training import (
@@ -34,20 +35,18 @@ from kinoswarm_model.training import (
 )
 from kinoswarm_model.training_data import Batch, BatchPlan, ClipSet, Drawing
 from kinoswarm_protocol import codec
-from kinoswarm_protocol.errors import LocalError
 from kinoswarm_protocol.specs import RecipeSpec
 
 
 def run(job: TrainJob, report: Report) -> TrainDone:
     """Train, resuming where a killed worker stopped; the outputs appear atomically under `work_dir`."""
-    if job.mode != "full":
-        raise LocalError(f"mode {job.mode!r} can't be computed by this version; choose mode full")
     clips = ClipSet.read(job.shard_paths, job.model)
     expert, base = starting_point(job)
+    started_from = weights_of(expert.network) if base is None else base
     trainer = expert_trainer(expert, job)
     plan = _loop_plan(job)
     result = train_to_end(plan, trainer, clips, report)
-    output, norm = _write_output(job, base, weights_of(expert.network))
+    output, norm = _write_output(job, base, trained_weights(expert.network, job.mode, started_from))
     forget_resume_points(plan)
     first, last = ends_mean(result.losses)
     samples = job.steps * job.batch_size
@@ -77,14 +76,15 @@ def starting_point(job: TrainJob) -> tuple[Expert, dict[str, Tensor] | None]:
 
 def expert_trainer(expert: Expert, job: TrainJob) -> Trainer:
     """The optimizer loop of a segment, before its first step."""
-    recipe = job.model.recipe
+    recipe, device = job.model.recipe, torch.device(job.device)
+    prepare_for(expert.network, job.mode, job.seed, device)
     if job.checkpoint_activations:
         checkpoint_activations(expert.network)
     return Trainer(
         expert,
         lambda batch: expert_losses(expert, batch, recipe),
-        optimizer_settings(recipe, job.steps),
-        torch.device(job.device),
+        settings_for(job.mode, optimizer_settings(recipe, job.steps)),
+        device,
         job.micro_batch,
     )
 

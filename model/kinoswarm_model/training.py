@@ -1,7 +1,7 @@
 """The optimizer loop of a segment. Owns steps, schedule and memory fallbacks; jobs decide what is trained and saved.
 
-Every segment starts with fresh AdamW state, a linear warm-up, and ends with the learning rate falling to zero, so that
-the published weights are settled ones and deltas of several volunteers average well.
+Every segment starts with fresh optimizer state, a linear warm-up, and ends with the learning rate falling to zero, so
+that the published weights are settled ones and deltas of several volunteers average well.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from kinoswarm_model.devices import training_dtype
+from kinoswarm_model.optimizers import OptimizerName, build_optimizer
 from kinoswarm_model.training_data import Batch
 from kinoswarm_protocol.errors import LocalError
 
@@ -30,6 +32,7 @@ class OptimizerSettings:
     weight_decay: float
     betas: tuple[float, float]
     grad_clip: float
+    optimizer: OptimizerName = "adamw"
 
 
 class OutOfMemory(LocalError):
@@ -57,13 +60,10 @@ class Trainer:
         self._losses_of = losses_of
         self._settings = settings
         self._device = device
-        self._parameters = dict(module.named_parameters())
-        self._optimizer = torch.optim.AdamW(
-            self._parameters.values(),
-            lr=settings.learning_rate,
-            betas=settings.betas,
-            weight_decay=settings.weight_decay,
-            fused=True,
+        self._autocast = training_dtype(device)
+        self._parameters = {n: p for n, p in module.named_parameters() if p.requires_grad}
+        self._optimizer = build_optimizer(
+            settings.optimizer, self._parameters, settings.betas, settings.weight_decay
         )
 
     def train_step(self, batch: Batch) -> float:
@@ -79,34 +79,22 @@ class Trainer:
             except (torch.OutOfMemoryError, RuntimeError) as error:
                 if not self._adapt or not is_out_of_memory(error):
                     raise
-            self._optimizer.zero_grad(set_to_none=True)
+            self._optimizer.drop_gradients()
             self._use_less_memory(len(batch))
         self._update()
         self.step += 1
         return loss
 
     def state(self) -> dict[str, Tensor]:
-        """Weights and optimizer moments by name, for a resume point."""
-        tensors = {f"w:{name}": tensor for name, tensor in self.module.state_dict().items()}
-        for name, parameter in self._parameters.items():
-            moments = self._optimizer.state[parameter]
-            if moments:
-                tensors[f"m:{name}"] = moments["exp_avg"]
-                tensors[f"v:{name}"] = moments["exp_avg_sq"]
-        return tensors
+        """Trained weights and optimizer moments by name, for a resume point."""
+        weights = {f"w:{name}": parameter.data for name, parameter in self._parameters.items()}
+        return weights | self._optimizer.state_tensors()
 
     def restore(self, tensors: Mapping[str, Tensor], step: int) -> None:
         """Continue from a resume point as if never interrupted."""
-        weights = {name[2:]: tensor for name, tensor in tensors.items() if name[:2] == "w:"}
-        self.module.load_state_dict(weights)
         for name, parameter in self._parameters.items():
-            if f"m:{name}" not in tensors:
-                continue
-            self._optimizer.state[parameter] = {
-                "step": torch.tensor(float(step), device=self._device),
-                "exp_avg": tensors[f"m:{name}"].to(self._device),
-                "exp_avg_sq": tensors[f"v:{name}"].to(self._device),
-            }
+            parameter.data.copy_(tensors[f"w:{name}"])
+        self._optimizer.load(tensors, step)
         self.step = step
 
     def _accumulate(self, batch: Batch) -> float:
@@ -115,7 +103,7 @@ class Trainer:
         for start in range(0, len(batch), size):
             part = batch.part(start, min(start + size, len(batch)), self._device)
             with torch.autocast(
-                self._device.type, dtype=torch.bfloat16, enabled=self._device.type == "cuda"
+                self._device.type, torch.bfloat16, enabled=self._autocast == torch.bfloat16
             ):
                 loss = self._losses_of(part).sum() / len(batch)
             loss.backward()  # type: ignore[no-untyped-call]
@@ -125,10 +113,7 @@ class Trainer:
     def _update(self) -> None:
         settings = self._settings
         nn.utils.clip_grad_norm_(self._parameters.values(), settings.grad_clip)
-        for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate(self.step, settings)
-        self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
+        self._optimizer.step(learning_rate(self.step, settings))
 
     def _use_less_memory(self, batch_size: int) -> None:
         size = self.micro_batch or batch_size

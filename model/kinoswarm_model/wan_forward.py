@@ -16,7 +16,7 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
@@ -99,12 +99,20 @@ def _modulated(norm: Any, h_BNM: Tensor, shift_B1M: Tensor, scale_B1M: Tensor) -
 
 
 def _self_attention(attention: Any, h_BNM: Tensor, rope_NE: Tensor) -> Tensor:
-    weight = torch.cat([attention.to_q.weight, attention.to_k.weight, attention.to_v.weight])
-    bias = torch.cat([attention.to_q.bias, attention.to_k.bias, attention.to_v.bias])
-    q_BNM, k_BNM, v_BNM = functional.linear(h_BNM, weight, bias).chunk(3, dim=-1)
+    q_BNM, k_BNM, v_BNM = _queries_keys_values(attention, h_BNM)
     q_BANE = _rotated(_heads(attention.norm_q(q_BNM), attention.heads), rope_NE)
     k_BANE = _rotated(_heads(attention.norm_k(k_BNM), attention.heads), rope_NE)
     return _attended(attention, q_BANE, k_BANE, _heads(v_BNM, attention.heads))
+
+
+def _queries_keys_values(attention: Any, h_BNM: Tensor) -> tuple[Tensor, ...]:
+    """As one matrix product; layers with adapters beside them are called one by one."""
+    layers = (attention.to_q, attention.to_k, attention.to_v)
+    if not all(type(layer) is nn.Linear for layer in layers):
+        return tuple(layer(h_BNM) for layer in layers)
+    weight = torch.cat([layer.weight for layer in layers])
+    bias = torch.cat([layer.bias for layer in layers])
+    return functional.linear(h_BNM, weight, bias).chunk(3, dim=-1)
 
 
 def _cross_attention(attention: Any, h_BNM: Tensor, text_BLM: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ def main() -> None:
     frames_out = _keep_standard_output()
     jobs: queue.Queue[Job] = queue.Queue()
     threading.Thread(target=_read_jobs, args=(sys.stdin.buffer, jobs), daemon=True).start()
-    from kinoswarm_model.memory import device_names
+    from kinoswarm_model.devices import device_names
     from kinoswarm_model.worker_jobs import answer
 
     confine_gpu(limits)

@@ -201,6 +201,7 @@ async def test_self(node: NodeContext) -> ev.Event:
         seconds_per_step=done.seconds_per_step,
         micro_batch=done.micro_batch,
         checkpoint_activations=done.checkpoint_activations,
+        modes=done.modes,
     )
     node.folder.keep_self_test(node.self_test)
     await _greet(node)

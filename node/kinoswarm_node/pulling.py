@@ -7,6 +7,7 @@ from msgspec import structs
 from kinoswarm_network.coordinator_client import new_request_id
 from kinoswarm_node import life_events as ev
 from kinoswarm_node.context import NodeContext
+from kinoswarm_node.swarm_folder import SelfTest
 from kinoswarm_protocol.charter import Charter, ClusterEntry
 from kinoswarm_protocol.envelope import open_envelope
 from kinoswarm_protocol.errors import BadSignature, MalformedBytes
@@ -21,6 +22,7 @@ from kinoswarm_protocol.messages import (
     PullLease,
     TrainOrder,
 )
+from kinoswarm_protocol.specs import ModeSpec
 
 _MAX_ON_DISK = 256  # PullLease's own bound
 _PULL_ID = "pull.id"
@@ -66,8 +68,8 @@ def checked_lease(node: NodeContext, raw: bytes) -> Lease:
         raise MalformedBytes(
             f"the lease names cluster {order.cluster}; the charter has {len(charter.clusters)}"
         )
-    if order.mode not in {str(mode.name) for mode in charter.model.modes}:
-        raise MalformedBytes(f"the lease names mode {order.mode!r}, which the charter lacks")
+    if order.mode not in charter.model.modes:
+        raise MalformedBytes(f"the lease names mode {order.mode.label}, which the charter lacks")
     return lease
 
 
@@ -102,10 +104,16 @@ def train_order(lease: Lease) -> TrainOrder:
 async def _request(node: NodeContext) -> PullLease:
     charter, test = node.the_charter(), node.self_test
     return PullLease(
-        modes=[mode.name for mode in charter.model.modes],
+        modes=_proposed_modes(charter, test),
         clusters_on_disk=await _clusters_on_disk(node),
         seconds_per_step=test.seconds_per_step if test else 0.0,
     )
+
+
+def _proposed_modes(charter: Charter, test: SelfTest | None) -> list[ModeSpec]:
+    """What the self-test found to fit, best first; all of the charter's where that is not known."""
+    fitting = [mode for mode in (test.modes if test else []) if mode in charter.model.modes]
+    return fitting or list(charter.model.modes)
 
 
 async def _clusters_on_disk(node: NodeContext) -> list[int]:

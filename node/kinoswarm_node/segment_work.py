@@ -146,7 +146,6 @@ async def _train_job(node: NodeContext, segment: ev.Segment, fit: ev.Fit) -> Tra
     order = train_order(stored_lease(node, segment.lease_id))
     charter = node.the_charter()
     shards = charter.clusters[order.cluster].shards
-    ranks = {str(mode.name): mode.rank for mode in charter.model.modes}
     return TrainJob(
         job_id=segment.lease_id,
         model=charter.model,
@@ -159,7 +158,6 @@ async def _train_job(node: NodeContext, segment: ev.Segment, fit: ev.Fit) -> Tra
         seed=order.seed,
         base_path=str(await _here(node, BlobId(order.base))),
         mode=order.mode,
-        lora_rank=ranks[order.mode],
         delta_codec=charter.policy.delta_codec,
         micro_batch=min(fit.micro_batch or node.settings.micro_batch, order.batch_size),
         resume_every_s=node.settings.resume_every_s,

@@ -50,8 +50,9 @@ class NodeSettings(BaseSettings):
         default="anonymous",
         description="Name shown to the swarm: 1 to 64 letters, digits, spaces, dots, - and _.",
     )
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d{1,2})?)$")] = Field(
-        default="auto", description="Where to train: auto, cpu, cuda, cuda:0, mps."
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|(cuda|xpu)(:\d{1,2})?)$")] = Field(
+        default="auto",
+        description="Where to train: auto, cpu, cuda, cuda:0 (also on ROCm), xpu, mps.",
     )
     threads: Annotated[int, Field(ge=0, le=1024)] = Field(
         default=0, description="CPU threads of the worker, 1 to 1024; 0 takes half of the cores."

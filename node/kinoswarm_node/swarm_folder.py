@@ -23,6 +23,7 @@ from kinoswarm_protocol.envelope import Opened, open_envelope
 from kinoswarm_protocol.errors import LocalError, RemoteError
 from kinoswarm_protocol.ids import LeaseId, SwarmId
 from kinoswarm_protocol.messages import CONTRIBUTION, LEASE, Contribution, Lease
+from kinoswarm_protocol.specs import ModeSpec
 
 S = TypeVar("S", bound=Struct)
 
@@ -67,6 +68,8 @@ class SelfTest(Struct, frozen=True, kw_only=True):
     micro_batch: int = 0
     """What fits; 0 when it was not measured."""
     checkpoint_activations: bool = False
+    modes: list[ModeSpec] = []
+    """Of the charter's, those that fit, best first; empty when it was not measured."""
 
 
 class SwarmFolder:

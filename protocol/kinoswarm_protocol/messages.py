@@ -29,7 +29,7 @@ from kinoswarm_protocol.limits import (
     MAX_SENTENCE,
     MAX_SHARDS_PER_CLUSTER,
 )
-from kinoswarm_protocol.specs import Count, Flops, Name, NonNegative, Rate
+from kinoswarm_protocol.specs import Count, Flops, ModeSpec, Name, NonNegative, Rate
 
 ClusterIndex = Annotated[int, Meta(ge=0, lt=MAX_CLUSTERS)]
 Lineage = Annotated[int, Meta(ge=0, le=1)]
@@ -58,7 +58,8 @@ class TrainOrder(_Wire, frozen=True, kw_only=True, tag="train"):
     lineage: Lineage
     base_version: Version
     base: BlobIdField
-    mode: Name
+    mode: ModeSpec
+    """One of the charter's, and one that the node proposed."""
     steps: Steps
     batch_size: Annotated[int, Meta(ge=1, le=65_536)]
     seed: Seed
@@ -283,7 +284,8 @@ class Hello(_Wire, frozen=True, kw_only=True, tag="hello"):
 class PullLease(_Wire, frozen=True, kw_only=True, tag="pull"):
     """Ask for work. The same request_id gets the same lease again, so a lost reply loses nothing."""
 
-    modes: Annotated[list[Name], Meta(min_length=1, max_length=16)]
+    modes: Annotated[list[ModeSpec], Meta(min_length=1, max_length=16)]
+    """What fits this machine, best first."""
     clusters_on_disk: Annotated[list[ClusterIndex], Meta(max_length=256)]
     seconds_per_step: NonNegative
 

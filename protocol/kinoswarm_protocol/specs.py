@@ -111,10 +111,21 @@ class RecipeSpec(Struct, frozen=True, kw_only=True, array_like=True, forbid_unkn
 
 
 class ModeSpec(Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True):
-    """One way in which a segment may be computed."""
+    """One way in which a segment may be computed; a lease fixes the whole of it, so two LoRA ranks are two modes."""
 
     name: Literal["full", "adam8bit", "lora"]
+    """`full`: all weights by AdamW; `adam8bit`: the same with moments of 8 bits; `lora`: low-rank updates."""
     rank: Annotated[int, Meta(ge=0, le=1_024)] = 0
+    """Of `lora`, at least 1; the other modes have none."""
+
+    def __post_init__(self) -> None:
+        if (self.name == "lora") != (self.rank > 0):
+            raise ValueError(f"mode {self.name} can't have rank {self.rank}")
+
+    @property
+    def label(self) -> str:
+        """For people: full, 8bit-adam, lora-r16."""
+        return {"full": "full", "adam8bit": "8bit-adam", "lora": f"lora-r{self.rank}"}[self.name]
 
 
 class ModelSpec(Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True):

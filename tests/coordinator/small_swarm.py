@@ -40,6 +40,7 @@ from kinoswarm_protocol.messages import (
     TrainOrder,
     TrainOutcome,
 )
+from kinoswarm_protocol.specs import ModeSpec
 
 
 def blob_named(text: str) -> BlobId:
@@ -112,7 +113,7 @@ class SmallSwarm:
         return self.ask(key, body)
 
     def pull(self, key: KeyPair, request_id: str = "") -> Lease | NoWork:
-        body = PullLease(modes=["full"], clusters_on_disk=[], seconds_per_step=0.5)
+        body = PullLease(modes=[ModeSpec(name="full")], clusters_on_disk=[], seconds_per_step=0.5)
         say = self.ask(key, body, request_id).say
         if isinstance(say, SayLease):
             return say.lease

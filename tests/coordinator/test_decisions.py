@@ -25,6 +25,7 @@ from kinoswarm_protocol.messages import (
     Submit,
     TrainOrder,
 )
+from kinoswarm_protocol.specs import ModeSpec
 
 ALICE, BOB = NODE, KeyPair(bytes(range(3, 35)))
 
@@ -45,7 +46,7 @@ def order_of(lease) -> TrainOrder:
 def test_a_stranger_is_told_to_say_hello_first() -> None:
     from kinoswarm_protocol.messages import PullLease
 
-    body = PullLease(modes=["full"], clusters_on_disk=[], seconds_per_step=0.0)
+    body = PullLease(modes=[ModeSpec(name="full")], clusters_on_disk=[], seconds_per_step=0.0)
     say = SmallSwarm().ask(ALICE, body).say
     assert isinstance(say, Refusal)
     assert "say hello" in say.sentence
@@ -73,10 +74,30 @@ def test_shards_on_disk_decide_between_equal_needs(swarm: SmallSwarm) -> None:
     from kinoswarm_coordinator.requests import SayLease
     from kinoswarm_protocol.messages import PullLease
 
-    body = PullLease(modes=["full"], clusters_on_disk=[1], seconds_per_step=0.5)
+    body = PullLease(modes=[ModeSpec(name="full")], clusters_on_disk=[1], seconds_per_step=0.5)
     say = swarm.ask(ALICE, body).say
     assert isinstance(say, SayLease)
     assert order_of(say.lease).cluster == 1
+
+
+def test_a_lease_fixes_the_first_of_the_nodes_modes_that_the_charter_lists(
+    swarm: SmallSwarm,
+) -> None:
+    from kinoswarm_coordinator.requests import SayLease
+    from kinoswarm_protocol.messages import PullLease
+
+    def pull(*modes: ModeSpec) -> object:
+        return swarm.ask(
+            ALICE, PullLease(modes=list(modes), clusters_on_disk=[], seconds_per_step=0.5)
+        ).say
+
+    foreign, full = ModeSpec(name="lora", rank=99), ModeSpec(name="full")
+    refused = pull(foreign)
+    assert isinstance(refused, NoWork)
+    assert "none of the ways" in refused.sentence
+    say = pull(foreign, full)
+    assert isinstance(say, SayLease)
+    assert order_of(say.lease).mode == full
 
 
 def test_a_segment_lasts_as_long_as_the_policy_wants() -> None:

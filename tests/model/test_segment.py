@@ -33,7 +33,7 @@ from kinoswarm_model.training_data import (
     prefetched,
     training_batch,
 )
-from kinoswarm_protocol.errors import LocalError, MalformedBytes
+from kinoswarm_protocol.errors import MalformedBytes
 from kinoswarm_protocol.specs import DeltaCodec
 
 MODEL = tiny_model()
@@ -183,11 +183,6 @@ def test_without_a_base_the_output_is_the_common_seed(base_job: TrainJob) -> Non
     start = build_expert(MODEL, seed=job.seed).network.state_dict()
     assert not torch.equal(weights["proj_out.weight"], start["proj_out.weight"])
     assert done.delta_norm == 0.0
-
-
-def test_unknown_mode_is_refused(base_job: TrainJob) -> None:
-    with pytest.raises(LocalError, match="mode 'lora'"):
-        segment.run(msgspec.structs.replace(base_job, mode="lora"), ignore)
 
 
 def test_batches_depend_on_seed_step_and_sample_only() -> None:

@@ -72,6 +72,7 @@ from kinoswarm_protocol.messages import (
     Welcome,
 )
 from kinoswarm_protocol.records import NodeRecord
+from kinoswarm_protocol.specs import ModeSpec
 
 NOW_MS = 1_700_000_000_000
 
@@ -211,7 +212,7 @@ class World:
             lineage=0,
             base_version=0,
             base=blob_of(self.base),
-            mode="full",
+            mode=ModeSpec(name="full"),
             steps=self.steps,
             batch_size=4,
             seed=number,

@@ -45,6 +45,7 @@ from kinoswarm_protocol.messages import (
 )
 from kinoswarm_protocol.records import NodeRecord, ReleaseRecord, hash_of_key, seal_record
 from kinoswarm_protocol.snapshot import SNAPSHOT, SiteSnapshot, SnapshotFile
+from kinoswarm_protocol.specs import ModeSpec
 
 KEYS = (("founder", FOUNDER), ("coordinator", COORDINATOR), ("node", NODE), ("account", ACCOUNT))
 FILE = Path(__file__).parent / "golden" / "vectors.json"
@@ -62,7 +63,7 @@ def envelopes() -> dict[str, bytes]:
         lineage=0,
         base_version=3,
         base=BLOB,
-        mode="full",
+        mode=ModeSpec(name="full"),
         steps=600,
         batch_size=16,
         seed=2**62 + 1,

@@ -1,0 +1,68 @@
+"""Where a worker can compute, and what each device is able to do. Owns questions to torch and the system about devices.
+
+ROCm devices are called "cuda" by torch; Intel's are "xpu", Apple's "mps".
+"""
+
+import platform
+
+import psutil
+import torch
+
+
+def device_names() -> list[str]:
+    """Devices that a worker can compute on, best first, and always "cpu"."""
+    found = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    found += [f"xpu:{index}" for index in range(torch.xpu.device_count())]
+    if torch.backends.mps.is_available():
+        found.append("mps")
+    return [*found, "cpu"]
+
+
+def device_name(device: torch.device) -> str:
+    """Name for people; on a CPU the processor's architecture."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type == "xpu":
+        return str(torch.xpu.get_device_name(device))
+    if device.type == "mps":
+        return f"Apple GPU ({platform.machine()})"
+    return f"CPU ({platform.machine()})"
+
+
+def device_memory_bytes(device: torch.device) -> int:
+    """Total memory of the device; of the machine for a CPU."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    if device.type == "xpu":
+        return int(torch.xpu.get_device_properties(device).total_memory)
+    if device.type == "mps":
+        return int(torch.mps.recommended_max_memory())
+    return int(psutil.virtual_memory().total)
+
+
+def training_dtype(device: torch.device) -> torch.dtype:
+    """What matrix products are computed in while training: bfloat16 where the device has it in hardware.
+
+    Never float16: its range needs loss scaling, and a segment is too short to find the scale.
+    """
+    if device.type == "cuda":
+        has_it = torch.cuda.is_bf16_supported(including_emulation=False)
+    elif device.type == "xpu":
+        has_it = torch.xpu.is_bf16_supported(including_emulation=False)
+    else:
+        has_it = False
+    return torch.bfloat16 if has_it else torch.float32
+
+
+def forget_peak(device: torch.device) -> None:
+    """Begin to measure the peak of a device's memory; cached memory is given back first."""
+    if device.type in ("cuda", "xpu"):
+        torch.accelerator.empty_cache()
+        torch.accelerator.reset_peak_memory_stats(device)
+
+
+def peak_bytes(device: torch.device) -> int:
+    """Most memory of tensors since forget_peak; 0 on devices that don't count it."""
+    if device.type in ("cuda", "xpu"):
+        return int(torch.accelerator.max_memory_allocated(device))
+    return 0
