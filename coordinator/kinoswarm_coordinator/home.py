@@ -62,6 +62,11 @@ class SwarmFolder:
         """Frames of the data, for the page."""
         return self.home / "frames"
 
+    @property
+    def tried(self) -> Path:
+        """Clips that visitors of the page asked for."""
+        return self.home / "tried"
+
     def copy(self, generation: int) -> Path:
         """One of two signed copies of the public pages: one is served while the other is made."""
         return self.home / f"copy-{generation % 2}"

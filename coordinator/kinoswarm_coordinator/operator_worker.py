@@ -8,6 +8,7 @@ import structlog
 
 from kinoswarm_coordinator.operator_jobs import Workbench
 from kinoswarm_coordinator.service import Service
+from kinoswarm_coordinator.try_desk import TryDesk
 from kinoswarm_model.jobs import JobProgress
 from kinoswarm_model.supervisor import WorkerDied, WorkerError, WorkerSupervisor
 from kinoswarm_network.coordinator_client import CoordinatorClient
@@ -50,12 +51,19 @@ class OperatorWorker:
     """One worker process and the loop that feeds it."""
 
     def __init__(
-        self, service: Service, bench: Workbench, supervisor: WorkerSupervisor, idle_s: float
+        self,
+        service: Service,
+        bench: Workbench,
+        supervisor: WorkerSupervisor,
+        idle_s: float,
+        desk: TryDesk | None = None,
     ) -> None:
+        """`desk` brings what visitors of the page wish for; at most one wish is served between two leases."""
         self._service = service
         self._bench = bench
         self._supervisor = supervisor
         self._idle_s = idle_s
+        self._desk = desk
         self._client = CoordinatorClient(
             service.key, service.swarm, [service.key.peer_id], [OwnTransport(service)]
         )
@@ -67,12 +75,21 @@ class OperatorWorker:
         try:
             while True:
                 lease = await self._pull()
-                if lease is None:
-                    await asyncio.sleep(self._idle_s)
-                else:
+                if lease is not None:
                     await self._do(lease)
+                served = await self._serve_visitor()
+                if lease is None and not served:
+                    await asyncio.sleep(self._idle_s)
         finally:
             await self._supervisor.kill()
+
+    async def _serve_visitor(self) -> bool:
+        if self._desk is None:
+            return False
+        served = await self._desk.serve_next(self._supervisor)
+        if served:
+            _log.info("made a visitor's clip")
+        return served
 
     async def _pull(self) -> Lease | None:
         modes = self._bench.rules.charter.model.modes

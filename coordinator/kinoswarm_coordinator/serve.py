@@ -30,6 +30,8 @@ from kinoswarm_coordinator.settings import CoordinatorSettings
 from kinoswarm_coordinator.site_writer import site_facts, write_site
 from kinoswarm_coordinator.state import Rules
 from kinoswarm_coordinator.submissions import expired
+from kinoswarm_coordinator.try_desk import TryDesk
+from kinoswarm_coordinator.try_queue import TryRules
 from kinoswarm_coordinator.web.app import create_app
 from kinoswarm_coordinator.web.rate_limit import RateLimit
 from kinoswarm_coordinator.web.sources import WebSources
@@ -46,6 +48,8 @@ from kinoswarm_protocol.keys import KeyPair
 
 _log = structlog.get_logger("serve")
 _TRAFFIC_EVERY_S = 5.0
+_KEPT_CLIPS = 100
+"""Of visitors, newest."""
 
 
 @dataclass(frozen=True)
@@ -189,7 +193,9 @@ async def _run_parts(
         device=settings.device,
     )
     supervisor = WorkerSupervisor(folder.home / "worker.log")
-    operator = OperatorWorker(service, bench, supervisor, settings.idle_s)
+    sources.desk = _try_desk(service, folder, settings)
+    sources.tries_per_hour = settings.try_per_hour
+    operator = OperatorWorker(service, bench, supervisor, settings.idle_s, sources.desk)
     publisher = Publisher(
         service=service,
         network=network,
@@ -219,6 +225,21 @@ async def _run_parts(
             tasks.create_task(_serve_http(server, http_socket))
     finally:
         await intake.stop()
+
+
+def _try_desk(
+    service: Service, folder: SwarmFolder, settings: CoordinatorSettings
+) -> TryDesk | None:
+    if not settings.try_per_hour:
+        return None
+    return TryDesk(
+        service=service,
+        folder=folder,
+        rules=TryRules(max_waiting=settings.try_waiting, max_per_client=1, kept=_KEPT_CLIPS),
+        max_prompt=settings.try_prompt,
+        device=settings.device,
+        threads=settings.threads,
+    )
 
 
 async def _expire(service: Service, tick_s: float) -> None:

@@ -13,6 +13,7 @@ from pydantic_settings import (
 )
 
 from kinoswarm_protocol.errors import LocalError
+from kinoswarm_protocol.limits import MAX_PROMPT
 
 SETTINGS_FILE = "settings.toml"
 
@@ -66,6 +67,18 @@ class CoordinatorSettings(BaseSettings):
         ge=0.0,
         le=86_400.0,
         description="Seconds between signed copies of the pages for mirrors; 0 makes none.",
+    )
+    try_per_hour: int = Field(
+        default=0,
+        ge=0,
+        le=10_000,
+        description="Clips of their own prompts that visitors at one address may have made in an hour; 0 is off.",
+    )
+    try_waiting: int = Field(
+        default=8, ge=1, le=1_000, description="People that may wait for such a clip at once."
+    )
+    try_prompt: int = Field(
+        default=200, ge=1, le=MAX_PROMPT, description="Characters of such a prompt."
     )
     admins: list[str] = Field(
         default=[],

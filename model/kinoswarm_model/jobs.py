@@ -109,6 +109,14 @@ class ReleaseJob(_Job, frozen=True, kw_only=True, tag="release"):
     licence: str
 
 
+class GenerateJob(_Job, frozen=True, kw_only=True, tag="generate"):
+    """One clip from a release folder by the recipe's own settings, as an mp4."""
+
+    release_dir: str
+    prompt: str
+    seed: int
+
+
 class SelfTestJob(_Job, frozen=True, kw_only=True, tag="self_test"):
     """A known-answer training step, and the time per optimizer step on this device."""
 
@@ -116,7 +124,7 @@ class SelfTestJob(_Job, frozen=True, kw_only=True, tag="self_test"):
     seed: int
 
 
-Job = TrainJob | EvaluateJob | MergeJob | RouteJob | ReleaseJob | SelfTestJob
+Job = TrainJob | EvaluateJob | MergeJob | RouteJob | ReleaseJob | GenerateJob | SelfTestJob
 
 
 class PairedLoss(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -185,6 +193,14 @@ class ReleaseDone(Struct, frozen=True, kw_only=True, tag="release", forbid_unkno
     """How often each expert was picked over the samples' denoising steps."""
 
 
+class GenerateDone(Struct, frozen=True, kw_only=True, tag="generate", forbid_unknown_fields=True):
+    clip_path: str
+    expert_by_step: list[int]
+    """The most weighted expert of every denoising step."""
+    guidance: float
+    top_k: int
+
+
 class SelfTestDone(Struct, frozen=True, kw_only=True, tag="self_test", forbid_unknown_fields=True):
     ok: bool
     sentence: str
@@ -200,7 +216,7 @@ class SelfTestDone(Struct, frozen=True, kw_only=True, tag="self_test", forbid_un
     """Of the model's, those that fit, best first; the first is what was measured."""
 
 
-Done = TrainDone | EvaluateDone | MergeDone | RouteDone | ReleaseDone | SelfTestDone
+Done = TrainDone | EvaluateDone | MergeDone | RouteDone | ReleaseDone | GenerateDone | SelfTestDone
 
 
 class JobProgress(Struct, frozen=True, kw_only=True, tag="progress", tag_field="event"):
@@ -215,6 +231,8 @@ class JobProgress(Struct, frozen=True, kw_only=True, tag="progress", tag_field="
     """Seconds between resume points, as the budget of disk writes allows; 0 when not known."""
     save_problem: str = ""
     """Why the last resume point could not be written; training goes on."""
+    expert: int | None = None
+    """The most weighted expert of a denoising step."""
 
 
 class JobDone(Struct, frozen=True, kw_only=True, tag="done", tag_field="event"):

@@ -12,6 +12,7 @@ from typing import Any
 from kinoswarm_model.jobs import (
     Done,
     EvaluateJob,
+    GenerateJob,
     Job,
     JobDone,
     JobFailed,
@@ -33,6 +34,7 @@ _MODULE_BY_JOB: dict[type[Any], str] = {
     MergeJob: "kinoswarm_model.merge_job",
     RouteJob: "kinoswarm_model.route_job",
     ReleaseJob: "kinoswarm_model.release_job",
+    GenerateJob: "kinoswarm_model.generate_job",
     SelfTestJob: "kinoswarm_model.self_test_job",
 }
 

@@ -152,7 +152,7 @@ class _Demo:
     def _start_swarm(self) -> tuple[Child, list[Child]]:
         with self.watch.phase("start"):
             self.screen.say("starting the coordinator")
-            arguments = ["swarm", "serve", str(self.out / "swarm")]
+            arguments = ["swarm", "serve", str(self.out / "swarm"), "--try-per-hour", "60"]
             coordinator = self.trees.start("coordinator", arguments)
             self._wait_for(lambda: self._status(coordinator) is not None, coordinator, "the page")
             self.screen.page = page_address(self.out / "swarm")

@@ -52,6 +52,9 @@ COMMANDS = {
     "evaluate": LazyCommand(
         "kinoswarm_cli.evaluate_command", "Measure a release on held-out clips."
     ),
+    "provenance": LazyCommand(
+        "kinoswarm_cli.provenance_command", "Check where a clip from a swarm's page comes from."
+    ),
     "snapshot": LazyCommand(
         "kinoswarm_cli.snapshot_commands", "Write or check a signed copy of a swarm's pages."
     ),

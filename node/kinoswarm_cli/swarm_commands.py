@@ -78,6 +78,10 @@ def serve(
         int | None, typer.Option(min=1, help="CPU threads of the operator's worker.")
     ] = None,
     device: Annotated[str | None, typer.Option(help="Device of that worker, e.g. cuda.")] = None,
+    try_per_hour: Annotated[
+        int | None,
+        typer.Option(min=0, help="Clips of their own prompts that visitors may have in an hour."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print what is up as JSON.")] = False,
 ) -> None:
     """Run the coordinator: leases, verdicts, versions, releases, page; and its worker."""
@@ -92,7 +96,12 @@ def serve(
     swarm = SwarmFolder(folder)
     swarm.require_founded()
     settings = load_settings(
-        swarm.home, http_host=http_host, http_port=http_port, threads=threads, device=device
+        swarm.home,
+        http_host=http_host,
+        http_port=http_port,
+        threads=threads,
+        device=device,
+        try_per_hour=try_per_hour,
     )
     log_to(swarm.home / "coordinator.log")
 

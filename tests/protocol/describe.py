@@ -18,6 +18,7 @@ from kinoswarm_protocol import (
     invite,
     manifest,
     messages,
+    provenance,
     records,
     snapshot,
 )
@@ -40,6 +41,7 @@ SECTIONS: dict[str, list[type]] = {
         messages.Verdict,
         messages.ReleaseManifest,
         snapshot.SiteSnapshot,
+        provenance.Provenance,
         admin.AdminRequest,
         admin.AdminAnswer,
         accounts.Delegation,

@@ -43,6 +43,7 @@ from kinoswarm_protocol.messages import (
     TrainOutcome,
     Verdict,
 )
+from kinoswarm_protocol.provenance import PROVENANCE, Provenance
 from kinoswarm_protocol.records import NodeRecord, ReleaseRecord, hash_of_key, seal_record
 from kinoswarm_protocol.snapshot import SNAPSHOT, SiteSnapshot, SnapshotFile
 from kinoswarm_protocol.specs import ModeSpec
@@ -162,6 +163,23 @@ def envelopes() -> dict[str, bytes]:
             SNAPSHOT,
             SWARM,
             SiteSnapshot(NOW_MS, [SnapshotFile("index.html", 5, "ef" * 32)]),
+        ),
+        "provenance": seal(
+            COORDINATOR,
+            PROVENANCE,
+            SWARM,
+            Provenance(
+                clip_sha256="ab" * 32,
+                clip_bytes=5,
+                release=2,
+                release_table=BLOB,
+                prompt="a hall",
+                seed=7,
+                guidance=1.5,
+                top_k=1,
+                expert_by_step=[0, 0, 1],
+                made_at_ms=NOW_MS,
+            ),
         ),
     }
 

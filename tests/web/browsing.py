@@ -1,6 +1,7 @@
 """Real servers and a real browser for tests of pages: visits that fail on anything the browser complains about."""
 
 import asyncio
+import os
 import shutil
 import socket
 import threading
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import uvicorn
 from protocol.samples import FOUNDER
-from web.served import sources
+from web.served import sources, with_desk
 
 from kinoswarm_coordinator.views import SwarmView
 from kinoswarm_coordinator.web.app import create_app
@@ -34,8 +35,14 @@ class Shown(WebSources):
 class Served:
     """The application in a real server on loopback, in a thread of its own."""
 
-    def __init__(self, folder: Path, shown: SwarmView | None = None) -> None:
-        self.sources: WebSources = sources(folder)
+    def __init__(
+        self,
+        folder: Path,
+        shown: SwarmView | None = None,
+        *,
+        can_try: bool = False,
+    ) -> None:
+        self.sources: WebSources = with_desk(folder) if can_try else sources(folder)
         if shown is not None:
             parts = {f.name: getattr(self.sources, f.name) for f in fields(WebSources)}
             self.sources = Shown(shown=shown, **parts)
@@ -93,6 +100,11 @@ class Visit:
     def _heard(self, message) -> None:
         if message.type in ("error", "warning"):
             self.complaints.append(message.text)
+
+    def keep(self, name: str) -> None:
+        """A screenshot, where somebody wants to look at them."""
+        if folder := os.environ.get("KINOSWARM_SCREENSHOTS"):
+            self.page.screenshot(path=Path(folder) / f"{name}.png", full_page=True)
 
     def close(self) -> None:
         self.context.close()

@@ -16,6 +16,8 @@ from kinoswarm_coordinator.journal import Journal
 from kinoswarm_coordinator.presence import Presence
 from kinoswarm_coordinator.records_book import RecordsBook
 from kinoswarm_coordinator.service import Service
+from kinoswarm_coordinator.try_desk import TryDesk
+from kinoswarm_coordinator.try_queue import TryRules
 from kinoswarm_coordinator.web.sources import WebSources
 from kinoswarm_model.video_io import write_mp4
 from kinoswarm_network.blob_store import BlobStore
@@ -107,3 +109,18 @@ def _sample(home: SwarmFolder, store: BlobStore, clip: int) -> ReleaseFile:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_mp4(path, made_up_clip(clip), 8, scale=4)
     return ReleaseFile(path=name, blob=store.add_file(path), size_bytes=path.stat().st_size)
+
+
+DESK_RULES = TryRules(max_waiting=2, max_per_client=1, kept=2)
+
+
+def with_desk(
+    folder: Path, per_hour: int = 100, rules: TryRules = DESK_RULES, max_prompt: int = 40
+) -> WebSources:
+    """The same with the "try it" box switched on."""
+    served = sources(folder)
+    served.desk = TryDesk(
+        service=served.service, folder=served.folder, rules=rules, max_prompt=max_prompt
+    )
+    served.tries_per_hour = per_hour
+    return served

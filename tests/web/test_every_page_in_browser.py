@@ -1,8 +1,5 @@
 """Every page in a real browser: no complaint of the browser, no serious finding of axe, no page wider than a phone."""
 
-import os
-from pathlib import Path
-
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from protocol.samples import ACCOUNT, NODE
@@ -37,7 +34,7 @@ def test_axe_finds_nothing_serious_and_the_browser_nothing_at_all(
         found = Axe().run(visit.page).response["violations"]
         serious = [v for v in found if v["impact"] in ("serious", "critical")]
         assert [(v["id"], [n["html"] for n in v["nodes"]]) for v in serious] == []
-        _keep_screenshot(visit, name, "desktop", scheme)
+        visit.keep(f"{name}-desktop-{scheme}")
     visit.close()
 
 
@@ -47,7 +44,7 @@ def test_no_page_is_wider_than_a_phone(browser, live: Served, name: str) -> None
     visit.page.wait_for_selector("#beat[data-state=live]")
     assert visit.page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
     assert visit.page.locator("h1").count() == 1
-    _keep_screenshot(visit, name, "phone", "dark")
+    visit.keep(f"{name}-phone-dark")
     visit.close()
 
 
@@ -69,9 +66,3 @@ def test_charts_are_drawn_and_follow_the_swarm(browser, live: Served) -> None:
     visit.page.wait_for_selector("#loss canvas")
     assert visit.page.locator("#loss svg").count() == 0
     visit.close()
-
-
-def _keep_screenshot(visit: Visit, name: str, size: str, scheme: str) -> None:
-    if folder := os.environ.get("KINOSWARM_SCREENSHOTS"):
-        path = Path(folder) / f"{name}-{size}-{scheme}.png"
-        visit.page.screenshot(path=path, full_page=True)

@@ -1,8 +1,6 @@
 """The page in a real browser: live updates, no console error, no CSP violation, phone width, without JavaScript."""
 
-import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from web.browsing import CHROMIUM, DESKTOP, PHONE, Served, Visit
@@ -109,9 +107,7 @@ def test_nothing_is_wider_than_the_window(browser, live: Served, viewport, schem
     visit.page.wait_for_selector("#beat[data-state=live]")
     width = visit.page.evaluate("document.documentElement.scrollWidth")
     assert width <= viewport["width"]
-    if folder := os.environ.get("KINOSWARM_SCREENSHOTS"):
-        name = f"page-{viewport['width']}-{scheme}.png"
-        visit.page.screenshot(path=Path(folder) / name, full_page=True)
+    visit.keep(f"page-{viewport['width']}-{scheme}")
     visit.close()
 
 

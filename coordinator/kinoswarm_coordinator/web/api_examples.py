@@ -13,6 +13,7 @@ from kinoswarm_coordinator.queries import (
     Throughput,
     VerdictsPiece,
 )
+from kinoswarm_coordinator.try_queue import Wish
 from kinoswarm_coordinator.views import (
     ClusterView,
     NodeView,
@@ -168,3 +169,15 @@ HISTORY = History(
     nodes=[OnlineAt(at_ms=_NOW_MS - 15_000, online=1, training=1)],
 )
 HEALTH = Health(state="good", checks=[Check(name="volunteers", state="good", sentence="1 on-line")])
+
+WISH = Wish(
+    wish_id="0f3a9c1d2b4e5f60",
+    prompt="a hall of grey stone, the camera glides forward",
+    seed=7,
+    release=2,
+    asked_at_ms=_NOW_MS,
+    phase="running",
+    step=3,
+    total=16,
+    expert_by_step=[1, 1, 0],
+)

@@ -11,6 +11,7 @@ from fastapi.openapi.utils import get_openapi
 from msgspec import Struct
 
 from kinoswarm_coordinator import leaders, queries, views
+from kinoswarm_coordinator.try_queue import Wish
 from kinoswarm_coordinator.web import health
 
 _REF = "#/components/schemas/{name}"
@@ -27,6 +28,7 @@ _TYPES: list[type[Struct]] = [
     queries.LedgerPiece,
     queries.History,
     health.Health,
+    Wish,
 ]
 _PROBLEM = {
     "type": "object",

@@ -10,12 +10,13 @@ from kinoswarm_coordinator.web.api_schema import describe
 from kinoswarm_coordinator.web.bounds import Bounds
 from kinoswarm_coordinator.web.headers import SecurityHeaders
 from kinoswarm_coordinator.web.network_routes import network_routes
-from kinoswarm_coordinator.web.page_routes import page_routes
+from kinoswarm_coordinator.web.page_routes import page_routes, pages_of
 from kinoswarm_coordinator.web.plain_routes import plain_routes
 from kinoswarm_coordinator.web.problems import add_handlers
 from kinoswarm_coordinator.web.rate_limit import RateLimit
 from kinoswarm_coordinator.web.snapshots import Snapshots
 from kinoswarm_coordinator.web.sources import WebSources
+from kinoswarm_coordinator.web.try_routes import TryCounter, try_api, try_pages
 
 
 def create_app(
@@ -36,6 +37,12 @@ def create_app(
     app.include_router(network_routes(sources))
     app.include_router(api_routes(sources, snapshots))
     app.include_router(plain_routes(sources, snapshots))
-    app.include_router(page_routes(sources, snapshots))
+    pages = pages_of(sources)
+    app.include_router(page_routes(sources, snapshots, pages))
+    if sources.desk is not None:
+        limit_of_wishes = RateLimit(sources.tries_per_hour / 3600, sources.tries_per_hour)
+        counter = TryCounter(desk=sources.desk, limit=limit_of_wishes, clock=clock)
+        app.include_router(try_api(counter))
+        app.include_router(try_pages(counter, pages, snapshots))
     describe(app)
     return app

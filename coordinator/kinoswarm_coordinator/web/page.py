@@ -9,6 +9,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from kinoswarm_coordinator.leaders import AccountStory, Leader
 from kinoswarm_coordinator.queries import ActionView, LedgerPiece, NodeStory, VerdictsPiece
+from kinoswarm_coordinator.try_desk import TryDesk
+from kinoswarm_coordinator.try_queue import Wish
 from kinoswarm_coordinator.views import ReleaseView
 from kinoswarm_coordinator.web import chart_data, curve, words
 from kinoswarm_coordinator.web.assets import Assets
@@ -43,6 +45,7 @@ class Pages:
         has_frames: Callable[[int], bool] = lambda cluster: False,
         is_kept: Callable[[int], bool] = lambda version: True,
         still: bool = False,
+        can_try: bool = False,
     ) -> None:
         self._assets = assets
         self._has_frames = has_frames
@@ -50,7 +53,11 @@ class Pages:
         self._still = still
         self._templates = _environment()
         self._templates.globals.update(
-            assets=assets.digest, invite=invite, num_hues=curve.NUM_HUES, still=still
+            assets=assets.digest,
+            invite=invite,
+            num_hues=curve.NUM_HUES,
+            still=still,
+            can_try=can_try,
         )
 
     def overview(self, snapshot: Snapshot) -> str:
@@ -131,6 +138,28 @@ class Pages:
     def join(self, snapshot: Snapshot) -> str:
         """How to take part."""
         return self._render("join.html", "join", snapshot)
+
+    def try_it(
+        self,
+        snapshot: Snapshot,
+        desk: TryDesk,
+        *,
+        wish: Wish | None = None,
+        prompt: str = "",
+        problem: str = "",
+    ) -> str:
+        """The box for a prompt of one's own, and how far a wish is."""
+        return self._render(
+            "try.html",
+            "try",
+            snapshot,
+            release=desk.newest_release(),
+            prompts=desk.service.rules.prompts,
+            max_prompt=desk.max_prompt,
+            wish=wish,
+            prompt=wish.prompt if wish else prompt,
+            problem=problem,
+        )
 
     def _shows(self, release: ReleaseView) -> bool:
         return release.published and self._is_kept(release.version)

@@ -23,19 +23,23 @@ _A_DAY = "public, max-age=86400"
 _VERDICTS = 50
 
 
-def page_routes(sources: WebSources, snapshots: Snapshots) -> APIRouter:
-    """What browsers ask."""
-    router = APIRouter(include_in_schema=False)
-    assets = load_assets()
-    pages = Pages(
-        assets,
+def pages_of(sources: WebSources) -> Pages:
+    """The live pages of this coordinator."""
+    return Pages(
+        load_assets(),
         sources.invite,
         has_frames=lambda cluster: sources.frames(cluster) is not None,
         is_kept=sources.is_kept,
+        can_try=sources.desk is not None,
     )
+
+
+def page_routes(sources: WebSources, snapshots: Snapshots, pages: Pages) -> APIRouter:
+    """What browsers ask."""
+    router = APIRouter(include_in_schema=False)
     _add_plain_pages(router, pages, sources, snapshots)
     _add_pages_of_one(router, pages, sources, snapshots)
-    _add_files(router, assets, sources)
+    _add_files(router, load_assets(), sources)
     return router
 
 

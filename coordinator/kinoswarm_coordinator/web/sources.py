@@ -22,6 +22,7 @@ from kinoswarm_coordinator.queries import (
 )
 from kinoswarm_coordinator.service import Service
 from kinoswarm_coordinator.status import training_by_cluster
+from kinoswarm_coordinator.try_desk import TryDesk
 from kinoswarm_coordinator.views import SwarmView, num_online, view_of
 from kinoswarm_coordinator.web.health import Facts, Health, health_of
 from kinoswarm_network.blob_store import BlobStore
@@ -44,6 +45,9 @@ class WebSources:
     doing: Callable[[], str] = field(default=lambda: "")
     ledger: Ledger = field(default_factory=lambda: Ledger(1.0))
     online: OnlineHistory = field(default_factory=OnlineHistory)
+    desk: TryDesk | None = None
+    """Makes clips of visitors' prompts; None where the operator did not switch that on."""
+    tries_per_hour: int = 0
     copy_folder: Path | None = None
     """The newest signed copy of all this, for mirrors."""
     network_up: Callable[[], bool] = field(default=lambda: True)
