@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kinoswarm_model.left_out import bring_back
 from kinoswarm_protocol.errors import LocalError
 
 ALPHA = 32
@@ -27,6 +28,7 @@ def add_adapters(network: nn.Module, rank: int, seed: int) -> None:
 
     The same seed gives the same A. Raises LocalError when peft is not installed.
     """
+    bring_back("peft")
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:

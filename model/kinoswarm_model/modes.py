@@ -5,11 +5,11 @@ A mode decides which weights learn, what the optimizer keeps, and how the traine
 
 from collections.abc import Mapping
 from dataclasses import replace
-from importlib.util import find_spec
 
 import torch
 from torch import Tensor, nn
 
+from kinoswarm_model import left_out
 from kinoswarm_model.checkpoints import weights_of
 from kinoswarm_model.devices import training_dtype
 from kinoswarm_model.lora import RATE_FACTOR, add_adapters, keep_frozen_in, merged_weights
@@ -45,4 +45,4 @@ def trained_weights(
 def is_installed(mode: ModeSpec) -> bool:
     """Whether the library that the mode needs is here."""
     needed = {"lora": "peft", "adam8bit": "torchao"}.get(mode.name)
-    return needed is None or find_spec(needed) is not None
+    return needed is None or left_out.is_installed(needed)

@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
+from kinoswarm_model.left_out import bring_back
 from kinoswarm_protocol.errors import LocalError
 
 OptimizerName = Literal["adamw", "adamw8bit"]
@@ -137,6 +138,7 @@ def _parts(moment: Any) -> dict[str, Tensor]:
 
 
 def _torchao_adamw(parameters: Parameters, betas: tuple[float, float], weight_decay: float) -> Any:
+    bring_back("torchao")
     try:
         from torchao.optim import AdamW8bit as Torchao
     except ImportError as error:

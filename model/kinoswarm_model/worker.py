@@ -15,6 +15,7 @@ import msgspec
 
 from kinoswarm_model.confinement import WorkerLimits, confine, confine_gpu
 from kinoswarm_model.jobs import MAX_JOB_FRAME, Event, Job, JobProgress, WorkerReady
+from kinoswarm_model.left_out import hide
 from kinoswarm_model.parent_death import die_with_parent
 from kinoswarm_protocol import codec
 from kinoswarm_protocol.errors import RemoteError
@@ -25,6 +26,7 @@ _BAD_FRAME_EXIT = 3
 
 def main() -> None:
     """Serve jobs until standard input ends."""
+    hide()
     limits = _limits(sys.argv[2] if len(sys.argv) > 2 else "{}")
     confined = confine(limits)
     die_with_parent(int(sys.argv[1]) if len(sys.argv) > 1 else None)

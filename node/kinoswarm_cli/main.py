@@ -12,6 +12,7 @@ import typer
 
 from kinoswarm_cli.errors_and_exits import DEBUG_VARIABLE, say_and_code
 from kinoswarm_cli.lazy_group import LazyCommand, lazy_group
+from kinoswarm_model.left_out import hide
 
 COMMANDS = {
     "join": LazyCommand("kinoswarm_cli.join_command", "Join a swarm and train with it."),
@@ -98,6 +99,7 @@ def options(
 
 def main() -> None:
     """Run the program and exit with a documented code (errors_and_exits.py)."""
+    hide()
     try:
         app()
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 the last line of the program
