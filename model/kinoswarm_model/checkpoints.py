@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
@@ -121,6 +121,28 @@ def read_checkpoint(path: Path, expected: Shapes) -> dict[str, Tensor]:
     tensors = decode_tensors(raw)
     check_shapes(tensors, expected, path.name)
     return tensors
+
+
+def mapped_checkpoint(path: Path, expected: Shapes, *, check_finite: bool) -> dict[str, Tensor]:
+    """As read_checkpoint, but the weights stay in the file until they are used (copy on write).
+
+    `check_finite` reads all of it once; leave it out for a file that was checked before.
+    """
+    try:
+        with path.open("rb") as file:
+            prefix = file.read(_LENGTH_BYTES)
+            length = min(int.from_bytes(prefix, "little"), MAX_SAFETENSORS_HEADER + 1)
+            found = header_of(prefix + file.read(length))
+        check_names({name: shape for name, (_, shape) in found.items()}, expected, path.name)
+        with safe_open(path, framework="pt") as tensors:
+            weights = {name: tensors.get_tensor(name) for name in expected}
+    except OSError as error:
+        raise LocalError(f"can't read checkpoint {path}: {error}") from error
+    except (SafetensorError, ValueError, RuntimeError) as error:
+        raise MalformedBytes(f"{path.name}: safetensors: {error}") from error
+    if check_finite:
+        check_shapes(weights, expected, path.name)
+    return weights
 
 
 def weights_of(module: nn.Module) -> dict[str, Tensor]:

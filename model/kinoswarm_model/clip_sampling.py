@@ -1,4 +1,4 @@
-"""From prompts and seeds to pixels with a routed model. Owns batching, the share per expert and rounding to bytes.
+"""From prompts and seeds to pixels with a routed model. Owns batching and the share per expert.
 
 Shapes: N clips, B clips of a batch, C channels, T frames, H height, W width, K clusters.
 """
@@ -47,17 +47,12 @@ def sample_clips(
             on_steps(done, len(batches) * settings.steps)
 
     clips = [
-        pixels_of(sample(routed, rows_of(text, rows), [seeds[i] for i in rows], settings, count))
+        routed.decode(
+            sample(routed, rows_of(text, rows), [seeds[i] for i in rows], settings, count)
+        )
         for rows in batches
     ]
     return SampledClips(np.concatenate(clips), (counts_K / max(1, counts_K.sum())).tolist())
-
-
-def pixels_of(x_BCTHW: Tensor) -> NDArray[np.uint8]:
-    """Bytes of shape (B, T, H, W, C) from numbers around -1..1, the inverse of x = u8 / 127.5 - 1."""
-    bytes_BCTHW = ((x_BCTHW.float() + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8)
-    pixels: NDArray[np.uint8] = bytes_BCTHW.permute(0, 2, 3, 4, 1).contiguous().cpu().numpy()
-    return pixels
 
 
 def rows_of(text: TextBatch, rows: Sequence[int]) -> TextBatch:

@@ -8,6 +8,8 @@ import platform
 import psutil
 import torch
 
+from kinoswarm_protocol.errors import LocalError
+
 
 def device_names() -> list[str]:
     """Devices that a worker can compute on, best first, and always "cpu"."""
@@ -16,6 +18,14 @@ def device_names() -> list[str]:
     if torch.backends.mps.is_available():
         found.append("mps")
     return [*found, "cpu"]
+
+
+def accelerator(index: int | None = None) -> torch.device:
+    """This machine's GPU, or one of several. Raises LocalError when it has none."""
+    found = torch.accelerator.current_accelerator()
+    if found is None:
+        raise LocalError("this machine has no GPU that torch can use; sample on the CPU instead")
+    return found if index is None else torch.device(found.type, index)
 
 
 def device_name(device: torch.device) -> str:

@@ -1,7 +1,8 @@
-"""The experts of a release as one component, loaded one by one on first use. Owns lazy loading and saving.
+"""The experts of a release as one component, loaded one by one on first use. Owns lazy loading, eviction and saving.
 
-A router seldom needs all experts at once, and a release may hold more than memory does. One component instead of one
-per expert, because diffusers does not load pipelines whose components vary in number.
+A router seldom needs all experts at once, and a release may hold more than memory does: experts are mappings of their
+files until a device or a type needs a copy, and the least recently used go when there are too many. One component
+instead of one per expert, because diffusers does not load pipelines whose components vary in number.
 """
 
 from collections.abc import Sequence
@@ -10,12 +11,21 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from kinoswarm_model.checkpoints import encode_tensors, read_checkpoint, weights_of, write_atomic
-from kinoswarm_model.experts import Expert, build_expert, tensor_shapes
+from kinoswarm_model.checkpoints import (
+    encode_tensors,
+    mapped_checkpoint,
+    read_checkpoint,
+    weights_of,
+    write_atomic,
+)
+from kinoswarm_model.experts import Expert, expert_holding, tensor_shapes
 from kinoswarm_model.release_layout import ReleaseInfo, expert_weights
+from kinoswarm_protocol.errors import LocalError
 
 METADATA = {"format": "pt"}
 """diffusers and transformers refuse safetensors without it."""
+
+_CPU = torch.device("cpu")
 
 
 class ExpertSet(nn.Module):
@@ -26,9 +36,11 @@ class ExpertSet(nn.Module):
         self.info = info
         self._paths = list(paths)
         self._shapes = tensor_shapes(info.model)
+        self._checked: set[int] = set()
+        self._most: int | None = None
+        self.device, self.dtype = _CPU, torch.float32
         self.loaded = nn.ModuleDict()
-        # Follows `to` like any weight, so that experts loaded later land beside the others.
-        self.register_buffer("place", torch.zeros(0), persistent=False)
+        """By index as text, the least recently used first."""
 
     @classmethod
     def of_release(cls, folder: Path, info: ReleaseInfo) -> "ExpertSet":
@@ -38,14 +50,33 @@ class ExpertSet(nn.Module):
     def __len__(self) -> int:
         return len(self._paths)
 
+    @property
+    def available_K(self) -> list[bool]:
+        """Which experts' files are here."""
+        return [path.is_file() for path in self._paths]
+
+    def keep_at_most(self, most: int | None) -> None:
+        """Hold no more experts than this in memory, at least 1; None is all. One that is evicted is read from its file
+        again when it is needed: changes of its weights are lost."""
+        if most is not None and most < 1:
+            raise LocalError(f"at most {most} experts in memory: it must be at least 1")
+        self._most = most
+        self._evict()
+
+    def place(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Hold experts here and in this type from now on; those that are loaded follow."""
+        self.device, self.dtype = device, dtype
+        for expert in self.loaded.values():
+            _move(expert, device, dtype)
+
     def forward(self, index: int) -> Expert:
         """The expert of a cluster. Raises LocalError, MalformedBytes, BadTensors or NotFinite for a bad file."""
         name = str(index)
-        if name not in self.loaded:
-            expert = build_expert(self.info.model, seed=0)
-            expert.network.load_state_dict(read_checkpoint(self._paths[index], self._shapes))
-            expert.eval().requires_grad_(False)
-            self.loaded[name] = expert.to(self.get_buffer("place").device)
+        if name in self.loaded:
+            self.loaded[name] = self.loaded.pop(name)
+        else:
+            self._evict(room_for=1)
+            self.loaded[name] = self._read(index)
         found = self.loaded[name]
         assert isinstance(found, Expert)
         return found
@@ -57,4 +88,25 @@ class ExpertSet(nn.Module):
                 weights = weights_of(self(index).network)
             else:
                 weights = read_checkpoint(path, self._shapes)
-            write_atomic(folder / expert_weights(index), encode_tensors(weights, METADATA))
+            whole = {name: tensor.float() for name, tensor in weights.items()}
+            write_atomic(folder / expert_weights(index), encode_tensors(whole, METADATA))
+
+    def _read(self, index: int) -> Expert:
+        weights = mapped_checkpoint(
+            self._paths[index], self._shapes, check_finite=index not in self._checked
+        )
+        self._checked.add(index)
+        expert = expert_holding(weights, self.info.model).eval().requires_grad_(False)
+        _move(expert, self.device, self.dtype)
+        return expert
+
+    def _evict(self, room_for: int = 0) -> None:
+        while self._most is not None and len(self.loaded) > self._most - room_for:
+            self.loaded.pop(next(iter(self.loaded)))
+
+
+def _move(expert: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
+    """Rotary angles and the like keep their type: only weights are rounded."""
+    expert.to(device)
+    for parameter in expert.parameters():
+        parameter.data = parameter.data.to(dtype)

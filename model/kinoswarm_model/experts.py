@@ -4,7 +4,7 @@ A config is foreign: it is checked against the class, and its parameters are cou
 is taken. Shapes: B batch, C channels, T frames, H height, W width, L text tokens, D text width.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from kinoswarm_model.expert_classes import checked_config, class_of, forward_of
 from kinoswarm_model.seed_weights import start_as_linear_codec
+from kinoswarm_model.wan_forward import restore_buffers
 from kinoswarm_protocol.errors import LimitExceeded, MalformedBytes
 from kinoswarm_protocol.limits import MAX_EXPERT_PARAMETERS
 from kinoswarm_protocol.specs import ModelSpec
@@ -31,9 +32,13 @@ class Expert(nn.Module):
     def forward(
         self, x_t_BCTHW: Tensor, t_B: Tensor, text_tokens_BLD: Tensor, text_mask_BL: Tensor
     ) -> Tensor:
-        """Prediction for noisy clips at times t in 0..1. Masked text tokens count as the null token (zeros)."""
+        """Prediction for noisy clips at times t in 0..1, float32. Masked text tokens count as the null token (zeros).
+
+        Weights may be of a smaller type; clips and times come in float32.
+        """
         text_BLD = text_tokens_BLD * text_mask_BL.to(text_tokens_BLD.dtype).unsqueeze(-1)
-        return self._forward(self.network, x_t_BCTHW, t_B, text_BLD)
+        dtype = next(self.network.parameters()).dtype
+        return self._forward(self.network, x_t_BCTHW.to(dtype), t_B, text_BLD.to(dtype)).float()
 
 
 def count_parameters(model: ModelSpec) -> int:
@@ -64,6 +69,14 @@ def build_expert(model: ModelSpec, *, seed: int) -> Expert:
         if model.recipe.prediction == "clean":
             generator = torch.Generator().manual_seed(seed)
             start_as_linear_codec(network, model.clip.channels, generator)
+    return Expert(network, model.expert.class_name)
+
+
+def expert_holding(weights: Mapping[str, Tensor], model: ModelSpec) -> Expert:
+    """An expert whose parameters are these very tensors, without a copy; names and shapes must have been checked."""
+    network = _blueprint(model)
+    restore_buffers(network)
+    network.load_state_dict(dict(weights), assign=True)
     return Expert(network, model.expert.class_name)
 
 

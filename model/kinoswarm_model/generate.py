@@ -6,7 +6,7 @@ give the same clip, and the same mp4 bytes, on the same machine.
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 import numpy as np
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 MAX_CLIPS = 1_024
 """Clips of one call: they are kept in memory."""
+
+DtypeName = Literal["float32", "bfloat16", "float16"]
 
 OnStep = Callable[[int, int], None]
 """(denoising steps done, denoising steps in all)."""
@@ -42,7 +44,13 @@ class GenerateConfig(Struct, frozen=True, kw_only=True):
     clips_per_prompt: Annotated[int, Meta(ge=1, le=MAX_CLIPS)] = 1
     batch_size: Annotated[int, Meta(ge=1, le=MAX_CLIPS)] = 1
     """Clips at once; 1 keeps a clip's bytes independent of its neighbours."""
+    num_frames: Annotated[int, Meta(ge=1, le=4_096)] | None = None
+    """Frames of a clip; None is the length that experts were trained on."""
     device: str = "cpu"
+    dtype: DtypeName = "float32"
+    """Of the experts' weights."""
+    experts_in_memory: Annotated[int, Meta(ge=0, le=MAX_CLUSTERS)] = 0
+    """The least recently used go beyond these; 0 keeps all that were used."""
 
 
 def generate(
@@ -75,13 +83,15 @@ def generate_from(
     from kinoswarm_model.clip_sampling import rows_of, sample_clips, text_on
 
     device = torch.device(config.device)
-    release.move(device)
+    release.move(device, getattr(torch, config.dtype))
+    release.experts.keep_at_most(config.experts_in_memory or None)
     rows = [i for i in range(len(prompts)) for _ in range(config.clips_per_prompt)]
     text = rows_of(text_on(release.text.encode(prompts), device), rows)
     seeds = [config.seed + i for i in range(len(rows))]
     settings = settings_from(release, config)
-    sampled = sample_clips(release.routed(), text, seeds, settings, config.batch_size, on_step)
-    return list(sampled.clips)
+    routed = release.routed(config.num_frames)
+    sampled = sample_clips(routed, text, seeds, settings, config.batch_size, on_step)
+    return [clip[: config.num_frames] for clip in sampled.clips]
 
 
 def settings_from(release: "Release", config: GenerateConfig) -> "SampleSettings":

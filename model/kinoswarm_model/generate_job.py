@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from kinoswarm_model.clip_sampling import pixels_of, text_on
+from kinoswarm_model.clip_sampling import text_on
 from kinoswarm_model.generate import GenerateConfig, check_request, settings_from
 from kinoswarm_model.jobs import GenerateDone, GenerateJob, JobProgress
 from kinoswarm_model.release_reader import open_release
@@ -47,7 +47,8 @@ def run(job: GenerateJob, report: Report) -> GenerateDone:
         )
 
     text = text_on(release.text.encode([job.prompt]), device)
-    (clip,) = pixels_of(sample(release.routed(), text, [job.seed], settings, on_step))
+    routed = release.routed()
+    (clip,) = routed.decode(sample(routed, text, [job.seed], settings, on_step))
     path = Path(job.work_dir) / "clip.mp4"
     scale = max(1, _WATCHABLE_HEIGHT // clip.shape[1])
     write_mp4(path, clip, release.info.model.clip.fps, scale=scale)

@@ -1,7 +1,7 @@
 """A release as a diffusers pipeline. Owns the translation between diffusers' way of calling and the common sampler.
 
 Reading goes through release_reader, never through diffusers' own loader: a model_index that names foreign classes is
-refused before anything is imported. Weights are float32.
+refused before anything is imported.
 Shapes: N clips, T frames, H height, W width.
 """
 
@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kinoswarm_model.checkpoints import weights_of, write_atomic
-from kinoswarm_model.clip_sampling import pixels_of, rows_of, text_on
+from kinoswarm_model.clip_length import model_of_length
+from kinoswarm_model.clip_sampling import rows_of, text_on
 from kinoswarm_model.data.text import TextEncoder
+from kinoswarm_model.devices import accelerator
 from kinoswarm_model.expert_set import ExpertSet
 from kinoswarm_model.flow import sigmas_of
 from kinoswarm_model.generate import GenerateConfig, check_request, recipe_settings
@@ -60,22 +62,62 @@ class RoutedVideoPipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers
         self.text_folder = text_folder
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path) -> "RoutedVideoPipeline":
-        """Open a release folder. Raises what release_reader.open_release raises."""
-        release = open_release(Path(folder))
+    def from_pretrained(
+        cls,
+        folder: str | Path,
+        *,
+        torch_dtype: torch.dtype = torch.float32,
+        experts_in_memory: int | None = None,
+        allow_missing_experts: bool = False,
+    ) -> "RoutedVideoPipeline":
+        """Open a release folder. Raises what release_reader.open_release raises.
+
+        `experts_in_memory` bounds how many experts are held at once, None is all that were used; with
+        `allow_missing_experts` the router goes around those whose weights are not in the folder.
+        """
+        release = open_release(Path(folder), allow_missing_experts=allow_missing_experts)
+        release.experts.keep_at_most(experts_in_memory)
+        release.experts.place(release.experts.device, torch_dtype)
         return cls(release.experts, release.router, release.text, release.folder / TEXT_ENCODER)
 
     @property
     def device(self) -> torch.device:
         """Where clips are sampled; the text encoder stays on the CPU."""
-        place: Tensor = self.experts.get_buffer("place")
-        return place.device
+        found: torch.device = self.experts.device
+        return found
 
-    def to(self, device: str | torch.device) -> "RoutedVideoPipeline":
-        """Sample on this device, experts that are loaded later included. Weights stay float32."""
-        self.experts.to(device)
-        self.router.to(device)
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the experts' weights; router and noise stay float32."""
+        found: torch.dtype = self.experts.dtype
+        return found
+
+    def to(
+        self,
+        *places: str | torch.device | torch.dtype,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> "RoutedVideoPipeline":
+        """Sample on this device, with weights of this type, experts that are loaded later included."""
+        for place in places:
+            if isinstance(place, torch.dtype):
+                dtype = place
+            else:
+                device = place
+        target = torch.device(device) if device is not None else self.device
+        self.experts.place(target, dtype or self.dtype)
+        self.router.to(target)
         return self
+
+    def enable_model_cpu_offload(
+        self, gpu_id: int | None = None, device: str | torch.device | None = None
+    ) -> None:
+        """Hold one expert at a time on the accelerator; the others are mappings of their files in main memory.
+
+        Raises LocalError when neither a device is named nor an accelerator found.
+        """
+        self.experts.keep_at_most(1)
+        self.to(device or accelerator(gpu_id))
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write a whole release folder; the experts' present weights are saved, loaded or not."""
@@ -87,6 +129,7 @@ class RoutedVideoPipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers
         self,
         prompt: str | Sequence[str],
         *,
+        num_frames: int | None = None,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
         top_k: int | None = None,
@@ -102,6 +145,7 @@ class RoutedVideoPipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         config = GenerateConfig(
+            num_frames=num_frames,
             steps=num_inference_steps,
             guidance=guidance_scale,
             top_k=top_k,
@@ -111,7 +155,7 @@ class RoutedVideoPipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers
         form = _form_of(output_type)
         settings = recipe_settings(self.experts.info.model.recipe, config)
         pixels = self._sampled(prompts, config, settings, generator, callback_on_step_end)
-        return VideoOutput(frames=form(pixels))
+        return VideoOutput(frames=form(pixels[:, :num_frames]))
 
     def _sampled(
         self,
@@ -125,14 +169,14 @@ class RoutedVideoPipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers
         text = rows_of(text_on(self.text_encoder.encode(prompts), self.device), rows)
         seeds = torch.randint(_SEEDS, (len(rows),), generator=generator).tolist()
         routed = RoutedModel(
-            model=self.experts.info.model,
+            model=model_of_length(self.experts.info.model, config.num_frames),
             expert=self.experts,
-            available_K=[True] * len(self.experts),
+            available_K=self.experts.available_K,
             router=self.router,
         )
         with self.progress_bar(total=settings.steps) as bar:
             on_step = self._on_step(bar, settings, callback)
-            return pixels_of(sample(routed, text, seeds, settings, on_step))
+            return routed.decode(sample(routed, text, seeds, settings, on_step))
 
     def _on_step(self, bar: Any, settings: SampleSettings, callback: StepCallback | None) -> OnStep:
         sigmas = sigmas_of(settings.steps, settings.shift)

@@ -26,6 +26,9 @@ pipe = RoutedVideoPipeline.from_pretrained("path/to/this/folder")
 clip = pipe("{prompt}", generator=torch.Generator().manual_seed(0)).frames[0]
 ```
 
+On a small card: `from_pretrained(folder, torch_dtype=torch.bfloat16, experts_in_memory=1)`, or
+`pipe.enable_model_cpu_offload()`.
+
 Or from a terminal: `kinoswarm generate "{prompt}" --model path/to/this/folder --out clip.mp4`.
 A single expert is an ordinary diffusers model: `{class_name}.from_pretrained("path/to/this/folder/experts/0")`
 (diffusers asks for `accelerate` to be installed there).

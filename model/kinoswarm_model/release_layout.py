@@ -93,8 +93,8 @@ def decode_info(raw: bytes) -> ReleaseInfo:
         raise MalformedBytes(f"{INFO} is damaged: {error}; {_AGAIN}") from error
 
 
-def read_info(folder: Path) -> ReleaseInfo:
-    """What a release folder holds, every required file being there.
+def read_info(folder: Path, *, allow_missing_experts: bool = False) -> ReleaseInfo:
+    """What a release folder holds, every required file being there; experts' weights may be left out if allowed.
 
     Raises LocalError listing exactly what is missing, MalformedBytes or LimitExceeded for a damaged kinoswarm.json.
     """
@@ -102,6 +102,9 @@ def read_info(folder: Path) -> ReleaseInfo:
         raise LocalError(f"{folder} is not a release (no {INFO}); {_AGAIN}")
     info = decode_info(read_bounded(folder / INFO, _MAX_INFO_BYTES))
     missing = [path for path in required_files(len(info.experts)) if not _usable(folder, path)]
+    experts = {expert_weights(index) for index in range(len(info.experts))}
+    if allow_missing_experts and not experts <= set(missing):
+        missing = [path for path in missing if path not in experts or (folder / path).exists()]
     if missing:
         raise LocalError(f"the release in {folder} lacks {', '.join(missing)}; {_AGAIN}")
     return info

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from kinoswarm_model.checkpoints import read_checkpoint
+from kinoswarm_model.clip_length import model_of_length
 from kinoswarm_model.data.text import TextEncoder
 from kinoswarm_model.expert_set import ExpertSet
 from kinoswarm_model.release_configs import check_configs
@@ -25,28 +26,30 @@ class Release:
     router: Router
     text: TextEncoder
 
-    def routed(self) -> RoutedModel:
-        """What the common sampler takes."""
+    def routed(self, num_frames: int | None = None) -> RoutedModel:
+        """What the common sampler takes, for clips of this length. Raises LocalError for one that can't be made."""
         return RoutedModel(
-            model=self.info.model,
+            model=model_of_length(self.info.model, num_frames),
             expert=self.experts,
-            available_K=[True] * len(self.experts),
+            available_K=self.experts.available_K,
             router=self.router,
         )
 
-    def move(self, device: torch.device) -> None:
-        """Sample on this device from now on."""
-        self.experts.to(device)
+    def move(self, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
+        """Sample on this device from now on, with experts in this type; the router stays float32."""
+        self.experts.place(device, dtype)
         self.router.to(device)
 
 
-def open_release(folder: Path) -> Release:
+def open_release(folder: Path, *, allow_missing_experts: bool = False) -> Release:
     """Check a release folder and open it; experts are read (and their tensors checked) on first use.
+
+    With `allow_missing_experts` the router goes around those whose weights are not there.
 
     Raises LocalError for missing files, MalformedBytes, LimitExceeded, BadTensors or NotFinite for foreign contents,
     VersionMismatch for what this version can't sample.
     """
-    info = read_info(folder)
+    info = read_info(folder, allow_missing_experts=allow_missing_experts)
     check_configs(folder, info)
     if info.model.clip.codec != "pixel":
         raise VersionMismatch(

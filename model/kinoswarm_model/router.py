@@ -26,6 +26,7 @@ class Router(nn.Module):
         super().__init__()
         grid = _grid(spec, clip)
         self.patch = tuple(spec.patch)
+        self.grid = grid
         width = spec.width
         self.embed = nn.Linear(clip.channels * math.prod(self.patch), width)
         self.position = nn.Parameter(torch.randn(1, math.prod(grid), width) * 0.02)
@@ -38,12 +39,22 @@ class Router(nn.Module):
     def forward(self, x_t_BCTHW: Tensor, t_B: Tensor, text_BD: Tensor) -> Tensor:
         """Logits of shape (B, K)."""
         condition_BM = self.time(time_features(t_B)) + self.text(text_BD)
-        h_BNM = self.embed(patches_of(x_t_BCTHW, self.patch)) + self.position
+        h_BNM = self.embed(patches_of(x_t_BCTHW, self.patch)) + self._positions(x_t_BCTHW)
         h_BNM = torch.cat([condition_BM.unsqueeze(1), h_BNM + condition_BM.unsqueeze(1)], dim=1)
         for block in self.blocks:
             h_BNM = block(h_BNM)
         logits_BK: Tensor = self.head(self.norm(h_BNM[:, 0] + h_BNM[:, 1:].mean(1)))
         return logits_BK
+
+    def _positions(self, x_BCTHW: Tensor) -> Tensor:
+        """Learned for the trained grid, interpolated for clips of another size: (1, N, M)."""
+        t, h, w = (size // step for size, step in zip(x_BCTHW.shape[2:], self.patch, strict=True))
+        if (t, h, w) == self.grid:
+            return self.position
+        planes = self.position.transpose(1, 2).reshape(1, -1, *self.grid)
+        return (
+            functional.interpolate(planes, (t, h, w), mode="trilinear").flatten(2).transpose(1, 2)
+        )
 
 
 class RouterBlock(nn.Module):

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from kinoswarm_model.clip_codecs import Decode, pixels_of
 from kinoswarm_model.experts import Denoiser
 from kinoswarm_model.flow import sigmas_of, velocity_of
 from kinoswarm_model.noise import Purpose, clip_noise, stream
@@ -35,6 +36,8 @@ class RoutedModel:
     """Gives the expert of a cluster; may load it on first use."""
     available_K: Sequence[bool]
     router: RouterCall | None
+    decode: Decode = pixels_of
+    """From what is sampled to pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)

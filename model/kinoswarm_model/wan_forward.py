@@ -42,6 +42,14 @@ def wan_forward(network: Any, x_t_BCTHW: Tensor, t_B: Tensor, text_BLD: Tensor) 
     return _unpatched(network, network.proj_out(h_BNM), x_t_BCTHW)
 
 
+def restore_buffers(network: Any) -> None:
+    """Give a network that was built on the meta device its rotary tables, which no checkpoint holds."""
+    config = network.config
+    network.rope = type(network.rope)(
+        config.attention_head_dim, config.patch_size, config.rope_max_seq_len
+    )
+
+
 def stock_wan_forward(network: Any, x_t_BCTHW: Tensor, t_B: Tensor, text_BLD: Tensor) -> Tensor:
     """The same through diffusers' own forward pass: readable documentation of the fast one, and its test."""
     channels = network.config.in_channels - x_t_BCTHW.shape[1]

@@ -34,7 +34,19 @@ def generate(
     scale: Annotated[
         int, typer.Option(min=1, max=32, help="Enlarge every pixel this many times.")
     ] = 1,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:0 or mps.")] = "cpu",
+    frames: Annotated[
+        int | None, typer.Option(min=1, max=4096, help="Frames; left out: as many as in training.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:0, xpu or mps.")] = "cpu",
+    dtype: Annotated[
+        str, typer.Option(help="Of the weights: float32, bfloat16 or float16.")
+    ] = "float32",
+    experts_in_memory: Annotated[
+        int, typer.Option(min=0, help="Experts held at once; 0 keeps all that were used.")
+    ] = 0,
+    allow_missing_experts: Annotated[
+        bool, typer.Option(help="Route around experts whose weights are not in the folder.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Make a clip from a prompt with a downloaded release. Same release, prompt, seed and flags: the same bytes."""
@@ -51,7 +63,11 @@ def generate(
             top_k=top_k,
             num=num,
             scale=scale,
+            frames=frames,
             device=device,
+            dtype=dtype,
+            experts_in_memory=experts_in_memory,
+            allow_missing_experts=allow_missing_experts,
             as_json=as_json,
         )
     )

@@ -4,11 +4,12 @@ import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import typer
 
 from kinoswarm_cli.progress_bars import Report, reporting
-from kinoswarm_model.generate import GenerateConfig, check_request
+from kinoswarm_model.generate import DtypeName, GenerateConfig, check_request
 from kinoswarm_network.durable import disk_errors, require_space
 from kinoswarm_protocol.errors import LocalError
 
@@ -29,7 +30,11 @@ class GenerateRequest:
     top_k: int | None
     num: int
     scale: int
+    frames: int | None
     device: str
+    dtype: str
+    experts_in_memory: int
+    allow_missing_experts: bool
     as_json: bool
 
 
@@ -41,7 +46,10 @@ def run_generate(request: GenerateRequest) -> None:
         guidance=request.guidance,
         top_k=request.top_k,
         clips_per_prompt=request.num,
+        num_frames=request.frames,
         device=request.device,
+        dtype=cast(DtypeName, request.dtype),
+        experts_in_memory=request.experts_in_memory,
     )
     check_request(request.prompts, config)
     targets = clip_paths(request.out.expanduser().absolute(), request.num * len(request.prompts))
@@ -81,7 +89,7 @@ def _generate(
     from kinoswarm_model.release_reader import open_release
     from kinoswarm_model.video_io import write_mp4
 
-    release = open_release(folder)
+    release = open_release(folder, allow_missing_experts=request.allow_missing_experts)
     clips = generate_from(
         release,
         request.prompts,

@@ -218,7 +218,11 @@ def generate_request(**changes: object) -> GenerateRequest:
         "top_k": None,
         "num": 1,
         "scale": 1,
+        "frames": None,
         "device": "cpu",
+        "dtype": "float32",
+        "experts_in_memory": 0,
+        "allow_missing_experts": False,
         "as_json": False,
     }
     return GenerateRequest(**{**given, **changes})  # type: ignore[arg-type]

@@ -94,6 +94,90 @@ def test_components_follow_a_move(release_dir: Path) -> None:
     assert set(moved.components) == {"experts", "router", "text_encoder"}
 
 
+def test_weights_take_the_type_that_is_asked_for(release_dir: Path) -> None:
+    half = RoutedVideoPipeline.from_pretrained(release_dir, torch_dtype=torch.bfloat16)
+    half.set_progress_bar_config(disable=True)
+    whole = RoutedVideoPipeline.from_pretrained(release_dir)
+    whole.set_progress_bar_config(disable=True)
+    rough = half("a wall", generator=seeded(1)).frames
+    exact = whole("a wall", generator=seeded(1)).frames
+    assert half.dtype == torch.bfloat16
+    assert next(half.experts(0).parameters()).dtype == torch.bfloat16
+    assert not np.array_equal(rough, exact)
+    assert np.abs(rough - exact).mean() < 0.02
+    assert half.experts(0).network.rope.freqs_cos.dtype == torch.float32
+
+
+@pytest.mark.parametrize("num_frames", [1, 3, 6])
+def test_clips_may_have_another_length(pipe: RoutedVideoPipeline, num_frames: int) -> None:
+    frames = pipe("a", num_frames=num_frames, num_inference_steps=2).frames
+    assert frames.shape == (1, num_frames, 32, 32, 3)
+
+
+def test_a_length_beyond_what_the_model_knows_is_refused(pipe: RoutedVideoPipeline) -> None:
+    with pytest.raises(LocalError, match="makes 1 to 128"):
+        pipe("a", num_frames=129)
+
+
+def test_no_more_experts_are_held_than_asked_for(
+    pipe: RoutedVideoPipeline, release_dir: Path
+) -> None:
+    """Both experts are mixed in every step, so each is read from its file again and again."""
+    frugal = RoutedVideoPipeline.from_pretrained(release_dir, experts_in_memory=1)
+    frugal.set_progress_bar_config(disable=True)
+    held: list[int] = []
+    whole = pipe("a wall", top_k=2, generator=seeded(1)).frames
+    again = frugal(
+        "a wall",
+        top_k=2,
+        generator=seeded(1),
+        callback_on_step_end=lambda of, step, t, found: held.append(len(of.experts.loaded)),
+    ).frames
+    assert np.array_equal(whole, again)
+    assert set(held) == {1}
+
+
+def test_the_least_recently_used_expert_goes_first(release_dir: Path) -> None:
+    experts = RoutedVideoPipeline.from_pretrained(release_dir).experts
+    for index in (0, 1, 0):
+        experts(index)
+    experts.keep_at_most(1)
+    assert list(experts.loaded) == ["0"]
+
+
+def test_an_experts_weights_stay_in_their_file_until_they_are_moved(release_dir: Path) -> None:
+    experts = RoutedVideoPipeline.from_pretrained(release_dir).experts
+    one = experts(0).network.proj_out.weight
+    experts.keep_at_most(1)
+    experts(1)
+    assert not torch.equal(one, experts(1).network.proj_out.weight)
+    assert torch.equal(one, experts(0).network.proj_out.weight)
+
+
+def test_an_expert_that_is_missing_is_routed_around(damaged: Damage) -> None:
+    folder = damaged("experts/0/diffusion_pytorch_model.safetensors", b"")
+    (folder / "experts/0/diffusion_pytorch_model.safetensors").unlink()
+    with pytest.raises(LocalError, match="lacks experts/0"):
+        RoutedVideoPipeline.from_pretrained(folder)
+    rest = RoutedVideoPipeline.from_pretrained(folder, allow_missing_experts=True)
+    rest.set_progress_bar_config(disable=True)
+    used: set[int] = set()
+    rest(
+        ["a", "b"],
+        callback_on_step_end=lambda of, step, t, found: used.update(found["expert"].tolist()),
+    )
+    assert used == {1}
+
+
+def test_offloading_holds_one_expert_on_the_device(release_dir: Path) -> None:
+    frugal = RoutedVideoPipeline.from_pretrained(release_dir)
+    frugal.enable_model_cpu_offload(device="meta")
+    for index in (0, 1):
+        frugal.experts(index)
+    assert list(frugal.experts.loaded) == ["1"]
+    assert next(frugal.experts(1).parameters()).device.type == "meta"
+
+
 def test_foreign_classes_are_refused(damaged: Damage) -> None:
     folder = damaged("model_index.json", b'{"_class_name": "EvilPipeline"}')
     with pytest.raises(MalformedBytes):
