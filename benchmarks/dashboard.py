@@ -25,7 +25,7 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).parents[1] / "tests")]
 
 import uvicorn
-from coordinator.small_swarm import blob_named, rules
+from coordinator.small_swarm import blob_named, rules, unamended
 from protocol.samples import COORDINATOR, FOUNDER, NODE, SWARM, invite
 
 from kinoswarm_coordinator import events as ev
@@ -119,6 +119,7 @@ def large_swarm(num_nodes: int, num_contributions: int, folder: Path) -> WebSour
         swarm=SWARM,
         presence=presence,
         book=RecordsBook(key=COORDINATOR, swarm=SWARM, addresses=[]),
+        in_force=unamended(),
     )
     home = SwarmFolder(folder)
     return WebSources(

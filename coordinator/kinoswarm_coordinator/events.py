@@ -137,6 +137,15 @@ class AdminActed(_Event, frozen=True, kw_only=True, tag="admin_acted"):
     action: AdminAction
 
 
+class Amended(_Event, frozen=True, kw_only=True, tag="amended"):
+    """The founder changed the charter; `raw` is the signed amendment."""
+
+    number: int
+    founder: PeerId
+    sentence: str
+    raw: bytes
+
+
 class VersionRolledBack(_Event, frozen=True, kw_only=True, tag="version_rolled_back"):
     """A new version with the content of an older one; those between are withdrawn."""
 
@@ -167,5 +176,6 @@ Event = (
     | ReleaseBuilt
     | ReleasePublished
     | AdminActed
+    | Amended
     | VersionRolledBack
 )

@@ -11,6 +11,7 @@ from kinoswarm_coordinator.norm_band import KEPT, size_of
 from kinoswarm_coordinator.state import (
     AccountName,
     AdminEntry,
+    AmendmentEntry,
     Ban,
     DelegationState,
     LeasePhase,
@@ -275,6 +276,11 @@ def _admin_acted(state: SwarmState, event: ev.AdminActed) -> None:
             pass  # the version that it cuts is an event of its own
 
 
+def _amended(state: SwarmState, event: ev.Amended) -> None:
+    entry = AmendmentEntry(at_ms=event.at_ms, founder=event.founder, sentence=event.sentence)
+    state.amendments.append(entry)
+
+
 def _version_rolled_back(state: SwarmState, event: ev.VersionRolledBack) -> None:
     key = event.cluster, event.lineage
     line = state.versions[key]
@@ -315,5 +321,6 @@ _APPLY: dict[type[Any], Callable[[SwarmState, Any], None]] = {
     ev.ReleaseBuilt: _release_built,
     ev.ReleasePublished: _release_published,
     ev.AdminActed: _admin_acted,
+    ev.Amended: _amended,
     ev.VersionRolledBack: _version_rolled_back,
 }

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from msgspec import structs
 
+from kinoswarm_coordinator.charter_file import write_charter_file
 from kinoswarm_coordinator.home import SwarmFolder
 from kinoswarm_coordinator.settings import SETTINGS_FILE
 from kinoswarm_coordinator.small_data import fit_to_data
@@ -27,6 +28,7 @@ from kinoswarm_network.blob_store import BlobStore
 from kinoswarm_network.durable import write_atomic
 from kinoswarm_network.identity import load_or_create_key
 from kinoswarm_protocol.charter import CHARTER, Charter, ClusterEntry, Licences, ShardEntry
+from kinoswarm_protocol.charter_chain import chain_of, open_chain
 from kinoswarm_protocol.envelope import peek_payload, seal
 from kinoswarm_protocol.errors import LocalError
 from kinoswarm_protocol.ids import BlobId, PeerId, SwarmId, swarm_id_of
@@ -123,6 +125,8 @@ def create_swarm(
     _write_settings(folder, config, ports, addresses, _prompts(data, manifest))
     write_atomic(folder.charter, raw)
     store.add_file(folder.charter)
+    chain = open_chain(chain_of(raw), swarm)
+    write_charter_file(folder, founder, chain, charter.created_at_ms)
     invite = write_invite(founder, _invite(charter, swarm))
     write_atomic(folder.invite, (invite + "\n").encode(), mode=0o644)
     return Founded(swarm, invite, folder.root, notes)

@@ -29,8 +29,23 @@ class SwarmFolder:
         return self.home / "charter.bin"
 
     @property
+    def amended(self) -> Path:
+        """The charter as amended, with the founder's record of it (charter_file.py)."""
+        return self.home / "amended.bin"
+
+    @property
+    def charter_blobs(self) -> Path:
+        """The charter's parts as files, to be served as blobs."""
+        return self.home / "charter"
+
+    @property
     def key(self) -> Path:
         return self.home / "key"
+
+    @property
+    def next_key(self) -> Path:
+        """A key that an amendment brings into force; it becomes `key` at the next start."""
+        return self.home / "key.next"
 
     @property
     def log(self) -> Path:

@@ -4,6 +4,7 @@ import asyncio
 import os
 import shutil
 from dataclasses import dataclass
+from pathlib import Path
 
 import structlog
 
@@ -13,7 +14,8 @@ from kinoswarm_coordinator.service import Service
 from kinoswarm_coordinator.state import ReleaseState
 from kinoswarm_network.client import NetworkClient
 from kinoswarm_network.durable import link_or_copy, write_atomic
-from kinoswarm_protocol.envelope import seal
+from kinoswarm_protocol.charter import is_coordinator
+from kinoswarm_protocol.envelope import open_envelope, seal
 from kinoswarm_protocol.errors import KinoswarmError, RemoteError
 from kinoswarm_protocol.messages import RELEASE, ExpertRef, ReleaseManifest
 
@@ -53,14 +55,25 @@ class Publisher:
 
     async def _publish_built(self) -> None:
         for release in list(self.service.journal.state.releases):
-            if release.manifest is None:
+            if release.manifest is None or self._signed_by_ended_key(release):
                 await self._publish(release)
+
+    def _signed_by_ended_key(self, release: ReleaseState) -> bool:
+        """Whether an amendment ended the key that signed a release: nobody would believe it any more."""
+        path = self._manifest_path(release)
+        if not path.is_file() or not (self.folder.releases / str(release.version)).is_dir():
+            return False
+        signer = open_envelope(path.read_bytes(), RELEASE, self.service.swarm).signer
+        return not is_coordinator(self.service.rules.charter, signer)
+
+    def _manifest_path(self, release: ReleaseState) -> Path:
+        return self.folder.releases / f"{release.version}.manifest"
 
     async def _publish(self, release: ReleaseState) -> None:
         """Sign the table of contents and lay the folder out; safe to repeat after a crash."""
         await self._lay_out(release)
         raw = seal(self.service.key, RELEASE, self.service.swarm, self._manifest(release))
-        path = self.folder.releases / f"{release.version}.manifest"
+        path = self._manifest_path(release)
         write_atomic(path, raw, mode=0o644)
         blob = await self.network.add_blob(path)
         await self.network.pin(blob)

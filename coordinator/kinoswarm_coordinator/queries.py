@@ -53,7 +53,7 @@ class NodeStory(Struct, frozen=True, kw_only=True):
 
 
 class ActionView(Struct, frozen=True, kw_only=True):
-    """What an operator did."""
+    """What an operator did, or how the founder amended the charter."""
 
     at_ms: int
     signer: str
@@ -162,8 +162,8 @@ def ledger_piece(state: SwarmState, ledger: Ledger, before: int | None, limit: i
 
 
 def actions(state: SwarmState) -> list[ActionView]:
-    """What operators did, newest first."""
-    return [
+    """What operators and the founder did, newest first."""
+    done = [
         ActionView(
             at_ms=entry.at_ms,
             signer=entry.signer,
@@ -172,6 +172,16 @@ def actions(state: SwarmState) -> list[ActionView]:
         )
         for entry in reversed(state.admin_log[-MAX_PIECE:])
     ]
+    changed = [
+        ActionView(
+            at_ms=entry.at_ms,
+            signer=entry.founder,
+            action="amendment",
+            sentence=f"the founder signed {entry.sentence}",
+        )
+        for entry in reversed(state.amendments[-MAX_PIECE:])
+    ]
+    return sorted(done + changed, key=lambda action: -action.at_ms)[:MAX_PIECE]
 
 
 def history(state: SwarmState, rules: Rules, online: list[OnlineAt], now_ms: int) -> History:

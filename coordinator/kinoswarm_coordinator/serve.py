@@ -13,6 +13,9 @@ import uvicorn
 from kinoswarm_coordinator import events as ev
 from kinoswarm_coordinator.accounts import expired_delegations
 from kinoswarm_coordinator.admin_door import AdminDoor
+from kinoswarm_coordinator.amending import adopt_next_key
+from kinoswarm_coordinator.amendment_watch import AmendmentWatch
+from kinoswarm_coordinator.charter_file import read_chain, serve_chain
 from kinoswarm_coordinator.credit import Ledger, flops_per_step
 from kinoswarm_coordinator.data_frames import write_frames
 from kinoswarm_coordinator.event_log import SqlLog, sqlite_url
@@ -38,9 +41,9 @@ from kinoswarm_coordinator.web.sources import WebSources
 from kinoswarm_model.supervisor import WorkerSupervisor
 from kinoswarm_network.blob_store import BlobStore
 from kinoswarm_network.client import NetworkClient, NetworkConfig
-from kinoswarm_network.identity import load_key
 from kinoswarm_network.listening import bound_socket, server_of
-from kinoswarm_protocol.charter import Charter, is_coordinator, open_charter
+from kinoswarm_protocol.charter import Charter
+from kinoswarm_protocol.charter_chain import OpenedChain
 from kinoswarm_protocol.errors import LocalError
 from kinoswarm_protocol.ids import PeerId, SwarmId
 from kinoswarm_protocol.invite import Invite, read_invite
@@ -69,9 +72,16 @@ class Founding:
     """What the founder left in the folder, checked."""
 
     swarm: SwarmId
-    charter: Charter
+    chain: OpenedChain
+    record: bytes
+    """The founder's DHT record of the chain."""
     key: KeyPair
     invite: str
+
+    @property
+    def charter(self) -> Charter:
+        """As amended."""
+        return self.chain.charter
 
 
 async def run_coordinator(
@@ -106,33 +116,36 @@ async def run_coordinator(
 
 
 def read_founding(folder: SwarmFolder) -> Founding:
+    """What lies in a swarm's folder, checked; a key that an amendment brought comes into force here."""
     folder.require_founded()
     text = folder.invite.read_text()
     invite: Invite = read_invite(text).body
-    charter = open_charter(folder.charter.read_bytes(), invite.swarm).body
-    key = load_key(folder.key)
-    if not is_coordinator(charter, key.peer_id):
-        raise LocalError(f"{folder.key} is not a coordinator key of this swarm's charter")
-    return Founding(invite.swarm, charter, key, text.strip())
+    chain, record = read_chain(folder, invite.swarm)
+    return Founding(
+        invite.swarm, chain, record, adopt_next_key(folder, chain.charter), text.strip()
+    )
 
 
 def founded_service(
     folder: SwarmFolder, founding: Founding, journal: Journal, settings: CoordinatorSettings
 ) -> Service:
+    in_force = serve_chain(folder, founding.chain, founding.record)
     rules = Rules(
         charter=founding.charter,
-        charter_blob=BlobStore(folder.store).add_file(folder.charter),
+        charter_blob=in_force.charter_blob,
         operator=founding.key.peer_id,
         prompts=tuple(settings.prompts),
     )
     addresses = list(settings.announce or founding.charter.addresses)
+    book = RecordsBook(key=founding.key, swarm=founding.swarm, addresses=addresses)
     return Service(
         journal=journal,
         rules=rules,
         key=founding.key,
         swarm=founding.swarm,
         presence=Presence(),
-        book=RecordsBook(key=founding.key, swarm=founding.swarm, addresses=addresses),
+        book=book.of_charter(in_force),
+        in_force=in_force,
     )
 
 
@@ -146,6 +159,7 @@ async def _found(service: Service) -> None:
             seed_checkpoint=charter.seed_checkpoint,
         )
         await service.record([event])
+    await service.follow(service.in_force)
 
 
 def _network_config(
@@ -210,13 +224,14 @@ async def _run_parts(
         path=folder.admin_socket,
         port=settings.admin_port,
     )
+    watch = AmendmentWatch(service=service, folder=folder, network=network)
     on_ready(_serving(http_socket, settings, network, founding))
     try:
         async with asyncio.TaskGroup() as tasks:
             intake.resume()
             tasks.create_task(operator.run())
             tasks.create_task(publisher.run())
-            tasks.create_task(_expire(service, settings.tick_s))
+            tasks.create_task(_tick(service, watch, settings.tick_s))
             tasks.create_task(_watch_traffic(service, network))
             tasks.create_task(_fill_pages(sources))
             tasks.create_task(door.run())
@@ -242,9 +257,10 @@ def _try_desk(
     )
 
 
-async def _expire(service: Service, tick_s: float) -> None:
+async def _tick(service: Service, watch: AmendmentWatch, tick_s: float) -> None:
     while True:
         await asyncio.sleep(tick_s)
+        await watch.look()
         state, now_ms = service.journal.state, service.now_ms()
         await service.record(expired(state, now_ms) + expired_delegations(state, now_ms))
 

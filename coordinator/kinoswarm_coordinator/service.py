@@ -3,11 +3,13 @@
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
 from kinoswarm_coordinator import requests as rq
+from kinoswarm_coordinator.amendments import amended_events
+from kinoswarm_coordinator.charter_file import InForce
 from kinoswarm_coordinator.events import Event
 from kinoswarm_coordinator.journal import Journal
 from kinoswarm_coordinator.presence import Presence
@@ -59,6 +61,7 @@ class Service:
     swarm: SwarmId
     presence: Presence
     book: RecordsBook
+    in_force: InForce
     on_events: Callable[[list[Event]], None] = lambda events: None
     now_ms: Callable[[], int] = wall_clock_ms
 
@@ -87,6 +90,14 @@ class Service:
             _log.info("decided", peer=opened.signer, why=decision.reason)
         await self.record(decision.events)
         return self._reply(request.request_id, self._said(decision.say, opened.signer))
+
+    async def follow(self, in_force: InForce) -> None:
+        """Decide by this charter from now on, and log each amendment that is new."""
+        charter = in_force.chain.charter
+        self.in_force = in_force
+        self.rules = replace(self.rules, charter=charter)
+        self.book = self.book.of_charter(in_force)
+        await self.record(amended_events(self.journal.state, in_force, self.now_ms()))
 
     async def record(self, events: list[Event]) -> None:
         """Make events durable and tell whoever listens."""
@@ -122,7 +133,7 @@ class Service:
         delegation = self.journal.state.delegations.get(signer)
         return Welcome(
             charter=self.rules.charter_blob,
-            amendments=[],
+            amendments=list(self.in_force.amendment_blobs),
             notice=notice,
             observed_reachable=False,
             account=delegation.account if delegation else None,

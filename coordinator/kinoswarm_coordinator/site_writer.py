@@ -88,7 +88,7 @@ def write_site(sources: WebSources, facts: SiteFacts, folder: Path, *, with_mode
     (folder / _MARK).touch()
     (folder / SNAPSHOT_NAME).unlink(missing_ok=True)
     files = render_site(facts)
-    files[CHARTER_NAME] = sources.folder.charter.read_bytes()
+    files[CHARTER_NAME] = sources.service.in_force.chain.raw
     files[INVITE_NAME] = (facts.invite + "\n").encode()
     files[RECORDS_NAME] = _records(sources)
     files["invite.svg"] = qr_code(facts.invite)

@@ -113,6 +113,14 @@ class AccountName(Struct, frozen=True, kw_only=True):
     serial: int
 
 
+class AmendmentEntry(Struct, frozen=True, kw_only=True):
+    """What the founder changed: public."""
+
+    at_ms: int
+    founder: PeerId
+    sentence: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class Rules:
     """What decisions go by: the charter as amended, and who runs the trusted work."""
@@ -142,6 +150,9 @@ class SwarmState:
     release_wanted: bool = False
     admin_log: list[AdminEntry] = field(default_factory=list)
     admin_requests: set[str] = field(default_factory=set)
+
+    amendments: list[AmendmentEntry] = field(default_factory=list)
+    """In order: the first is number 1."""
 
     delegations: dict[PeerId, DelegationState] = field(default_factory=dict)
     """Which account a machine counts for; those that expired or were revoked are gone."""

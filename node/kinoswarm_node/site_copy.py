@@ -21,7 +21,7 @@ from kinoswarm_network.durable import (
 )
 from kinoswarm_protocol.errors import HashMismatch, LimitExceeded, LocalError, Unreachable
 from kinoswarm_protocol.ids import PeerId, SwarmId
-from kinoswarm_protocol.limits import CHUNK_TIMEOUT_S, CONNECT_TIMEOUT_S, MAX_CHARTER_BYTES
+from kinoswarm_protocol.limits import CHUNK_TIMEOUT_S, CONNECT_TIMEOUT_S, MAX_CHAIN_BYTES
 from kinoswarm_protocol.snapshot import (
     CHARTER_NAME,
     SNAPSHOT,
@@ -81,7 +81,7 @@ class SiteCopy:
         Raises Unreachable, or the errors of open_snapshot.
         """
         signed = self._settle()
-        charter_raw = self.read(CHARTER_NAME, MAX_CHARTER_BYTES + _SLACK)
+        charter_raw = self.read(CHARTER_NAME, MAX_CHAIN_BYTES + _SLACK)
         opened, charter, found = open_snapshot(signed, charter_raw, swarm)
         return CheckedCopy(
             swarm=found,

@@ -113,7 +113,7 @@ class Charter(Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown
 
 
 class Amendment(Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True):
-    """A founder-signed change; `None` keeps what was. Hash-linked so that none can be left out."""
+    """A founder-signed change; `None` keeps what was. Hash-linked so that none can be left out (charter_chain.py)."""
 
     number: Annotated[int, Meta(ge=1, le=1_000_000)]
     previous_sha256: DigestField
@@ -124,6 +124,10 @@ class Amendment(Struct, frozen=True, kw_only=True, array_like=True, forbid_unkno
     addresses: Addresses | None = None
     min_version: Name | None = None
     added_clusters: Annotated[list[ClusterEntry], Meta(max_length=MAX_CLUSTERS)] = []
+    new_version: Name | None = None
+    """A program version that the founder recommends. It is told, never fetched."""
+    version_notes: Note = ""
+    """What is new in it."""
 
 
 CHARTER: Kind[Charter] = Kind("charter", Charter, MAX_CHARTER_BYTES)
@@ -162,6 +166,29 @@ def amend(charter: Charter, amendments: Sequence[Amendment]) -> Charter:
         clusters = [*charter.clusters, *amendment.added_clusters]
         charter = structs.replace(charter, clusters=clusters, **changed)
     return charter
+
+
+def in_words(amendment: Amendment) -> str:
+    """What an amendment changes and says, for people; the founder's own words come last."""
+    changed = [
+        what
+        for what, value in (
+            ("policy", amendment.policy),
+            ("coordinators' keys", amendment.coordinators),
+            ("addresses", amendment.addresses),
+        )
+        if value is not None
+    ]
+    parts = [f"changes the {' and the '.join(changed)}"] if changed else []
+    if amendment.min_version is not None:
+        parts.append(f"asks for version {amendment.min_version} or newer")
+    if amendment.new_version is not None:
+        parts.append(f"recommends version {amendment.new_version}: {amendment.version_notes}")
+    if amendment.added_clusters:
+        parts.append(f"adds {len(amendment.added_clusters)} cluster(s)")
+    if amendment.notice:
+        parts.append(f"says: {amendment.notice}")
+    return f"amendment {amendment.number} {'; '.join(parts) or 'changes nothing'}"
 
 
 def is_coordinator(charter: Charter, peer: PeerId) -> bool:

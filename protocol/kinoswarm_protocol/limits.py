@@ -13,6 +13,12 @@ MAX_CONTROL_FRAME = 256 * KIB
 MAX_CHARTER_BYTES = 4 * MIB
 """A charter names every shard (about 90 bytes each): 4 MiB is about 40,000 shards."""
 
+MAX_AMENDMENTS = 256
+"""Amendments of a charter; each is linked to the one before it and read by every node."""
+
+MAX_CHAIN_BYTES = 2 * MAX_CHARTER_BYTES
+"""A charter with all its amendments."""
+
 MAX_ACCOUNT_BYTES = 512
 """A delegation or a revocation: two ids, a name and three numbers."""
 

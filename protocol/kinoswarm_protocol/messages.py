@@ -21,6 +21,7 @@ from kinoswarm_protocol.ids import (
 )
 from kinoswarm_protocol.limits import (
     MAX_ACCOUNT_BYTES,
+    MAX_AMENDMENTS,
     MAX_CLUSTERS,
     MAX_CONTROL_FRAME,
     MAX_DELTAS_PER_MERGE,
@@ -337,7 +338,8 @@ class Request(_Wire, frozen=True, kw_only=True):
 
 class Welcome(_Wire, frozen=True, kw_only=True, tag="welcome"):
     charter: BlobIdField
-    amendments: Annotated[list[BlobIdField], Meta(max_length=MAX_RECORDS_PER_LOOKUP)]
+    amendments: Annotated[list[BlobIdField], Meta(max_length=MAX_AMENDMENTS)]
+    """All of them, oldest first."""
     notice: Sentence
     observed_reachable: bool
     account: PeerIdField | None = None

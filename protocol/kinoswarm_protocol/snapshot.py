@@ -8,16 +8,19 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from kinoswarm_protocol.charter import Charter, is_coordinator, open_charter
-from kinoswarm_protocol.envelope import Kind, Opened, open_envelope, peek_payload
+from kinoswarm_protocol.charter import Charter, is_coordinator
+from kinoswarm_protocol.charter_chain import open_chain
+from kinoswarm_protocol.envelope import Kind, Opened, open_envelope
 from kinoswarm_protocol.errors import BadSignature, HashMismatch, MalformedBytes
-from kinoswarm_protocol.ids import DigestField, RelativePath, SwarmId, sha256_hex, swarm_id_of
-from kinoswarm_protocol.limits import MAX_BLOB_BYTES, MAX_CHARTER_BYTES
+from kinoswarm_protocol.ids import DigestField, RelativePath, SwarmId, sha256_hex
+from kinoswarm_protocol.limits import MAX_BLOB_BYTES
 
 SNAPSHOT_NAME = "snapshot.signed"
 """The table of contents; every other file is named in it."""
 
 CHARTER_NAME = "charter.bin"
+"""The charter with its amendments (charter_chain.py)."""
+
 INVITE_NAME = "invite.txt"
 RECORDS_NAME = "records.bin"
 """The newest signed records, as a MessagePack list of envelopes: what `lookup` would answer."""
@@ -63,20 +66,20 @@ SNAPSHOT: Kind[SiteSnapshot] = Kind("snapshot", SiteSnapshot, 4 * 1024 * 1024)
 
 
 def open_snapshot(
-    raw: bytes, charter_raw: bytes, swarm: SwarmId | None = None
+    raw: bytes, chain_raw: bytes, swarm: SwarmId | None = None
 ) -> tuple[Opened[SiteSnapshot], Charter, SwarmId]:
     """The table of contents, the charter and the swarm's id, each checked against the other.
 
     `swarm` is the id that the asker knows; without it the charter's own hash is taken, and who reads the result must
     compare it. Raises BadSignature, HashMismatch, MalformedBytes, LimitExceeded or VersionMismatch.
     """
-    found = swarm or swarm_id_of(peek_payload(charter_raw, MAX_CHARTER_BYTES))
-    charter = open_charter(charter_raw, found).body
+    chain = open_chain(chain_raw, swarm)
+    found, charter = chain.swarm, chain.charter
     opened = open_envelope(raw, SNAPSHOT, found)
     if not is_coordinator(charter, opened.signer):
         raise BadSignature(f"the copy is signed by {opened.signer}, which is no coordinator")
     paths = [entry.path.lower() for entry in opened.body.files]
     if len(set(paths)) != len(paths) or SNAPSHOT_NAME in paths:
         raise MalformedBytes("the copy's table of contents names a path twice")
-    opened.body.file(CHARTER_NAME).check(charter_raw)
+    opened.body.file(CHARTER_NAME).check(chain_raw)
     return opened, charter, found

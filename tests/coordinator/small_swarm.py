@@ -3,15 +3,17 @@
 from dataclasses import dataclass, field
 
 from msgspec import structs
-from protocol.samples import BLOB, COORDINATOR, SWARM, charter
+from protocol.samples import BLOB, COORDINATOR, FOUNDER, SWARM, charter
 
 from kinoswarm_coordinator import events as ev
 from kinoswarm_coordinator.accounts import expired_delegations
+from kinoswarm_coordinator.charter_file import InForce
 from kinoswarm_coordinator.fold import apply
 from kinoswarm_coordinator.requests import Asked, Decision, SayLease, handle
 from kinoswarm_coordinator.state import Rules, SwarmState
 from kinoswarm_coordinator.submissions import expired, settle
-from kinoswarm_protocol.charter import ClusterEntry
+from kinoswarm_protocol.charter import CHARTER, ClusterEntry
+from kinoswarm_protocol.charter_chain import OpenedChain, chain_of
 from kinoswarm_protocol.envelope import seal
 from kinoswarm_protocol.ids import BlobId, LeaseId, sha256_hex
 from kinoswarm_protocol.keys import KeyPair
@@ -61,6 +63,12 @@ def rules(num_clusters: int = 2, **policy: object) -> Rules:
         operator=COORDINATOR.peer_id,
         prompts=("a hall",),
     )
+
+
+def unamended() -> InForce:
+    """The charter as it was founded."""
+    chain = chain_of(seal(FOUNDER, CHARTER, "", charter()))
+    return InForce(OpenedChain(SWARM, chain, charter(), ()), b"", BLOB, ())
 
 
 @dataclass

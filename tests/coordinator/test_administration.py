@@ -4,7 +4,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from coordinator.small_swarm import SmallSwarm, rules, trained, trusted_outcome
+from coordinator.small_swarm import SmallSwarm, rules, trained, trusted_outcome, unamended
 from protocol.samples import COORDINATOR, FOUNDER, NODE, SWARM
 
 from kinoswarm_coordinator.admin_door import AdminDoor, ask_coordinator
@@ -194,6 +194,7 @@ def test_the_door_takes_signed_requests_only(tmp_path: Path) -> None:
         swarm=SWARM,
         presence=Presence(),
         book=RecordsBook(key=COORDINATOR, swarm=SWARM, addresses=[]),
+        in_force=unamended(),
         now_ms=lambda: 1_000_000,
     )
     deep = tmp_path / ("d" * 60) / ("e" * 60)

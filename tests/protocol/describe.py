@@ -14,6 +14,7 @@ from kinoswarm_protocol import (
     accounts,
     admin,
     charter,
+    charter_chain,
     envelope,
     invite,
     manifest,
@@ -35,6 +36,7 @@ SECTIONS: dict[str, list[type]] = {
     "Documents": [
         charter.Charter,
         charter.Amendment,
+        charter_chain.CharterChain,
         invite.Invite,
         messages.Lease,
         messages.Contribution,

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from coordinator.small_swarm import SmallSwarm, rules
+from coordinator.small_swarm import SmallSwarm, rules, unamended
 from msgspec import structs
 from protocol.samples import ACCOUNT, COORDINATOR, FOUNDER, NODE, SWARM, invite
 
@@ -90,6 +90,7 @@ def sources(folder: Path) -> WebSources:
         swarm=SWARM,
         presence=presence,
         book=RecordsBook(key=COORDINATOR, swarm=SWARM, addresses=["/ip4/203.0.113.9/tcp/1"]),
+        in_force=unamended(),
         now_ms=lambda: swarm.now_ms + 30_000,
     )
     return WebSources(

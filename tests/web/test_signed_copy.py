@@ -20,6 +20,7 @@ from kinoswarm_node.copy_release import CopyRelease
 from kinoswarm_node.release_download import ReleaseSource, download_release
 from kinoswarm_node.site_copy import SiteCopy, check_all, keep_copy, recover
 from kinoswarm_protocol.charter import CHARTER
+from kinoswarm_protocol.charter_chain import chain_of, open_chain
 from kinoswarm_protocol.envelope import peek_payload, seal
 from kinoswarm_protocol.errors import (
     BadSignature,
@@ -46,9 +47,8 @@ def nothing(done: int, total: int) -> None:
 def own_sources(folder: Path) -> WebSources:
     """The lived swarm under the id of a real charter, its newest release with a signed table of contents."""
     made = sources(folder)
-    made.folder.charter.parent.mkdir(parents=True, exist_ok=True)
-    made.folder.charter.write_bytes(RAW_CHARTER)
     service = made.service
+    service.in_force = replace(service.in_force, chain=open_chain(chain_of(RAW_CHARTER)))
     service.swarm = OWN
     service.book = replace(service.book, swarm=OWN)
     made.invite = write_invite(FOUNDER, invite())

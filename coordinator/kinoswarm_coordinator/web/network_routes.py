@@ -33,6 +33,17 @@ def network_routes(sources: WebSources) -> APIRouter:
         return Response(answer, media_type=_OCTETS, headers={"Cache-Control": "no-store"})
 
     @router.get(
+        "/charter",
+        tags=["swarm"],
+        responses=octets("The charter with its amendments."),
+        response_class=Response,
+    )
+    async def charter() -> Response:
+        """The charter with all amendments, checkable from the founder's signatures alone."""
+        headers = {"Cache-Control": "no-cache"}
+        return Response(sources.charter_chain(), media_type=_OCTETS, headers=headers)
+
+    @router.get(
         "/blobs/{blob}/manifest",
         tags=["blobs"],
         responses=octets("The encoded manifest."),

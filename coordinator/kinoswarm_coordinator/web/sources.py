@@ -156,6 +156,10 @@ class WebSources:
                 return path.read_bytes() if path is not None else None
         return None
 
+    def charter_chain(self) -> bytes:
+        """The charter with its amendments: the founder's signatures alone vouch for it."""
+        return self.service.in_force.chain.raw
+
     async def control(self, raw: bytes) -> bytes:
         """The reply to a request's bytes."""
         return await self.service.answer(raw)
