@@ -12,9 +12,13 @@ app = typer.Typer()
 def download(
     invite: Annotated[str, typer.Argument(help="An invite, or a coordinator's address.")],
     out: Annotated[Path, typer.Option(help="Folder to put the release into.")],
+    peer: Annotated[
+        list[str] | None,
+        typer.Option(help="Address (/ip4/…/p2p/…) of any node, for when the coordinator is gone."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Download a swarm's newest release. Every byte is verified; a broken download goes on where it stopped."""
     from kinoswarm_cli.run_download import run_download
 
-    run_download(invite, out, as_json)
+    run_download(invite, out, peer or [], as_json)

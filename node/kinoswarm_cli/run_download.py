@@ -4,6 +4,8 @@ import asyncio
 import json
 import shutil
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import typer
@@ -11,29 +13,50 @@ import typer
 from kinoswarm_cli.progress_bars import Report, reporting
 from kinoswarm_network.blob_store import BlobStore
 from kinoswarm_node.copy_release import CopyRelease
+from kinoswarm_node.home import Home
 from kinoswarm_node.invites import get_invite, is_address
+from kinoswarm_node.peer_network import PEERS_FILE, cached_peers
 from kinoswarm_node.ports import OnBytes
 from kinoswarm_node.release_download import Downloaded, ReleaseSource, download_release
+from kinoswarm_node.settings import default_home
 from kinoswarm_node.site_copy import SiteCopy
 from kinoswarm_node.swarm_visit import visiting
 from kinoswarm_protocol.errors import Unreachable
+from kinoswarm_protocol.ids import SwarmId
 from kinoswarm_protocol.invite import Invite
 from kinoswarm_protocol.records import Authority
 
 
-def run_download(typed: str, out: Path, as_json: bool) -> None:
+def run_download(typed: str, out: Path, peers: Sequence[str], as_json: bool) -> None:
     """Download into `out` and say what lies there. Raises KinoswarmError."""
     folder = out.expanduser().absolute()
     invite = get_invite(typed).body
     started = time.monotonic()
     address = typed.strip() if is_address(typed) else ""
     with reporting(quiet=as_json, in_bytes=True) as report:
-        got = asyncio.run(_download(invite, folder, address, report))
+        way = _Way(invite, address, [*peers, *_met_peers(invite.swarm)])
+        got = asyncio.run(_download(way, folder, report))
     _tell(got, time.monotonic() - started, as_json)
 
 
-async def _download(invite: Invite, folder: Path, address: str, report: Report) -> Downloaded:
-    """From the coordinator; from the copy at `address` when no coordinator answers."""
+def _met_peers(swarm: SwarmId) -> list[str]:
+    """Peers that a node of this user met before."""
+    return cached_peers(Home(default_home()).swarm_root(swarm) / PEERS_FILE)
+
+
+@dataclass(frozen=True)
+class _Way:
+    """Where to ask."""
+
+    invite: Invite
+    address: str
+    """What was typed, when it is a web address: it may be a copy's."""
+    peers: list[str]
+
+
+async def _download(way: _Way, folder: Path, report: Report) -> Downloaded:
+    """From the coordinator; when none answers, from the swarm's peers, or from the copy at the typed address."""
+    invite, address = way.invite, way.address
     scratch = folder.with_name(f".{folder.name}.download")
     authority = Authority(invite.swarm, invite.founder, frozenset(invite.coordinators))
 
@@ -41,7 +64,7 @@ async def _download(invite: Invite, folder: Path, address: str, report: Report) 
         report(done, total, "downloading")
 
     try:
-        async with visiting(invite, scratch) as visit:
+        async with visiting(invite, scratch, way.peers) as visit:
             source = ReleaseSource(visit.look_up, authority, visit.fetch, _now_ms)
             got = await download_release(source, folder, on_bytes)
     except Unreachable:

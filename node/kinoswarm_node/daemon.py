@@ -10,7 +10,9 @@ import secrets
 import signal
 from collections.abc import Awaitable, Callable, Iterator
 
-from kinoswarm_node import joining, pulling, segment_work, sending
+import structlog
+
+from kinoswarm_node import joining, keeping, pulling, segment_work, sending
 from kinoswarm_node import life_events as ev
 from kinoswarm_node.context import NodeContext, program_version
 from kinoswarm_node.governor.decide import Decision
@@ -29,6 +31,7 @@ STOP_TIMEOUT_S = 15.0
 IDLE_WORKER_MS = 15_000
 """A worker that has nothing to do for this long is ended: it holds memory, and starts again in less time."""
 
+_log = structlog.get_logger("daemon")
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -74,6 +77,7 @@ class Daemon:
             watchers = [
                 tasks.create_task(sending.watch_verdicts(self.node, self.post)),
                 tasks.create_task(self._announce()),
+                tasks.create_task(self._keep_alive()),
                 tasks.create_task(watch_wishes(self.node.wishes, self.post, self.node.now_ms)),
                 tasks.create_task(self.node.governor.watch(self._governed)),
             ]
@@ -182,11 +186,27 @@ class Daemon:
             await asyncio.sleep(node.settings.announce_every_s)
             if not self.state.joined:
                 continue
-            blobs = segment_work.served_blobs(node, node.folder.pending_ids())
+            blobs = [
+                *segment_work.served_blobs(node, node.folder.pending_ids()),
+                *keeping.held_tables(node),
+            ]
             with contextlib.suppress(KinoswarmError):
                 await node.network.announce(self._node_record(), blobs)
+                node.board.reachable_at(node.network.addresses())
             with contextlib.suppress(KinoswarmError):
                 await joining.greet_again(node)
+
+    async def _keep_alive(self) -> None:
+        """Hold what the swarm needs when its coordinator is gone; a failure only means the next time."""
+        node = self.node
+        while True:
+            await asyncio.sleep(node.settings.keep_every_s)
+            if not self.state.joined:
+                continue
+            try:
+                await keeping.keep_alive(node)
+            except KinoswarmError as error:
+                _log.info("not everything is kept", why=str(error))
 
     def _node_record(self) -> NodeRecord:
         """What anybody may see of this node; never an address."""

@@ -63,6 +63,8 @@ class NodeStatus(Struct, frozen=True, kw_only=True):
     governor: GovernorStatus | None = None
     confined: list[str] = []
     """What the worker may not do."""
+    addresses: list[str] = []
+    """Where others may dial this node; kept on this machine."""
     account: str = ""
     """The account that this machine's work counts for, as the coordinator says; empty while it counts for itself."""
     account_name: str = ""

@@ -5,6 +5,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -14,14 +15,23 @@ from kinoswarm_network.durable import write_atomic
 from kinoswarm_network.http_client import HttpSource
 from kinoswarm_network.transport import PeerTransport, Transport
 from kinoswarm_node.ports import OnBytes
+from kinoswarm_protocol.envelope import Opened
 from kinoswarm_protocol.errors import Code, LocalError, Refused, RemoteError, Unreachable
 from kinoswarm_protocol.ids import BlobId, PeerId
 from kinoswarm_protocol.invite import Invite
 from kinoswarm_protocol.keys import KeyPair
 from kinoswarm_protocol.limits import MAX_ADDRESSES, MAX_PROVIDER_ADDRESSES
 from kinoswarm_protocol.messages import ProviderHint
-from kinoswarm_protocol.records import NodeRecord, ProviderRecord, Record, seal_record
+from kinoswarm_protocol.records import (
+    NodeRecord,
+    ProviderRecord,
+    Record,
+    announce_again,
+    seal_record,
+)
 
+PEERS_FILE = "peers.json"
+"""In a swarm's folder."""
 MAX_CACHED_PEERS = 32
 _MAX_CACHE_BYTES = 64 * 1024
 
@@ -42,6 +52,16 @@ def hints_of(peers: Sequence[PeerId], addresses: Sequence[str]) -> list[Provider
         ProviderHint(peer=p, addresses=[a for a in addresses if a.endswith(f"/p2p/{p}")])
         for p in peers
     ]
+
+
+def cached_peers(path: Path) -> list[str]:
+    """Multiaddresses that worked before; none when the file is damaged or absent."""
+    try:
+        with path.open("rb") as file:
+            found = msgspec.json.decode(file.read(_MAX_CACHE_BYTES), type=list[str])
+    except (OSError, msgspec.DecodeError):
+        return []
+    return peer_addresses(found)[:MAX_CACHED_PEERS]
 
 
 @dataclass(frozen=True)
@@ -100,6 +120,10 @@ class PeerNetwork:
         await self._running().pin(blob)
         return blob
 
+    async def pin(self, blob: BlobId) -> None:
+        """See ports.Network."""
+        await self._running().pin(blob)
+
     async def unpin(self, blob: BlobId) -> None:
         """See ports.Network."""
         await self._running().unpin(blob)
@@ -131,6 +155,14 @@ class PeerNetwork:
         for body in records:
             sealed = seal_record(self._plan.key, self._plan.invite.swarm, body, now_ms)
             await client.announce(sealed)
+
+    async def announce_again(self, record: Opened[Any]) -> None:
+        """See ports.Network."""
+        await self._running().announce(announce_again(record, _now_ms()))
+
+    async def look_up(self, key: str) -> list[bytes]:
+        """See ports.Network."""
+        return [record.raw for record in await self._running().look_up(key)]
 
     def addresses(self) -> list[str]:
         """See ports.Network."""
@@ -166,12 +198,7 @@ class PeerNetwork:
         return [*self._cached_peers(), *peer_addresses(self._plan.invite.addresses)]
 
     def _cached_peers(self) -> list[str]:
-        try:
-            with self._plan.peers_file.open("rb") as file:
-                found = msgspec.json.decode(file.read(_MAX_CACHE_BYTES), type=list[str])
-        except (OSError, msgspec.DecodeError):
-            return []
-        return peer_addresses(found)[:MAX_CACHED_PEERS]
+        return cached_peers(self._plan.peers_file)
 
 
 async def _answer_nobody(peer: PeerId, request: bytes) -> bytes:

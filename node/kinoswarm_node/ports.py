@@ -5,10 +5,11 @@ The real ones are kinoswarm_network's client and kinoswarm_model's supervisor (s
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from kinoswarm_model.jobs import Done, Job, JobProgress
 from kinoswarm_network.transport import Transport
+from kinoswarm_protocol.envelope import Opened
 from kinoswarm_protocol.ids import BlobId, PeerId
 from kinoswarm_protocol.messages import ProviderHint
 from kinoswarm_protocol.records import NodeRecord
@@ -35,6 +36,9 @@ class Network(Protocol):
     async def add_blob(self, path: Path) -> BlobId:
         """Put a file into the store, pinned and served to others."""
 
+    async def pin(self, blob: BlobId) -> None:
+        """Keep the blob whatever the disk's quota says."""
+
     async def unpin(self, blob: BlobId) -> None:
         """The blob may go when space is needed."""
 
@@ -48,6 +52,12 @@ class Network(Protocol):
 
     async def announce(self, record: NodeRecord, blobs: Sequence[BlobId]) -> None:
         """Tell the DHT what this node does, and where some blobs are served."""
+
+    async def announce_again(self, record: Opened[Any]) -> None:
+        """Give somebody else's signed record a fresh life in the DHT. Raises a RemoteError when it breaks a rule."""
+
+    async def look_up(self, key: str) -> list[bytes]:
+        """The valid records under a plain key that the DHT knows. Raises Unreachable."""
 
     def addresses(self) -> list[str]:
         """Where others may dial this node; empty when nobody can."""

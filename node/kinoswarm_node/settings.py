@@ -94,6 +94,15 @@ class NodeSettings(BaseSettings):
         default=0.0,
         description="GB of blobs in both directions in a calendar month, up to 1000000; 0 is no limit.",
     )
+    keep_release_gb: Annotated[float, Field(ge=0.0, le=1e6)] = Field(
+        default=1.0,
+        description="GB that the swarm's newest release may take here, kept and served to others, up to 1000000; 0 "
+        "keeps none.",
+    )
+    keep_every_s: Annotated[float, Field(ge=5.0, le=3_000.0)] = Field(
+        default=900.0,
+        description="Seconds between announcing the swarm's signed records again, 5 to 3000.",
+    )
     announce_every_s: Annotated[float, Field(ge=5.0, le=80.0)] = Field(
         default=60.0,
         description="Seconds between announcements of this node in the DHT, 5 to 80.",

@@ -117,6 +117,12 @@ class StatusBoard:
         )
         self._write_sometimes()
 
+    def reachable_at(self, addresses: list[str]) -> None:
+        """Where others may dial this node now."""
+        if addresses != self.status.addresses:
+            self.status = structs.replace(self.status, addresses=addresses)
+            self._write()
+
     def counts_for(self, account: str, name: str) -> None:
         """The coordinator said whose this machine's work is; empty when it is its own."""
         self.status = structs.replace(self.status, account=account, account_name=name)

@@ -23,6 +23,7 @@ from kinoswarm_protocol.errors import Code, Refused, RemoteError, Unreachable
 from kinoswarm_protocol.ids import BlobId, PeerId
 from kinoswarm_protocol.invite import Invite
 from kinoswarm_protocol.messages import Lookup, ProviderHint, Records
+from kinoswarm_protocol.records import provider_keys
 
 
 @dataclass(frozen=True)
@@ -31,13 +32,25 @@ class Visit:
 
     client: CoordinatorClient
     transports: list[Transport]
+    swarm: "SwarmAlone"
+    """The swarm's own peers, for when no coordinator answers."""
 
     async def look_up(self, key: str) -> list[bytes]:
-        """The coordinator's signed records under a key."""
-        return (await self.client.ask(Lookup(key=key), Records)).records
+        """Signed records under a key: the coordinator's, or those that the swarm's peers keep when it is gone."""
+        try:
+            return (await self.client.ask(Lookup(key=key), Records)).records
+        except Unreachable as error:
+            found = await self.swarm.look_up(key)
+            if not found:
+                raise Unreachable(
+                    f"{error}; and no other peer of the swarm could be asked. If you know one, name it with --peer"
+                ) from error
+            return found
 
     async def fetch(self, blob: BlobId, on_bytes: OnBytes) -> Path:
         """A verified blob by the first way that has it; what an earlier try left is used. Raises Unreachable."""
+        if self.swarm.is_asked:
+            return await self.swarm.fetch(blob, on_bytes)
         problems = []
         for transport in self.transports:
             try:
@@ -47,9 +60,39 @@ class Visit:
         raise Unreachable(f"blob {blob[:12]}… could not be had ({'; '.join(problems)})")
 
 
+class SwarmAlone:
+    """The peers of a swarm without its coordinator: records from the DHT, blobs from whoever serves the release."""
+
+    def __init__(self, process: "_LateProcess") -> None:
+        self._process = process
+        self._providers: dict[str, ProviderHint] = {}
+        self.is_asked = False
+        """Whether the coordinators were given up."""
+
+    async def look_up(self, key: str) -> list[bytes]:
+        """The valid records that the DHT knows. Raises LocalError when the network process can't run here."""
+        client = await self._process.client()
+        self.is_asked = True
+        return [record.raw for record in await client.look_up(key)]
+
+    async def fetch(self, blob: BlobId, on_bytes: OnBytes) -> Path:
+        """From all providers known so far: who serves a release's table serves its files too."""
+        client = await self._process.client()
+        for key in provider_keys(blob):
+            for found in await client.look_up(key):
+                hint = ProviderHint(peer=found.signer, addresses=list(found.body.addresses))
+                self._providers[found.signer] = hint
+        return await client.fetch_blob(blob, list(self._providers.values()), on_bytes)
+
+
 @contextlib.asynccontextmanager
-async def visiting(invite: Invite, scratch: Path | None = None) -> AsyncIterator[Visit]:
-    """Ways to the coordinators under a key of no meaning. Blobs go to `scratch`, which stays, or to nowhere."""
+async def visiting(
+    invite: Invite, scratch: Path | None = None, peers: Sequence[str] = ()
+) -> AsyncIterator[Visit]:
+    """Ways to the coordinators under a key of no meaning. Blobs go to `scratch`, which stays, or to nowhere.
+
+    `peers` are multiaddresses of other peers of the swarm.
+    """
     async with contextlib.AsyncExitStack() as stack:
         own = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kinoswarm-visit-")))
         store = BlobStore(scratch or own / "blobs")
@@ -57,23 +100,23 @@ async def visiting(invite: Invite, scratch: Path | None = None) -> AsyncIterator
             await stack.enter_async_context(HttpSource(url, store, invite.certificate_sha256))
             for url in web_addresses(invite.addresses)
         ]
-        process = _LateProcess(invite, own, store.root)
+        process = _LateProcess(invite, own, store.root, peers)
         stack.push_async_callback(process.stop)
-        peers: list[Transport] = [
+        late: list[Transport] = [
             _LatePeer(process, hint)
             for hint in hints_of(invite.coordinators, peer_addresses(invite.addresses))
             if hint.addresses
         ]
-        transports = [*sources, *peers]
+        transports = [*sources, *late]
         key = load_or_create_key(own / "visitor.key")
         client = CoordinatorClient(key, invite.swarm, invite.coordinators, transports)
-        yield Visit(client, transports)
+        yield Visit(client, transports, SwarmAlone(process))
 
 
 class _LateProcess:
     """A network process that starts when somebody asks for it."""
 
-    def __init__(self, invite: Invite, folder: Path, store: Path) -> None:
+    def __init__(self, invite: Invite, folder: Path, store: Path, peers: Sequence[str]) -> None:
         self._config = NetworkConfig(
             home=str(folder / secrets.token_hex(4)),
             swarm=invite.swarm,
@@ -82,7 +125,7 @@ class _LateProcess:
             coordinators=list(invite.coordinators),
             store=str(store),
             listen=[],
-            bootstrap=peer_addresses(invite.addresses),
+            bootstrap=[*peer_addresses(invite.addresses), *peers],
             client_mode=True,
         )
         self._client: NetworkClient | None = None

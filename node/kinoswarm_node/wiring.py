@@ -15,7 +15,7 @@ from kinoswarm_node.governor.watch import Governor
 from kinoswarm_node.home import Home
 from kinoswarm_node.live_settings import LiveSettings
 from kinoswarm_node.node_status import NodeStatus
-from kinoswarm_node.peer_network import PeerNetwork, PeerNetworkPlan
+from kinoswarm_node.peer_network import PEERS_FILE, PeerNetwork, PeerNetworkPlan
 from kinoswarm_node.settings import NodeSettings
 from kinoswarm_node.status_board import Listener, StatusBoard
 from kinoswarm_node.swarm_folder import SwarmFolder
@@ -113,6 +113,6 @@ def _network(plan: NodePlan) -> PeerNetwork:
             invite=plan.invite,
             config=config,
             store=plan.home.blobs_path,
-            peers_file=plan.folder.root / "peers.json",
+            peers_file=plan.folder.root / PEERS_FILE,
         )
     )

@@ -24,6 +24,8 @@ SHARED_MACHINE = {
     "KINOSWARM_NODE_MAX_OTHER_CPU_PERCENT": "0",
     "KINOSWARM_NODE_PAGE_PORT": "0",
     "KINOSWARM_NODE_NICE": "0",
+    "KINOSWARM_NODE_ANNOUNCE_EVERY_S": "5",
+    "KINOSWARM_NODE_KEEP_EVERY_S": "5",
 }
 """Nodes of one test share a machine with each other and with other tests."""
 
@@ -117,6 +119,13 @@ class Swarm:
         coordinator = self.start("coordinator", "swarm", "serve", self.folder)
         self.wait_for(lambda status: True)
         return coordinator
+
+    def kill_coordinator(self) -> None:
+        """kill -9 of whichever runs now; its page is gone then."""
+        next(
+            r for r in self.running if r.process.poll() is None and "serve" in r.process.args
+        ).kill_9()
+        assert self.status() is None
 
     def join(self, name: str) -> Running:
         return self.start(

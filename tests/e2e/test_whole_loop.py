@@ -1,12 +1,13 @@
 """The whole loop with real processes at the tiny preset: render, found, join, kill -9, release, download, generate."""
 
+import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from data.footage import footage
-from e2e.processes import Swarm, kinoswarm
+from e2e.processes import PATIENCE_S, Swarm, kinoswarm
 
 pytestmark = pytest.mark.e2e
 TARGET = 2
@@ -96,15 +97,37 @@ def test_a_release_outlives_its_coordinator_in_a_mirror(swarm: Swarm) -> None:
     address = mirror.wait_for_line(r"Serving it at (\S+);")
     checked = kinoswarm("snapshot", "verify", address, "--swarm", swarm.invite)
     assert "files are as signed" in checked.stdout
-    coordinator = next(
-        r for r in swarm.running if r.process.poll() is None and "serve" in r.process.args
-    )
-    coordinator.kill_9()
-    assert swarm.status() is None
+    swarm.kill_coordinator()
     copy = swarm.folder.parent / "from-mirror"
     kinoswarm("download", address, "--out", copy)
     assert (copy / "model_index.json").is_file()
     swarm.serve()
+
+
+def test_a_release_is_found_by_the_dht_alone(swarm: Swarm) -> None:
+    """kill -9 of the coordinator once a node keeps its release: no page, no copy, only the swarm's nodes."""
+    home = swarm.folder.parent / "second"
+    released = swarm.status()["releases"][-1]["version"]
+    wait_until(lambda: kept_version(home) == released)
+    swarm.kill_coordinator()
+    (address, *_) = json.loads(kinoswarm("status", "--home", home, "--json").stdout)["addresses"]
+    alone = swarm.folder.parent / "from-nodes"
+    told = kinoswarm("download", swarm.invite, "--out", alone, "--peer", address)
+    assert f"release {released} of A tiny swarm" in told.stdout
+    kinoswarm("generate", "a torch", "--model", alone, "--out", alone.parent / "alone.mp4")
+    swarm.serve()
+
+
+def kept_version(home: Path) -> int:
+    found = list(home.glob("**/kept-release.json"))
+    return json.loads(found[0].read_bytes())["version"] if found else 0
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.3)
 
 
 def test_ctrl_c_leaves_nothing_behind(swarm: Swarm) -> None:

@@ -5,6 +5,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from msgspec import structs
 from protocol.samples import COORDINATOR, FOUNDER, LICENCES, NODE, charter, invite
@@ -36,7 +37,7 @@ from kinoswarm_node.swarm_folder import Consent, SwarmFolder
 from kinoswarm_node.wishes import WishFiles
 from kinoswarm_protocol.charter import CHARTER, Charter
 from kinoswarm_protocol.codec import encode
-from kinoswarm_protocol.envelope import open_envelope, seal
+from kinoswarm_protocol.envelope import Opened, open_envelope, seal
 from kinoswarm_protocol.errors import Code, Unreachable
 from kinoswarm_protocol.ids import BlobId, LeaseId, PeerId, SwarmId, swarm_id_of
 from kinoswarm_protocol.invite import Invite
@@ -54,12 +55,14 @@ from kinoswarm_protocol.messages import (
     Hello,
     Lease,
     LeaseGrant,
+    Lookup,
     NoWork,
     Progress,
     ProgressNoted,
     ProviderHint,
     PullLease,
     Receipt,
+    Records,
     Refusal,
     Reply,
     ReplyBody,
@@ -117,6 +120,9 @@ class World:
     steps: int = 8
     node_key: KeyPair | None = NODE
     """None: whoever says hello."""
+
+    records: dict[str, list[bytes]] = field(default_factory=dict)
+    """Signed records that the coordinator answers look-ups with."""
 
     def __post_init__(self) -> None:
         founding = charter()
@@ -193,6 +199,8 @@ class World:
                 return Verdicts(
                     verdicts=[self.verdict_on(i) for i in ids if i in self.contributions]
                 )
+            case Lookup(key=key):
+                return Records(records=self.records.get(key, []))
             case _:
                 return Refusal(code=Code.UNKNOWN_KIND.value, sentence="not scripted")
 
@@ -317,7 +325,10 @@ class FakeNetwork:
         self.root.mkdir(parents=True, exist_ok=True)
         self.started = False
         self.announced: list[str] = []
+        self.pinned: list[BlobId] = []
         self.unpinned: list[BlobId] = []
+        self.again: list[str] = []
+        self.dht: dict[str, list[bytes]] = {}
 
     async def start(self) -> None:
         self.started = True
@@ -337,6 +348,9 @@ class FakeNetwork:
         (self.root / blob).write_bytes(data)
         self.world.blobs[blob] = data
         return blob
+
+    async def pin(self, blob: BlobId) -> None:
+        self.pinned.append(blob)
 
     async def unpin(self, blob: BlobId) -> None:
         self.unpinned.append(blob)
@@ -358,6 +372,13 @@ class FakeNetwork:
 
     async def announce(self, record: NodeRecord, blobs: Sequence[BlobId]) -> None:
         self.announced.append(record.state)
+        self.provided = list(blobs)
+
+    async def announce_again(self, record: Opened[Any]) -> None:
+        self.again.append(record.body.key)
+
+    async def look_up(self, key: str) -> list[bytes]:
+        return self.dht.get(key, [])
 
     def addresses(self) -> list[str]:
         return []
