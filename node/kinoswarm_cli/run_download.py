@@ -5,7 +5,7 @@ import json
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import typer
@@ -65,7 +65,7 @@ async def _download(way: _Way, folder: Path, report: Report) -> Downloaded:
 
     try:
         async with visiting(invite, scratch, way.peers) as visit:
-            source = ReleaseSource(visit.look_up, authority, visit.fetch, _now_ms)
+            source = ReleaseSource(visit.look_up, await visit.authority(), visit.fetch, _now_ms)
             got = await download_release(source, folder, on_bytes)
     except Unreachable:
         if not address:
@@ -80,6 +80,7 @@ async def _download_from_copy(
 ) -> Downloaded:
     with SiteCopy(address) as site:
         copy = await asyncio.to_thread(site.open, authority.swarm)
+        authority = replace(authority, coordinators=copy.coordinators)
         release = CopyRelease(site, copy, BlobStore(scratch))
         source = ReleaseSource(release.look_up, authority, release.fetch, _now_ms)
         return await download_release(source, folder, on_bytes)

@@ -70,6 +70,8 @@ def node_table(status: NodeStatus, running: bool) -> RenderableType:
         ("kept", f"{status.unsent} unsent, {status.awaiting_verdict} awaiting a verdict"),
         ("last verdict", status.last_verdict or "none yet"),
     ]
+    rows += [("update", status.update)] if status.update else []
+    rows += [("founder", notice) for notice in status.notices[:1]]
     for name, value in rows:
         table.add_row(Text(name, style="dim"), Text(value))
     return table

@@ -15,6 +15,7 @@ def screen(why: Why) -> RenderableType:
         ("What became of your work", why.verdicts),
         ("Credit", why.credit),
         ("If the power went now", why.safe),
+        ("From the founder", why.founder),
         ("Next step", [why.next_step]),
     ]
     shown: list[RenderableType] = []

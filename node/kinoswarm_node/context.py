@@ -13,6 +13,7 @@ from kinoswarm_node.status_board import StatusBoard
 from kinoswarm_node.swarm_folder import SelfTest, SwarmFolder
 from kinoswarm_node.wishes import WishFiles
 from kinoswarm_protocol.charter import Charter
+from kinoswarm_protocol.charter_chain import OpenedChain
 from kinoswarm_protocol.errors import LocalError
 from kinoswarm_protocol.ids import LeaseId
 from kinoswarm_protocol.invite import Invite
@@ -43,10 +44,14 @@ class NodeContext:
     governor: Governor
     live: LiveSettings
     """The settings in force now; `settings` are those of the start."""
+    chain: OpenedChain | None = None
+    """The charter with its amendments; see following.py."""
     charter: Charter | None = None
+    """As amended."""
     self_test: SelfTest | None = None
     told_delegation: bytes | None = None
     """The account's paper that the coordinator was shown last."""
+    greeted_at_ms: int = 0
     hints: dict[LeaseId, list[ProviderHint]] = field(default_factory=dict)
     """Who serves the blobs of a lease; lost at a restart, and only hints."""
 

@@ -21,7 +21,13 @@ from kinoswarm_node.life_state import NodeState, Phase
 from kinoswarm_node.page.server import serving_page
 from kinoswarm_node.pulling import segment_of
 from kinoswarm_node.wishes import watch_wishes
-from kinoswarm_protocol.errors import KinoswarmError, LocalError, Refused, RemoteError
+from kinoswarm_protocol.errors import (
+    KinoswarmError,
+    LocalError,
+    Refused,
+    RemoteError,
+    VersionMismatch,
+)
 from kinoswarm_protocol.ids import LeaseId
 from kinoswarm_protocol.records import NodeRecord
 
@@ -193,8 +199,17 @@ class Daemon:
             with contextlib.suppress(KinoswarmError):
                 await node.network.announce(self._node_record(), blobs)
                 node.board.reachable_at(node.network.addresses())
-            with contextlib.suppress(KinoswarmError):
-                await joining.greet_again(node)
+            await self._stay_in_touch()
+
+    async def _stay_in_touch(self) -> None:
+        """Hear of amendments; one that asks for a newer program ends this node, and says so."""
+        try:
+            await joining.greet_again(self.node)
+        except VersionMismatch as error:
+            self.error = error
+            self.post(ev.StopAsked(sentence=str(error)))
+        except KinoswarmError:
+            return  # the coordinator is away: whatever else needs it says so
 
     async def _keep_alive(self) -> None:
         """Hold what the swarm needs when its coordinator is gone; a failure only means the next time."""

@@ -1,26 +1,18 @@
 """Joining: reach a coordinator, say hello, verify the charter, test this machine. Activities, no decisions."""
 
 import os
-from pathlib import Path
 
 from msgspec import structs
 
 from kinoswarm_model.jobs import SelfTestDone, SelfTestJob
 from kinoswarm_model.supervisor import WorkerDied, WorkerError
+from kinoswarm_node import following
 from kinoswarm_node import life_events as ev
 from kinoswarm_node.account_files import own_delegation
 from kinoswarm_node.context import NodeContext, program_version
 from kinoswarm_node.home import Home
 from kinoswarm_node.swarm_folder import SelfTest
-from kinoswarm_protocol.charter import (
-    AMENDMENT,
-    Amendment,
-    Charter,
-    Licences,
-    amend,
-    open_charter,
-)
-from kinoswarm_protocol.envelope import open_envelope, peek_payload
+from kinoswarm_protocol.charter import Charter, Licences
 from kinoswarm_protocol.errors import (
     BadSignature,
     HashMismatch,
@@ -28,25 +20,26 @@ from kinoswarm_protocol.errors import (
     LocalError,
     VersionMismatch,
 )
-from kinoswarm_protocol.ids import BlobId, sha256_hex
-from kinoswarm_protocol.limits import MAX_CHARTER_BYTES
-from kinoswarm_protocol.messages import Hello, Machine, ProviderHint, Welcome
+from kinoswarm_protocol.messages import Hello, Machine, Welcome
 
-_CHARTER_FILE_BYTES = MAX_CHARTER_BYTES + 1024
+GREET_EVERY_MS = 10 * 60_000
+"""How often a node that is in the swarm asks what is new; a hello is small and changes nothing."""
+
 _SELF_TEST_SEED = 0
 
 
 async def join(node: NodeContext) -> ev.Event:
     """Reach the swarm. Raises Unreachable or Refused to be retried, any other KinoswarmError when it can't work."""
     await node.network.start()
+    await following.recall(node)
+    node.client.learn = lambda: _learn(node)
     node.client.set_transports(node.network.transports())
     welcome = await _greet(node)
-    charter = await _fetch_charter(node, welcome)
-    _check_version(charter.min_version)
+    await following.hear(node, welcome)
+    node.client.set_transports(node.network.transports())
+    charter = node.the_charter()
+    following.check_version(charter.min_version)
     _check_consent(node, charter)
-    node.charter = charter
-    node.client.coordinators = frozenset(charter.coordinators)
-    await node.network.believe(charter.founder, charter.coordinators)
     threads = node.threads(os.cpu_count() or 1)
     node.self_test = node.folder.self_test(node.settings.device, threads)
     tested = node.self_test is not None
@@ -56,10 +49,24 @@ async def join(node: NodeContext) -> ev.Event:
 
 
 async def greet_again(node: NodeContext) -> None:
-    """Say hello once more when the account's paper changed since the last one. Raises what asking raises."""
+    """Say hello once more now and then, to hear of amendments, and when the account's paper changed.
+
+    Raises what asking raises, and VersionMismatch when an amendment asks for a newer program.
+    """
     found = own_delegation(Home(node.settings.home), node.key.peer_id)
-    if found is not None and found[0] != node.told_delegation:
-        await _greet(node)
+    changed = found is not None and found[0] != node.told_delegation
+    if not changed and node.now_ms() - node.greeted_at_ms < GREET_EVERY_MS:
+        return
+    if await following.hear(node, await _greet(node)):
+        node.client.set_transports(node.network.transports())
+    following.check_version(node.the_charter().min_version)
+
+
+async def _learn(node: NodeContext) -> bool:
+    found = await following.learn(node)
+    if found:
+        node.client.set_transports(node.network.transports())
+    return found
 
 
 async def _greet(node: NodeContext) -> Welcome:
@@ -67,7 +74,7 @@ async def _greet(node: NodeContext) -> Welcome:
     found = own_delegation(Home(node.settings.home), node.key.peer_id)
     raw = found[0] if found else None
     welcome = await node.client.ask(_hello(node, raw), Welcome)
-    node.told_delegation = raw
+    node.told_delegation, node.greeted_at_ms = raw, node.now_ms()
     mine = found is not None and found[1].account == welcome.account
     name = found[1].name if found is not None and mine else ""
     node.board.counts_for(welcome.account or "", name)
@@ -95,70 +102,7 @@ def shown_device(node: NodeContext) -> str:
     return (node.self_test.device_name[:64] if node.self_test else "") or node.settings.device
 
 
-# --- charter ------------------------------------------------------------------------------------
-
-
-async def _fetch_charter(node: NodeContext, welcome: Welcome) -> Charter:
-    """The charter with its amendments, each checked against the one before it."""
-    raw = await _small_blob(node, welcome.charter)
-    founding = open_charter(raw, node.invite.swarm).body
-    previous = sha256_hex(peek_payload(raw, MAX_CHARTER_BYTES))
-    amendments: list[Amendment] = []
-    for blob in welcome.amendments:
-        raw_amendment = await _small_blob(node, blob)
-        opened = open_envelope(raw_amendment, AMENDMENT, node.invite.swarm, founding.founder)
-        if opened.body.previous_sha256 != previous:
-            raise HashMismatch(
-                f"amendment {opened.body.number} does not follow the one before it; one is missing or altered"
-            )
-        previous = sha256_hex(peek_payload(raw_amendment, MAX_CHARTER_BYTES))
-        amendments.append(opened.body)
-    node.folder.keep_text("charter.bin", raw)
-    return amend(founding, amendments)
-
-
-async def _small_blob(node: NodeContext, blob: BlobId) -> bytes:
-    path = await node.network.blob_path(blob)
-    if path is None:
-        path = await node.network.fetch_blob(blob, coordinator_hints(node), _quietly)
-    return _read_bounded(path)
-
-
-def coordinator_hints(node: NodeContext) -> list[ProviderHint]:
-    """The coordinators as providers: they serve every blob of the swarm."""
-    multiaddresses = [a for a in node.invite.addresses if a.startswith("/")]
-    return [
-        ProviderHint(peer=peer, addresses=[a for a in multiaddresses if a.endswith(peer)])
-        for peer in node.invite.coordinators
-    ]
-
-
-def _read_bounded(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(_CHARTER_FILE_BYTES)
-
-
-def _quietly(done: int, total: int) -> None:
-    """A charter arrives in an instant."""
-
-
-def _check_version(oldest: str) -> None:
-    """Raise VersionMismatch when the swarm asks for a newer program."""
-    if _numbers(program_version()) < _numbers(oldest):
-        raise VersionMismatch(
-            f"the swarm needs version {oldest} or newer, this is {program_version()}; "
-            "update with: pip install --upgrade kinoswarm"
-        )
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    """`1.12.0` as numbers; whatever does not count as a number ends it."""
-    numbers = []
-    for part in version.split("."):
-        if not part.isdecimal() or len(part) > 9:
-            break
-        numbers.append(int(part))
-    return tuple(numbers)
+# --- charter ----------------------------------------------------------------------------------------
 
 
 def licences_of(licences: Licences) -> dict[str, str]:

@@ -68,6 +68,10 @@ class NodeStatus(Struct, frozen=True, kw_only=True):
     account: str = ""
     """The account that this machine's work counts for, as the coordinator says; empty while it counts for itself."""
     account_name: str = ""
+    notices: list[str] = []
+    """The founder's newest amendments in words, newest first."""
+    update: str = ""
+    """That a newer program is out, and what is new in it; empty when this one is as new."""
 
 
 def write_status(path: Path, status: NodeStatus) -> None:

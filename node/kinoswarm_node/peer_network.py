@@ -1,6 +1,7 @@
 """The node's network: the network process first, then the coordinators' web addresses. Owns which way is tried when."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,13 +21,15 @@ from kinoswarm_protocol.errors import Code, LocalError, Refused, RemoteError, Un
 from kinoswarm_protocol.ids import BlobId, PeerId
 from kinoswarm_protocol.invite import Invite
 from kinoswarm_protocol.keys import KeyPair
-from kinoswarm_protocol.limits import MAX_ADDRESSES, MAX_PROVIDER_ADDRESSES
+from kinoswarm_protocol.limits import MAX_ADDRESSES, MAX_CHAIN_BYTES, MAX_PROVIDER_ADDRESSES
 from kinoswarm_protocol.messages import ProviderHint
 from kinoswarm_protocol.records import (
+    CHARTER_KEY,
     NodeRecord,
     ProviderRecord,
     Record,
     announce_again,
+    newest,
     seal_record,
 )
 
@@ -84,10 +87,9 @@ class PeerNetwork:
         self._ended: asyncio.Task[None] | None = None
         self._store = BlobStore(plan.store, plan.config.quota_bytes)
         self._coordinators: Sequence[PeerId] = plan.invite.coordinators
-        self._sources = [
-            HttpSource(url, self._store, plan.invite.certificate_sha256)
-            for url in web_addresses(plan.invite.addresses)
-        ]
+        self._addresses: list[str] = []
+        self._sources: list[HttpSource] = []
+        self._know(plan.invite.addresses)
 
     async def start(self) -> None:
         """See ports.Network. A process that ended is started again."""
@@ -109,10 +111,40 @@ class PeerNetwork:
             *self._sources,
         ]
 
-    async def believe(self, founder: PeerId, coordinators: Sequence[PeerId]) -> None:
-        """See ports.Network."""
+    async def believe(
+        self, founder: PeerId, coordinators: Sequence[PeerId], addresses: Sequence[str]
+    ) -> None:
+        """See ports.Network. The invite's addresses stay in use: they were the founder's too."""
         self._coordinators = coordinators
+        self._know(addresses)
         await self._running().set_authority(founder, coordinators)
+
+    def _know(self, addresses: Sequence[str]) -> None:
+        new = [address for address in addresses if address not in self._addresses]
+        self._addresses = [*new, *self._addresses]
+        pin = self._plan.invite.certificate_sha256
+        self._sources = [
+            *(HttpSource(url, self._store, pin) for url in web_addresses(new)),
+            *self._sources,
+        ]
+
+    async def charter_chains(self) -> list[bytes]:
+        """See ports.Network. Ways that are closed bring nothing."""
+        found = []
+        for source in self._sources:
+            with contextlib.suppress(RemoteError):
+                found.append(await source.charter_chain())
+        with contextlib.suppress(RemoteError):
+            found += await self._chains_of_dht()
+        return found
+
+    async def _chains_of_dht(self) -> list[bytes]:
+        record = newest(await self._running().look_up(CHARTER_KEY), _now_ms())
+        if record is None:
+            return []
+        path = await self.fetch_blob(record.body.blob, (), lambda done, total: None)
+        with path.open("rb") as file:
+            return [file.read(MAX_CHAIN_BYTES + 1)]
 
     async def add_blob(self, path: Path) -> BlobId:
         """See ports.Network."""
@@ -191,11 +223,11 @@ class PeerNetwork:
         return self._client
 
     def _coordinator_hints(self) -> list[ProviderHint]:
-        return hints_of(self._coordinators, peer_addresses(self._plan.invite.addresses))
+        return hints_of(self._coordinators, peer_addresses(self._addresses))
 
     def _known_peers(self) -> list[str]:
         """Cached peers first: they work even when the invite's addresses are gone."""
-        return [*self._cached_peers(), *peer_addresses(self._plan.invite.addresses)]
+        return [*self._cached_peers(), *peer_addresses(self._addresses)]
 
     def _cached_peers(self) -> list[str]:
         return cached_peers(self._plan.peers_file)

@@ -27,8 +27,13 @@ class Network(Protocol):
     def transports(self) -> list[Transport]:
         """The ways to the coordinators that are open now."""
 
-    async def believe(self, founder: PeerId, coordinators: Sequence[PeerId]) -> None:
-        """Whose records count, once the charter is known."""
+    async def believe(
+        self, founder: PeerId, coordinators: Sequence[PeerId], addresses: Sequence[str]
+    ) -> None:
+        """Whose records count and where coordinators are, once the charter is known and whenever it is amended."""
+
+    async def charter_chains(self) -> list[bytes]:
+        """Chains of the charter that anybody hands out, unchecked: of web addresses, and of the DHT."""
 
     async def remember_peers(self, hints: Sequence[ProviderHint]) -> None:
         """Peers worth trying first at the next start."""

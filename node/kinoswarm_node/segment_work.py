@@ -14,7 +14,8 @@ from kinoswarm_model.jobs import JobProgress, TrainDone, TrainJob
 from kinoswarm_model.supervisor import WorkerDied, WorkerError
 from kinoswarm_node import life_events as ev
 from kinoswarm_node.context import NodeContext
-from kinoswarm_node.joining import coordinator_hints, remember_fit
+from kinoswarm_node.following import coordinator_hints
+from kinoswarm_node.joining import remember_fit
 from kinoswarm_node.pulling import train_order
 from kinoswarm_protocol.charter import ClusterEntry
 from kinoswarm_protocol.envelope import seal

@@ -45,6 +45,8 @@ class CheckedCopy:
     swarm: SwarmId
     name: str
     signer: PeerId
+    coordinators: frozenset[PeerId]
+    """Of the charter as amended."""
     snapshot: SiteSnapshot
     signed: bytes
     charter: bytes
@@ -87,6 +89,7 @@ class SiteCopy:
             swarm=found,
             name=charter.name,
             signer=opened.signer,
+            coordinators=frozenset(charter.coordinators),
             snapshot=opened.body,
             signed=signed,
             charter=charter_raw,

@@ -128,6 +128,13 @@ class StatusBoard:
         self.status = structs.replace(self.status, account=account, account_name=name)
         self._write()
 
+    def amended(self, notices: list[str], update: str) -> None:
+        """The founder spoke; newest first. `update` tells of a newer program, and is empty when there is none."""
+        self.status = structs.replace(self.status, notices=notices, update=update)
+        self._write()
+        if update:
+            self._listener(News(status=self.status, reason=update))
+
     def verdict_came(self, accepted: bool, sentence: str) -> None:
         """Count a verdict of all time."""
         self.status = structs.replace(

@@ -22,12 +22,13 @@ from kinoswarm_network.durable import disk_errors, write_atomic
 from kinoswarm_protocol.envelope import Opened, open_envelope
 from kinoswarm_protocol.errors import LocalError, RemoteError
 from kinoswarm_protocol.ids import LeaseId, SwarmId
+from kinoswarm_protocol.limits import MAX_CHAIN_BYTES
 from kinoswarm_protocol.messages import CONTRIBUTION, LEASE, Contribution, Lease
 from kinoswarm_protocol.specs import ModeSpec
 
 S = TypeVar("S", bound=Struct)
 
-MAX_SMALL_FILE = 4 * 1024 * 1024 + 4096  # a charter envelope
+MAX_SMALL_FILE = MAX_CHAIN_BYTES + 4096  # a charter with its amendments
 
 
 class HistoryLine(Struct, frozen=True, kw_only=True):
@@ -164,7 +165,7 @@ class SwarmFolder:
     # --- small documents
 
     def keep_text(self, name: str, raw: bytes) -> None:
-        """Store a small document (invite.txt, charter.bin, pull.id) atomically."""
+        """Store a small document (consent.json, chain.bin, pull.id) atomically."""
         write_atomic(self.root / name, raw)
 
     def text(self, name: str) -> bytes | None:

@@ -19,11 +19,12 @@ from kinoswarm_network.link import OnProgress
 from kinoswarm_network.transport import PeerTransport, Transport
 from kinoswarm_node.peer_network import hints_of, peer_addresses, web_addresses
 from kinoswarm_node.ports import OnBytes
+from kinoswarm_protocol.charter_chain import open_chain
 from kinoswarm_protocol.errors import Code, Refused, RemoteError, Unreachable
 from kinoswarm_protocol.ids import BlobId, PeerId
 from kinoswarm_protocol.invite import Invite
 from kinoswarm_protocol.messages import Lookup, ProviderHint, Records
-from kinoswarm_protocol.records import provider_keys
+from kinoswarm_protocol.records import CHARTER_KEY, Authority, provider_keys
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,13 @@ class Visit:
     transports: list[Transport]
     swarm: "SwarmAlone"
     """The swarm's own peers, for when no coordinator answers."""
+    founder: PeerId
+
+    async def authority(self) -> Authority:
+        """Whose signatures count now: a coordinator tells of an amended key; without one the invite's count."""
+        with contextlib.suppress(Unreachable):
+            await self.client.ask(Lookup(key=CHARTER_KEY), Records)
+        return Authority(self.client.swarm, self.founder, self.client.coordinators)
 
     async def look_up(self, key: str) -> list[bytes]:
         """Signed records under a key: the coordinator's, or those that the swarm's peers keep when it is gone."""
@@ -110,7 +118,27 @@ async def visiting(
         transports = [*sources, *late]
         key = load_or_create_key(own / "visitor.key")
         client = CoordinatorClient(key, invite.swarm, invite.coordinators, transports)
-        yield Visit(client, transports, SwarmAlone(process))
+        client.learn = Learning(client, sources).learn
+        yield Visit(client, transports, SwarmAlone(process), invite.founder)
+
+
+class Learning:
+    """Finds the amendment that explains a coordinator's unknown key: at the addresses of an older invite."""
+
+    def __init__(self, client: CoordinatorClient, sources: Sequence[HttpSource]) -> None:
+        self._client = client
+        self._sources = sources
+
+    async def learn(self) -> bool:
+        """Whether the coordinators are others than those known."""
+        before, known = self._client.coordinators, -1
+        for source in self._sources:
+            with contextlib.suppress(RemoteError):
+                chain = open_chain(await source.charter_chain(), self._client.swarm)
+                if chain.number > known:
+                    known = chain.number
+                    self._client.coordinators = frozenset(chain.charter.coordinators)
+        return self._client.coordinators != before
 
 
 class _LateProcess:

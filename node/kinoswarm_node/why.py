@@ -20,6 +20,8 @@ class Why(Struct, frozen=True, kw_only=True):
     verdicts: list[str]
     credit: list[str]
     safe: list[str]
+    founder: list[str]
+    """What the founder amended and said, and whether a newer version is out."""
     next_step: str
 
 
@@ -39,6 +41,7 @@ def explain(
         verdicts=_verdicts(history, now_ms),
         credit=_credit(status, history),
         safe=_safe(status, settings),
+        founder=[*([status.update] if status.update else []), *status.notices],
         next_step=_next_step(status, running, history),
     )
 

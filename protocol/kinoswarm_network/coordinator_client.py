@@ -5,7 +5,7 @@ Owns what a reply must satisfy before anybody believes it; the ways themselves a
 
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol, TypeVar, overload
 
 from kinoswarm_protocol.envelope import open_envelope, seal
@@ -41,6 +41,14 @@ class Asks(Protocol):
         """The answer to a control request's bytes. Raises a RemoteError."""
 
 
+class UnknownSigner(Unreachable):
+    """Somebody answered, but with a key that is no coordinator's as far as is known."""
+
+
+class _Foreign(BadSignature):
+    """One such answer."""
+
+
 UNREAD_REQUEST = "0" * 32
 """The request id in a refusal of a request that the coordinator could not open."""
 
@@ -73,6 +81,8 @@ class CoordinatorClient:
         """Who may sign replies; an amendment may change it."""
         self.clock_ahead_ms = 0
         """Coordinator's clock minus ours, from the last reply; deadlines are counted with it."""
+        self.learn: Callable[[], Awaitable[bool]] | None = None
+        """Asked when somebody unknown signed a reply: looks for an amendment, says whether `coordinators` changed."""
         self._key = key
         self._transports = list(transports)
         self._now_ms = now_ms
@@ -129,13 +139,23 @@ class CoordinatorClient:
 
     async def _first_answer(self, request: Request) -> Reply:
         raw = seal(self._key, REQUEST, self.swarm, request)
+        try:
+            return await self._try_ways(raw, request.request_id)
+        except UnknownSigner:
+            if self.learn is None or not await self.learn():
+                raise
+        return await self._try_ways(raw, request.request_id)
+
+    async def _try_ways(self, raw: bytes, request_id: str) -> Reply:
         problems: list[str] = []
+        foreign = False
         outdated: VersionMismatch | None = None
         for transport in list(self._transports):
             try:
-                reply = self._checked(await transport.ask(raw), request.request_id)
+                reply = self._checked(await transport.ask(raw), request_id)
             except RemoteError as error:
                 problems.append(_named(transport, error))
+                foreign = foreign or isinstance(error, _Foreign)
                 outdated = error if isinstance(error, VersionMismatch) else outdated
                 continue
             self._prefer(transport)
@@ -144,12 +164,13 @@ class CoordinatorClient:
         if outdated:
             raise outdated
         tried = "; ".join(problems) or "no address of it is known"
-        raise Unreachable(f"no coordinator of the swarm could be reached ({tried})")
+        kind = UnknownSigner if foreign else Unreachable
+        raise kind(f"no coordinator of the swarm could be reached ({tried})")
 
     def _checked(self, raw: bytes, request_id: str) -> Reply:
         opened = open_envelope(raw, REPLY, self.swarm)
         if opened.signer not in self.coordinators:
-            raise BadSignature(f"the reply is signed by {opened.signer}, which is no coordinator")
+            raise _Foreign(f"the reply is signed by {opened.signer}, which is no coordinator")
         if isinstance(opened.body.body, Refusal) and opened.body.request_id == UNREAD_REQUEST:
             return opened.body
         if opened.body.request_id != request_id:

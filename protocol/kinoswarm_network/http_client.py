@@ -1,6 +1,7 @@
 """The second way: a coordinator's HTTP(S) address. Owns our use of its routes; needs no network process.
 
-`GET /kinoswarm/1/blobs/<id>/manifest`, `GET /kinoswarm/1/blobs/<id>` with Range, `POST /kinoswarm/1/control`.
+`GET /kinoswarm/1/blobs/<id>/manifest`, `GET /kinoswarm/1/blobs/<id>` with Range, `POST /kinoswarm/1/control`,
+`GET /kinoswarm/1/charter`.
 Every chunk is verified on arrival, so the server and its certificate are not trusted for bytes.
 """
 
@@ -31,6 +32,7 @@ from kinoswarm_protocol.limits import (
     CHUNK_TIMEOUT_S,
     CONNECT_TIMEOUT_S,
     CONTROL_TIMEOUT_S,
+    MAX_CHAIN_BYTES,
     MAX_CONTROL_FRAME,
     MAX_MANIFEST_BYTES,
     PROTOCOL_VERSION,
@@ -100,6 +102,17 @@ class HttpSource:
                 client = await self._connected()
                 async with client.stream("POST", url, content=request, headers=headers) as reply:
                     return await _bounded(reply, MAX_CONTROL_FRAME)
+        except (httpx.HTTPError, TimeoutError) as error:
+            raise self._unreachable(error) from error
+
+    async def charter_chain(self) -> bytes:
+        """The charter with its amendments as this address hands it out, unchecked. Raises Unreachable or Refused."""
+        url = f"{self.base_url}{_PREFIX}/charter"
+        try:
+            async with asyncio.timeout(CONTROL_TIMEOUT_S):
+                client = await self._connected()
+                async with client.stream("GET", url) as reply:
+                    return await _bounded(reply, MAX_CHAIN_BYTES)
         except (httpx.HTTPError, TimeoutError) as error:
             raise self._unreachable(error) from error
 

@@ -35,7 +35,8 @@ from kinoswarm_node.settings import load_settings
 from kinoswarm_node.status_board import News, StatusBoard
 from kinoswarm_node.swarm_folder import Consent, SwarmFolder
 from kinoswarm_node.wishes import WishFiles
-from kinoswarm_protocol.charter import CHARTER, Charter
+from kinoswarm_protocol.charter import CHARTER, Amendment, Charter
+from kinoswarm_protocol.charter_chain import chain_of, lengthen, open_chain
 from kinoswarm_protocol.codec import encode
 from kinoswarm_protocol.envelope import Opened, open_envelope, seal
 from kinoswarm_protocol.errors import Code, Unreachable
@@ -137,6 +138,9 @@ class World:
                 FOUNDER, CHARTER, "", structs.replace(self.charter, content_note="other")
             )
         self.blobs = {blob_of(d): d for d in (self.base, self.shard, self.charter_raw)}
+        self.amendments: list[bytes] = []
+        self.chains: list[bytes] = []
+        """What web addresses and the DHT hand out."""
         self.bodies: list[RequestBody] = []
         self.contributions: dict[str, Contribution] = {}
         self.leases_by_request: dict[str, bytes] = {}
@@ -148,6 +152,17 @@ class World:
         self.trained_with = Fit()
         self.governor = Governor(self.sensors, Rules, lambda: self.monotonic_ms)
         self.monotonic_ms = 0
+
+    def amend(self, **fields: object) -> None:
+        """The founder signs one more amendment; the coordinator knows it at once."""
+        before = open_chain(chain_of(self.charter_raw, self.amendments))
+        change = Amendment(number=1, previous_sha256="0" * 64, created_at_ms=NOW_MS, **fields)
+        chain = lengthen(FOUNDER, before, change)
+        self.amendments = [opened.raw for opened in chain.amendments]
+        self.blobs[blob_of(self.amendments[-1])] = self.amendments[-1]
+
+    def chain(self) -> bytes:
+        return chain_of(self.charter_raw, self.amendments)
 
     @property
     def invite(self) -> Invite:
@@ -183,7 +198,7 @@ class World:
                 self.hello = hello
                 return Welcome(
                     charter=blob_of(self.charter_raw),
-                    amendments=[],
+                    amendments=[blob_of(raw) for raw in self.amendments],
                     notice="",
                     observed_reachable=True,
                 )
@@ -329,6 +344,7 @@ class FakeNetwork:
         self.unpinned: list[BlobId] = []
         self.again: list[str] = []
         self.dht: dict[str, list[bytes]] = {}
+        self.believed: tuple[PeerId, list[PeerId], list[str]] | None = None
 
     async def start(self) -> None:
         self.started = True
@@ -336,8 +352,13 @@ class FakeNetwork:
     def transports(self) -> list[World]:
         return [self.world]
 
-    async def believe(self, founder: PeerId, coordinators: Sequence[PeerId]) -> None:
-        """Nothing is looked up here."""
+    async def believe(
+        self, founder: PeerId, coordinators: Sequence[PeerId], addresses: Sequence[str]
+    ) -> None:
+        self.believed = (founder, list(coordinators), list(addresses))
+
+    async def charter_chains(self) -> list[bytes]:
+        return self.world.chains
 
     async def remember_peers(self, hints: Sequence[ProviderHint]) -> None:
         self.peers = list(hints)

@@ -83,6 +83,12 @@ def test_status_names_who_trains_which_expert(ask) -> None:
     assert [cluster["trainers"] for cluster in clusters if not cluster["training"]] == [[]]
 
 
+def test_the_charter_with_its_amendments_is_handed_to_anybody(ask, served: WebSources) -> None:
+    answer = ask(get("/kinoswarm/1/charter"))
+    assert answer.content == served.service.in_force.chain.raw
+    assert answer.headers["cache-control"] == "no-cache"
+
+
 def test_blobs_are_served_whole_and_in_ranges(ask, served: WebSources) -> None:
     blob = served.service.journal.state.releases[-1].files[0].blob
     manifest = decode_manifest(blob, ask(get(f"/kinoswarm/1/blobs/{blob}/manifest")).content)

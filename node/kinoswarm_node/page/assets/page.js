@@ -14,7 +14,7 @@ const SWITCHES = {
 };
 const PARTS = {
   not_more: "Why not more", verdicts: "What became of your work", credit: "Credit",
-  safe: "If the power went now", next_step: "Next step",
+  safe: "If the power went now", founder: "From the founder", next_step: "Next step",
 };
 const byId = (id) => document.getElementById(id);
 
