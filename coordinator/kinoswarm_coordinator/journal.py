@@ -17,6 +17,12 @@ def _ignore(event: Event) -> None:
     """Nobody follows."""
 
 
+def _heard_elsewhere(writer: "asyncio.Task[None]") -> None:
+    """Its error reached everybody who waited for the append."""
+    if not writer.cancelled():
+        writer.exception()
+
+
 class Journal:
     """One writer. Appends that come while a commit runs share the next one."""
 
@@ -31,11 +37,15 @@ class Journal:
         self._waiting: list[tuple[Sequence[Event], asyncio.Future[None]]] = []
         self._writer: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
+        self._failure: BaseException | None = None
+        self._failed = asyncio.Event()
 
     async def append(self, events: Sequence[Event]) -> None:
-        """Apply now, return when durable. Raises what the log raised."""
+        """Apply now, return when durable. Raises what the log raised, from then on at every append."""
         if not events:
             return
+        if self._failure is not None:
+            raise self._failure
         for event in events:
             apply(self.state, event)
             self._follow(event)
@@ -43,12 +53,19 @@ class Journal:
         self._waiting.append((events, done))
         if self._writer is None or self._writer.done():
             self._writer = asyncio.create_task(self._write())
+            self._writer.add_done_callback(_heard_elsewhere)
         await done
         self._announce_change()
 
     async def wait_for_change(self) -> None:
         """Return after the next durable change."""
         await self._changed.wait()
+
+    async def wait_failed(self) -> None:
+        """Raise what the log raised, once it did: whoever runs this journal ends with it."""
+        await self._failed.wait()
+        if self._failure is not None:
+            raise self._failure
 
     def _announce_change(self) -> None:
         self._changed.set()
@@ -62,10 +79,18 @@ class Journal:
                     self._log.append, [e for events, _ in group for e in events]
                 )
             except BaseException as error:
-                for _, done in group:
-                    if not done.done():
-                        done.set_exception(error)
+                self._fail(error, [*group, *self._waiting])
                 raise
             for _, done in group:
                 if not done.done():
                     done.set_result(None)
+
+    def _fail(
+        self, error: BaseException, unwritten: list[tuple[Sequence[Event], asyncio.Future[None]]]
+    ) -> None:
+        """The state is ahead of the log: nothing more may be decided on it."""
+        self._failure, self._waiting = error, []
+        self._failed.set()
+        for _, done in unwritten:
+            if not done.done():
+                done.set_exception(error)

@@ -4,10 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kinoswarm_coordinator.credit import Ledger, flops_per_step, ledger_of
-from kinoswarm_coordinator.event_log import SqlLog, sqlite_url
 from kinoswarm_coordinator.home import SwarmFolder
 from kinoswarm_coordinator.journal import Journal
-from kinoswarm_coordinator.serve import founded_service, read_founding
+from kinoswarm_coordinator.serve import founded_service, open_log, read_founding
 from kinoswarm_coordinator.settings import load_settings
 from kinoswarm_coordinator.site_writer import site_facts, write_site
 from kinoswarm_coordinator.web.sources import WebSources
@@ -29,7 +28,7 @@ def checked_ledger(root: Path) -> Ledger:
     folder = SwarmFolder(root.resolve())
     founding = read_founding(folder)
     settings = load_settings(folder.home)
-    log = SqlLog(settings.database_url or sqlite_url(folder.log))
+    log = open_log(folder, settings)
     try:
         return ledger_of(log.read(), flops_per_step(founding.charter))
     finally:
@@ -41,16 +40,17 @@ def write_copy(root: Path, out: Path, *, with_model: bool) -> MadeCopy:
     folder = SwarmFolder(root.resolve())
     founding = read_founding(folder)
     settings = load_settings(folder.home)
-    log = SqlLog(settings.database_url or sqlite_url(folder.log))
+    log = open_log(folder, settings)
     try:
         ledger = Ledger(flops_per_step(founding.charter))
         journal = Journal(log, ledger.apply)
+        epoch = log.leadership().epoch
     finally:
         log.close()
     if not journal.state.versions:
         raise LocalError(f"the swarm in {root} was never served: there is nothing to show yet")
     sources = WebSources(
-        service=founded_service(folder, founding, journal, settings),
+        service=founded_service(folder, founding, journal, settings, epoch),
         store=BlobStore(folder.store),
         folder=folder,
         invite=founding.invite,

@@ -20,8 +20,6 @@ from kinoswarm_protocol.records import (
     seal_record,
 )
 
-_EPOCH = 1  # raised by a promotion from a backup
-
 
 @dataclass(frozen=True, kw_only=True)
 class RecordsBook:
@@ -30,6 +28,8 @@ class RecordsBook:
     key: KeyPair
     swarm: SwarmId
     addresses: list[str]
+    epoch: int = 1
+    """Of this leader (leadership.py): readers take the coordinator with the highest."""
     charter: Opened[CharterRecord] | None = None
     """The founder's record of the charter, handed on as it is."""
 
@@ -44,7 +44,7 @@ class RecordsBook:
 
     def all(self, state: SwarmState, now_ms: int) -> list[SealedRecord]:
         """Everything that is announced: where we are, newest versions, newest release."""
-        bodies: list[Record] = [CoordinatorRecord(addresses=self.addresses, epoch=_EPOCH)]
+        bodies: list[Record] = [CoordinatorRecord(addresses=self.addresses, epoch=self.epoch)]
         for (cluster, lineage), line in sorted(state.versions.items()):
             bodies.append(
                 ExpertRecord(

@@ -18,10 +18,11 @@ from kinoswarm_coordinator.amendment_watch import AmendmentWatch
 from kinoswarm_coordinator.charter_file import read_chain, serve_chain
 from kinoswarm_coordinator.credit import Ledger, flops_per_step
 from kinoswarm_coordinator.data_frames import write_frames
-from kinoswarm_coordinator.event_log import SqlLog, sqlite_url
+from kinoswarm_coordinator.database import sqlite_url
 from kinoswarm_coordinator.home import SwarmFolder
 from kinoswarm_coordinator.intake import Intake
 from kinoswarm_coordinator.journal import Journal
+from kinoswarm_coordinator.leading import holder_name, keep_leading, wait_to_lead
 from kinoswarm_coordinator.online_history import EVERY_MS
 from kinoswarm_coordinator.operator_jobs import Workbench
 from kinoswarm_coordinator.operator_worker import OperatorWorker
@@ -31,6 +32,7 @@ from kinoswarm_coordinator.records_book import RecordsBook
 from kinoswarm_coordinator.service import Service
 from kinoswarm_coordinator.settings import CoordinatorSettings
 from kinoswarm_coordinator.site_writer import site_facts, write_site
+from kinoswarm_coordinator.sql_log import SqlLog
 from kinoswarm_coordinator.state import Rules
 from kinoswarm_coordinator.submissions import expired
 from kinoswarm_coordinator.try_desk import TryDesk
@@ -85,34 +87,66 @@ class Founding:
 
 
 async def run_coordinator(
-    root: Path, settings: CoordinatorSettings, on_ready: Callable[[Serving], None]
+    root: Path,
+    settings: CoordinatorSettings,
+    on_ready: Callable[[Serving], None],
+    on_standby: Callable[[str], None] = lambda reason: None,
 ) -> None:
-    """Serve the swarm founded in `root` until cancelled. Raises LocalError when it can't start."""
+    """Serve the swarm founded in `root` until cancelled; while another coordinator leads it, stand by.
+
+    `on_standby` hears why. Raises LocalError when it can't start, NotLeader when another coordinator took over.
+    """
     folder = SwarmFolder(root.resolve())
     founding = read_founding(folder)
-    http_socket = bound_socket(
+    log = open_log(folder, settings)
+    try:
+        await wait_to_lead(log, holder_name(founding.key.peer_id), on_standby)
+        with _http_socket(settings) as bound:
+            async with asyncio.TaskGroup() as tasks:
+                renewing = tasks.create_task(keep_leading(log))
+                await _lead(folder, founding, log, settings, _Up(bound, on_ready))
+                renewing.cancel()
+    finally:
+        log.close()
+
+
+@dataclass(frozen=True)
+class _Up:
+    """Where the page listens, and who hears that all is up."""
+
+    bound: socket.socket
+    on_ready: Callable[[Serving], None]
+
+
+def _http_socket(settings: CoordinatorSettings) -> socket.socket:
+    return bound_socket(
         settings.http_host,
         settings.http_port,
         "end the program that uses the port, or set http_port in settings.toml",
     )
-    log = SqlLog(settings.database_url or sqlite_url(folder.log))
+
+
+def open_log(folder: SwarmFolder, settings: CoordinatorSettings) -> SqlLog:
+    """The event log that the settings name. Raises LocalError or CorruptLog."""
+    return SqlLog(settings.database_url or sqlite_url(folder.log))
+
+
+async def _lead(
+    folder: SwarmFolder, founding: Founding, log: SqlLog, settings: CoordinatorSettings, up: _Up
+) -> None:
+    ledger = Ledger(flops_per_step(founding.charter))
+    journal = await asyncio.to_thread(Journal, log, ledger.apply)
+    service = founded_service(folder, founding, journal, settings, log.epoch)
+    await _found(service)
+    network = await NetworkClient.start(
+        _network_config(folder, founding, settings),
+        lambda peer, request: service.answer(request),
+    )
     try:
-        ledger = Ledger(flops_per_step(founding.charter))
-        journal = Journal(log, ledger.apply)
-        service = founded_service(folder, founding, journal, settings)
-        await _found(service)
-        network = await NetworkClient.start(
-            _network_config(folder, founding, settings),
-            lambda peer, request: service.answer(request),
-        )
-        try:
-            sources = _web_sources(folder, service, founding, ledger)
-            await _run_parts(sources, network, settings, http_socket, founding, on_ready)
-        finally:
-            await network.stop()
+        sources = _web_sources(folder, service, founding, ledger)
+        await _run_parts(sources, network, settings, founding, up)
     finally:
-        log.close()
-        http_socket.close()
+        await network.stop()
 
 
 def read_founding(folder: SwarmFolder) -> Founding:
@@ -127,7 +161,11 @@ def read_founding(folder: SwarmFolder) -> Founding:
 
 
 def founded_service(
-    folder: SwarmFolder, founding: Founding, journal: Journal, settings: CoordinatorSettings
+    folder: SwarmFolder,
+    founding: Founding,
+    journal: Journal,
+    settings: CoordinatorSettings,
+    epoch: int = 1,
 ) -> Service:
     in_force = serve_chain(folder, founding.chain, founding.record)
     rules = Rules(
@@ -137,7 +175,7 @@ def founded_service(
         prompts=tuple(settings.prompts),
     )
     addresses = list(settings.announce or founding.charter.addresses)
-    book = RecordsBook(key=founding.key, swarm=founding.swarm, addresses=addresses)
+    book = RecordsBook(key=founding.key, swarm=founding.swarm, addresses=addresses, epoch=epoch)
     return Service(
         journal=journal,
         rules=rules,
@@ -192,9 +230,8 @@ async def _run_parts(
     sources: WebSources,
     network: NetworkClient,
     settings: CoordinatorSettings,
-    http_socket: socket.socket,
     founding: Founding,
-    on_ready: Callable[[Serving], None],
+    up: _Up,
 ) -> None:
     folder, service = sources.folder, sources.service
     intake = Intake(service=service, network=network)
@@ -225,7 +262,7 @@ async def _run_parts(
         port=settings.admin_port,
     )
     watch = AmendmentWatch(service=service, folder=folder, network=network)
-    on_ready(_serving(http_socket, settings, network, founding))
+    up.on_ready(_serving(up.bound, settings, network, founding))
     try:
         async with asyncio.TaskGroup() as tasks:
             intake.resume()
@@ -237,7 +274,8 @@ async def _run_parts(
             tasks.create_task(door.run())
             tasks.create_task(_make_copies(sources, settings.copy_every_s))
             tasks.create_task(_end_with(network.wait_ended, "the network process ended"))
-            tasks.create_task(_serve_http(server, http_socket))
+            tasks.create_task(service.journal.wait_failed())
+            tasks.create_task(_serve_http(server, up.bound))
     finally:
         await intake.stop()
 

@@ -94,7 +94,7 @@ class CoordinatorSettings(BaseSettings):
     database_url: str = Field(
         default="",
         max_length=500,
-        description="Database of the event log; empty is SQLite at home.",
+        description="Database of the event log, e.g. postgresql://USER@HOST/NAME; empty is SQLite at home.",
     )
 
     @classmethod

@@ -115,4 +115,8 @@ def serve(
         )
         typer.echo(json.dumps(facts) if as_json else text)
 
-    asyncio.run(run_until_signalled(run_coordinator(folder, settings, on_ready)))
+    def on_standby(reason: str) -> None:
+        text = f"Standing by: {reason}. It takes over within a minute when the leader is gone."
+        typer.echo(json.dumps({"standing_by": reason}) if as_json else text)
+
+    asyncio.run(run_until_signalled(run_coordinator(folder, settings, on_ready, on_standby)))

@@ -5,10 +5,11 @@ from pathlib import Path
 from coordinator.small_swarm import SmallSwarm
 from protocol.samples import ACCOUNT, COORDINATOR, FOUNDER, NODE
 
-from kinoswarm_coordinator.event_log import SqlLog, sqlite_url
+from kinoswarm_coordinator.database import sqlite_url
 from kinoswarm_coordinator.events import AdminActed
 from kinoswarm_coordinator.fold import fold
 from kinoswarm_coordinator.requests import Decision, SayWelcome
+from kinoswarm_coordinator.sql_log import SqlLog
 from kinoswarm_coordinator.state import SwarmState
 from kinoswarm_protocol.accounts import delegate, revoke
 from kinoswarm_protocol.admin import BanNode
@@ -146,6 +147,7 @@ def test_accounts_survive_a_restart_of_the_coordinator(tmp_path: Path) -> None:
     raw = revoke(ACCOUNT, ACCOUNT.peer_id, LAPTOP.peer_id, swarm.now_ms)
     swarm.ask(NODE, RevokeMachine(revocation=raw))
     log = SqlLog(sqlite_url(tmp_path / "log.sqlite"))
+    log.lead("test")
     log.append(swarm.history)
     again = fold(SwarmState(), log.read())
     log.close()

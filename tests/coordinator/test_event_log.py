@@ -1,15 +1,31 @@
 """One conformance suite for every event log, and what only a file can suffer."""
 
-import sqlite3
+import asyncio
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 from coordinator.small_swarm import SmallSwarm
 from protocol.samples import BLOB, NODE
+from sqlalchemy import text
 
-from kinoswarm_coordinator.event_log import CorruptLog, EventLog, MemoryLog, SqlLog, sqlite_url
+from kinoswarm_coordinator.database import engine_of, sqlite_url
+from kinoswarm_coordinator.event_log import (
+    GENESIS,
+    CorruptLog,
+    EventLog,
+    Head,
+    LogInUse,
+    MemoryLog,
+    NotLeader,
+    chain,
+)
 from kinoswarm_coordinator.events import Event, Founded, NodeJoined
 from kinoswarm_coordinator.journal import Journal
+from kinoswarm_coordinator.sql_log import SqlLog
+from kinoswarm_protocol.errors import LocalError
 
 
 def some_events() -> list[Event]:
@@ -20,15 +36,35 @@ def some_events() -> list[Event]:
     return swarm.history
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "postgresql"])
 def log(request: pytest.FixtureRequest, tmp_path: Path):
-    made: EventLog = MemoryLog() if request.param == "memory" else sqlite_log(tmp_path)
+    made: EventLog
+    if request.param == "memory":
+        made = MemoryLog()
+    else:
+        sqlite = request.param == "sqlite"
+        made = led(file_url(tmp_path) if sqlite else request.getfixturevalue("postgresql_url"))
     yield made
     made.close()
 
 
-def sqlite_log(folder: Path) -> SqlLog:
-    return SqlLog(sqlite_url(folder / "log.sqlite"))
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return file_url(tmp_path)
+    found: str = request.getfixturevalue("postgresql_url")
+    return found
+
+
+def file_url(folder: Path) -> str:
+    return sqlite_url(folder / "log.sqlite")
+
+
+def led(url: str, holder: str = "first") -> SqlLog:
+    log = SqlLog(url)
+    claim = log.lead(holder)
+    assert claim.next is not None, claim.reason
+    return log
 
 
 def test_a_new_log_is_empty(log: EventLog) -> None:
@@ -43,34 +79,56 @@ def test_events_come_back_in_order(log: EventLog) -> None:
     assert list(log.read()) == events
 
 
-def test_a_reopened_log_goes_on(tmp_path: Path) -> None:
+def test_the_head_covers_every_row(log: EventLog) -> None:
     events = some_events()
-    first = sqlite_log(tmp_path)
+    assert log.head() == GENESIS
+    log.append(events[:1])
+    first = log.head()
+    log.append(events[1:])
+    last = log.head()
+    assert (first.seq, last.seq) == (1, len(events))
+    assert last.hash != first.hash
+
+
+def test_every_log_gives_the_same_events_the_same_head(log: EventLog) -> None:
+    events = some_events()
+    log.append(events)
+    expected = GENESIS
+    for seq, event in enumerate(events, start=1):
+        expected = Head(seq, chain(expected.hash, seq, msgspec.msgpack.encode(event)))
+    assert log.head() == expected
+
+
+def test_a_reopened_log_goes_on(url: str) -> None:
+    events = some_events()
+    first = led(url)
     first.append(events[:3])
     first.close()
-    second = sqlite_log(tmp_path)
+    second = led(url, "second")
     second.append(events[3:])
     assert list(second.read()) == events
+    assert second.epoch == 2
     second.close()
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        "update events set body = x'80' where seq = 2",
+        "update events set body = :junk where seq = 2",
         "delete from events where seq = 2",
-        "update events set hash = zeroblob(32) where seq = 2",
+        "update events set hash = :junk where seq = 2",
     ],
 )
-def test_a_changed_row_is_found_and_named(tmp_path: Path, change: str) -> None:
-    log = sqlite_log(tmp_path)
+def test_a_changed_row_is_found_and_named(url: str, change: str) -> None:
+    log = led(url)
     log.append(some_events())
     log.close()
-    connection = sqlite3.connect(tmp_path / "log.sqlite")
-    connection.execute(change)
-    connection.commit()
-    connection.close()
-    changed = sqlite_log(tmp_path)
+    engine = engine_of(url)
+    with engine.begin() as connection:
+        junk = {"junk": bytes(32)} if ":junk" in change else {}
+        connection.execute(text(change), junk)
+    engine.dispose()
+    changed = SqlLog(url)
     with pytest.raises(CorruptLog, match="event 2 was changed or is missing"):
         list(changed.read())
     changed.close()
@@ -79,30 +137,55 @@ def test_a_changed_row_is_found_and_named(tmp_path: Path, change: str) -> None:
 def test_a_file_that_is_no_database_says_restore(tmp_path: Path) -> None:
     (tmp_path / "log.sqlite").write_bytes(b"not a database at all" * 100)
     with pytest.raises(CorruptLog, match="restore it from a backup"):
-        sqlite_log(tmp_path)
+        SqlLog(file_url(tmp_path))
 
 
-def test_an_append_that_fails_changes_nothing(tmp_path: Path) -> None:
-    """The second writer loses: the row numbers are taken, and its own head did not move."""
-    events = some_events()
-    mine, other = sqlite_log(tmp_path), sqlite_log(tmp_path)
-    other.append(events[:1])
-    with pytest.raises(Exception, match="UNIQUE"):
-        mine.append(events[:2])
-    assert list(other.read()) == events[:1]
-    mine.close()
-    other.close()
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ("sqlite:////no/such/folder/log.sqlite", "cannot be reached"),
+        ("oracle://somewhere", "is no database that can be used here"),
+        ("not a url", "is no database that can be used here"),
+    ],
+)
+def test_a_wrong_database_says_what_to_correct(wrong: str, says: str) -> None:
+    with pytest.raises(LocalError, match=says):
+        SqlLog(wrong)
+
+
+def test_a_log_opened_for_reading_writes_nothing(url: str) -> None:
+    log = SqlLog(url)
+    with pytest.raises(NotLeader, match="opened for reading"):
+        log.append(some_events())
+    assert list(log.read()) == []
+    log.close()
+
+
+def test_a_second_writer_of_a_file_is_turned_away_and_a_dead_one_is_not_waited_for(
+    tmp_path: Path,
+) -> None:
+    """Closing the lock's descriptor is what the kernel does to a process that was killed."""
+    url = file_url(tmp_path)
+    first, second = led(url), SqlLog(url)
+    with pytest.raises(LogInUse, match="runs on this machine"):
+        second.lead("second")
+    assert first._lock is not None
+    os.close(first._lock)
+    first._lock = None
+    assert second.lead("second").next is not None
+    with pytest.raises(NotLeader):
+        first.append(some_events())
+    assert list(second.read()) == []
+    first.close()
+    second.append(some_events())
+    second.close()
 
 
 async def _appended(journal: Journal, groups: list[list[Event]]) -> None:
-    import asyncio
-
     await asyncio.gather(*(journal.append(group) for group in groups))
 
 
 def test_a_journal_replies_only_after_the_log_has_it(log: EventLog) -> None:
-    import asyncio
-
     journal = Journal(log)
     founded = Founded(at_ms=1, num_clusters=2, seed_checkpoint=BLOB)
     joined = [
@@ -121,3 +204,39 @@ def test_a_journal_replies_only_after_the_log_has_it(log: EventLog) -> None:
     assert list(log.read()) == [founded, *joined]
     assert journal.state.nodes[NODE.peer_id].pseudonym == "name 19"
     assert Journal(log).state == journal.state
+
+
+class FullDisk(MemoryLog):
+    """Fails from the second append on."""
+
+    appends = 0
+
+    def append(self, events: Sequence[Event]) -> None:
+        self.appends += 1
+        if self.appends > 1:
+            raise OSError(28, "No space left on device")
+        super().append(events)
+
+
+def test_a_journal_that_could_not_write_decides_nothing_more() -> None:
+    """Its state is ahead of the log: what came after would build on events that never happened."""
+    founded, joined, *_ = some_events()
+
+    async def go() -> FullDisk:
+        log = FullDisk()
+        journal = Journal(log)
+        await journal.append([founded])
+        ending = asyncio.create_task(journal.wait_failed())
+        both = await asyncio.gather(
+            journal.append([joined]), journal.append([joined]), return_exceptions=True
+        )
+        assert all(isinstance(error, OSError) for error in both)
+        with pytest.raises(OSError, match="No space left"):
+            await journal.append([joined])
+        with pytest.raises(OSError, match="No space left"):
+            await ending
+        return log
+
+    log = asyncio.run(go())
+    assert log.appends == 2, "no write was tried after the first that failed"
+    assert list(log.read()) == [founded]
