@@ -117,6 +117,14 @@ class GenerateJob(_Job, frozen=True, kw_only=True, tag="generate"):
     seed: int
 
 
+class SampleJob(_Job, frozen=True, kw_only=True, tag="sample"):
+    """One clip of one expert alone, for the most frequent caption of a shard."""
+
+    checkpoint_path: str
+    shard_path: str
+    seed: int
+
+
 class SelfTestJob(_Job, frozen=True, kw_only=True, tag="self_test"):
     """A known-answer training step, and the time per optimizer step on this device."""
 
@@ -124,7 +132,16 @@ class SelfTestJob(_Job, frozen=True, kw_only=True, tag="self_test"):
     seed: int
 
 
-Job = TrainJob | EvaluateJob | MergeJob | RouteJob | ReleaseJob | GenerateJob | SelfTestJob
+Job = (
+    TrainJob
+    | EvaluateJob
+    | MergeJob
+    | RouteJob
+    | ReleaseJob
+    | GenerateJob
+    | SampleJob
+    | SelfTestJob
+)
 
 
 class PairedLoss(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -201,6 +218,11 @@ class GenerateDone(Struct, frozen=True, kw_only=True, tag="generate", forbid_unk
     top_k: int
 
 
+class SampleDone(Struct, frozen=True, kw_only=True, tag="sample", forbid_unknown_fields=True):
+    clip_path: str
+    caption: str
+
+
 class SelfTestDone(Struct, frozen=True, kw_only=True, tag="self_test", forbid_unknown_fields=True):
     ok: bool
     sentence: str
@@ -216,7 +238,16 @@ class SelfTestDone(Struct, frozen=True, kw_only=True, tag="self_test", forbid_un
     """Of the model's, those that fit, best first; the first is what was measured."""
 
 
-Done = TrainDone | EvaluateDone | MergeDone | RouteDone | ReleaseDone | GenerateDone | SelfTestDone
+Done = (
+    TrainDone
+    | EvaluateDone
+    | MergeDone
+    | RouteDone
+    | ReleaseDone
+    | GenerateDone
+    | SampleDone
+    | SelfTestDone
+)
 
 
 class JobProgress(Struct, frozen=True, kw_only=True, tag="progress", tag_field="event"):

@@ -20,6 +20,7 @@ from kinoswarm_model.jobs import (
     MergeJob,
     ReleaseJob,
     RouteJob,
+    SampleJob,
     SelfTestJob,
     TrainJob,
 )
@@ -35,6 +36,7 @@ _MODULE_BY_JOB: dict[type[Any], str] = {
     RouteJob: "kinoswarm_model.route_job",
     ReleaseJob: "kinoswarm_model.release_job",
     GenerateJob: "kinoswarm_model.generate_job",
+    SampleJob: "kinoswarm_model.sample_job",
     SelfTestJob: "kinoswarm_model.self_test_job",
 }
 

@@ -52,6 +52,8 @@ class NodeContext:
     told_delegation: bytes | None = None
     """The account's paper that the coordinator was shown last."""
     greeted_at_ms: int = 0
+    no_samples: str = ""
+    """Why no clips of the expert are made until the next start; empty while they are."""
     hints: dict[LeaseId, list[ProviderHint]] = field(default_factory=dict)
     """Who serves the blobs of a lease; lost at a restart, and only hints."""
 

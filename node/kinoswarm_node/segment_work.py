@@ -13,6 +13,7 @@ from msgspec import structs
 from kinoswarm_model.jobs import JobProgress, TrainDone, TrainJob
 from kinoswarm_model.supervisor import WorkerDied, WorkerError
 from kinoswarm_node import life_events as ev
+from kinoswarm_node import own_samples
 from kinoswarm_node.context import NodeContext
 from kinoswarm_node.following import coordinator_hints
 from kinoswarm_node.joining import remember_fit
@@ -98,6 +99,7 @@ def _check_space(node: NodeContext, wanted_bytes: int) -> None:
 
 async def train(node: NodeContext, segment: ev.Segment, fit: ev.Fit) -> ev.Event:
     """Train; on success the signed contribution lies in the outbox before this returns."""
+    await own_samples.make_sample(node, train_order(stored_lease(node, segment.lease_id)))
     try:
         job = await _train_job(node, segment, fit)
     except WorkerDied as error:

@@ -103,6 +103,10 @@ class NodeSettings(BaseSettings):
         default=900.0,
         description="Seconds between announcing the swarm's signed records again, 5 to 3000.",
     )
+    sample_every: Annotated[int, Field(ge=0, le=10_000)] = Field(
+        default=4,
+        description="A clip of the expert in work after so many segments, for the local page; 0 makes none.",
+    )
     announce_every_s: Annotated[float, Field(ge=5.0, le=80.0)] = Field(
         default=60.0,
         description="Seconds between announcements of this node in the DHT, 5 to 80.",

@@ -14,6 +14,8 @@ from kinoswarm_model.jobs import (
     Done,
     Job,
     JobProgress,
+    SampleDone,
+    SampleJob,
     SelfTestDone,
     SelfTestJob,
     TrainDone,
@@ -110,6 +112,7 @@ class World:
     """Requests of these types are worked on, but the reply gets lost, once each."""
     refuse: dict[type[RequestBody], Refusal] = field(default_factory=dict)
     worker_faults: list[Exception] = field(default_factory=list)
+    sample_faults: list[Exception] = field(default_factory=list)
     fetch_faults: list[Exception] = field(default_factory=list)
     verdict: str = "accepted"
     go_on: bool = True
@@ -424,6 +427,13 @@ class FakeTrainer:
     def limit(self, share: float) -> None:
         self.share = share
 
+    def _sample(self, job: SampleJob) -> SampleDone:
+        if self.world.sample_faults:
+            raise self.world.sample_faults.pop(0)
+        clip = Path(job.work_dir) / "sample.mp4"
+        clip.write_bytes(b"clip of " + Path(job.checkpoint_path).read_bytes())
+        return SampleDone(clip_path=str(clip), caption="a hall of grey stone")
+
     async def run(self, job: Job, on_progress: Callable[[JobProgress], None]) -> Done:
         await give_way()
         self.world.jobs.append(job)
@@ -436,6 +446,8 @@ class FakeTrainer:
                 memory_bytes=2**33,
                 micro_batch=4,
             )
+        if isinstance(job, SampleJob):
+            return self._sample(job)
         assert isinstance(job, TrainJob)
         on_progress(JobProgress(job_id=job.job_id, step=4, total=8, loss=0.5, what="training"))
         (Path(job.work_dir) / "resume").write_text("4")

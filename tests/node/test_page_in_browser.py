@@ -8,10 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from msgspec import json
 from node.scripted import NOW_MS, World
 
+from kinoswarm_model.video_io import write_mp4
 from kinoswarm_node.context import NodeContext
+from kinoswarm_node.own_samples import OwnSample
 from kinoswarm_node.page.server import serving_page
 
 CHROMIUM = shutil.which("chromium")
@@ -136,3 +140,28 @@ def test_a_foreign_page_reaches_nothing_even_with_the_cookie_in_the_browser(
     )
     assert set(told) <= {"", "blocked"}
     assert node.wishes.paused(NOW_MS) is None
+
+
+def test_a_clip_of_my_expert_plays_on_a_phone(served: Served, browser_page: Any) -> None:
+    from playwright.sync_api import expect
+
+    page, folder = browser_page, served.node.folder
+    made = OwnSample(
+        file="cluster-0-version-3.mp4",
+        cluster=0,
+        label="grey hall <b>",
+        version=3,
+        caption="a hall of grey stone",
+        at_ms=NOW_MS,
+        segments=4,
+    )
+    (folder.root / "samples").mkdir()
+    frames = np.random.default_rng(0).integers(0, 255, (8, 64, 64, 3), dtype=np.uint8)
+    write_mp4(folder.root / "samples" / made.file, frames, 8)
+    folder.keep_text("samples.json", json.encode([made]))
+    page.goto(served.address)
+    expect(page.locator("#samples li")).to_contain_text("grey hall <b>, version 3: a hall of grey")
+    page.wait_for_function("document.querySelector('#samples video').readyState >= 1")
+    assert page.evaluate("document.querySelector('#samples video').videoWidth") == 64
+    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+    assert page.complaints == []

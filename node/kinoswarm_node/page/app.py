@@ -10,7 +10,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import FileResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from kinoswarm_node.page.guard import COOKIE, Asked, Guard, Refusal
@@ -21,8 +21,8 @@ MAX_BODY_BYTES = 4096
 _ASSETS = {"page.css": "text/css", "page.js": "text/javascript", "icon.svg": "image/svg+xml"}
 _HEADERS = {
     "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; media-src 'self'; "
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     ),
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -80,11 +80,17 @@ def _reading(source: PageSource) -> list[Route]:
 
         return handle
 
+    async def clip(request: Request) -> Response:
+        path = source.sample(request.path_params["name"])
+        return FileResponse(path) if path else _refused(Refusal(404, "there is no such clip"))
+
     return [
         Route("/api/now", answer(source.now)),
         Route("/api/loss", answer(source.loss)),
         Route("/api/history", answer(source.history)),
         Route("/api/log", answer(source.log)),
+        Route("/api/samples", answer(source.samples)),
+        Route("/samples/{name}", clip),
     ]
 
 

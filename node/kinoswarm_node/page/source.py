@@ -1,6 +1,7 @@
 """What the local page shows and changes, from the running node. Owns the answers as plain data, no HTTP."""
 
 import time
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -8,6 +9,7 @@ import msgspec
 from kinoswarm_node.context import NodeContext
 from kinoswarm_node.identity_backup import seal_key
 from kinoswarm_node.limits_file import LIVE
+from kinoswarm_node.own_samples import samples
 from kinoswarm_node.settings import NodeSettings
 from kinoswarm_node.why import explain
 from kinoswarm_protocol.errors import LocalError
@@ -58,6 +60,20 @@ class PageSource:
         except FileNotFoundError:
             return []
         return [text for line in reversed(lines) if (text := _in_words(line))]
+
+    def samples(self) -> dict[str, Any]:
+        """Clips of the experts that this node trains, newest first, and why there are no more of them."""
+        return {
+            "clips": [msgspec.to_builtins(one) for one in samples(self._node.folder)],
+            "problem": self._node.no_samples,
+        }
+
+    def sample(self, name: str) -> Path | None:
+        """A clip's file; None for any name that the list lacks."""
+        if name not in {one.file for one in samples(self._node.folder)}:
+            return None
+        path = self._node.folder.root / "samples" / name
+        return path if path.is_file() else None
 
     def pause(self, minutes: float | None) -> None:
         """Pause, for so long or until told otherwise. Raises LocalError for a length that makes no sense."""

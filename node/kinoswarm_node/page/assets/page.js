@@ -101,6 +101,23 @@ function showLoss(points) {
   byId("loss-words").textContent = `Step ${last}: ${losses[losses.length - 1].toFixed(4)} (from ${losses[0].toFixed(4)}).`;
 }
 
+function showSamples(found) {
+  const list = byId("samples");
+  const key = found.clips.map((clip) => clip.file).join();
+  byId("samples-words").textContent = found.problem ? `No more clips: ${found.problem}`
+    : found.clips.length ? "" : "The first clip comes with the second segment.";
+  if (list.dataset.shown === key) return;
+  list.dataset.shown = key;
+  list.replaceChildren();
+  for (const clip of found.clips) {
+    const item = element("li", undefined, list);
+    const video = element("video", undefined, item);
+    Object.assign(video, { src: `/samples/${clip.file}`, muted: true, loop: true, controls: true, preload: "metadata" });
+    video.setAttribute("aria-label", `Clip of ${clip.label}, version ${clip.version}`);
+    element("p", `${clip.label}, version ${clip.version}: ${clip.caption}`, item);
+  }
+}
+
 function showHistory(lines) {
   const body = byId("history");
   body.replaceChildren();
@@ -132,6 +149,7 @@ async function look() {
 async function lookFarther() {
   try {
     showHistory(await ask("/api/history"));
+    showSamples(await ask("/api/samples"));
     showLog(await ask("/api/log"));
   } catch (error) {
     byId("state").textContent = `The node does not answer: ${error.message}`;
