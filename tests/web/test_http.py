@@ -57,6 +57,15 @@ def test_the_page_shows_the_swarm_without_any_script_of_its_own(ask) -> None:
     assert answer.headers["x-content-type-options"] == "nosniff"
 
 
+def test_other_sites_may_show_the_newest_releases_first_clip(ask, served: WebSources) -> None:
+    clip = ask(get("/newest.mp4"))
+    assert clip.content == served.release_file(2, "samples/sample-00.mp4").read_bytes()
+    assert clip.headers["content-type"] == "video/mp4"
+    assert clip.headers["access-control-allow-origin"] == "*"
+    part = ask(get("/newest.mp4", Range="bytes=0-9"))
+    assert (part.status_code, len(part.content)) == (206, 10)
+
+
 def test_hostile_names_are_escaped(ask) -> None:
     page = ask(get("/")).text
     assert HOSTILE not in page

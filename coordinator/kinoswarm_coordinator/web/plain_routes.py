@@ -1,9 +1,10 @@
 """Small answers beside pages and API: liveness, readiness, Prometheus, the invite, a badge."""
 
 from http import HTTPStatus
+from pathlib import Path
 
 from fastapi import APIRouter
-from fastapi.responses import PlainTextResponse, Response
+from fastapi.responses import FileResponse, PlainTextResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from kinoswarm_coordinator.web.answering import CORS
@@ -45,8 +46,25 @@ def plain_routes(sources: WebSources, snapshots: Snapshots) -> APIRouter:
         headers = {"Cache-Control": "public, max-age=60", **CORS}
         return Response(badge(snapshots.newest().view), media_type=_SVG, headers=headers)
 
+    @router.api_route("/newest.mp4", methods=["GET", "HEAD"])
+    async def newest_clip() -> Response:
+        path = _newest_clip(sources)
+        if path is None:
+            return problem(HTTPStatus.NOT_FOUND, "there is no release with clips yet", CORS)
+        return FileResponse(path, headers={"Cache-Control": "public, max-age=60", **CORS})
+
     @router.get("/invite.svg")
     async def invite_code() -> Response:
         return Response(code, media_type=_SVG, headers={"Cache-Control": "no-cache"})
 
     return router
+
+
+def _newest_clip(sources: WebSources) -> Path | None:
+    """The first sample of the newest release that is laid out here."""
+    for release in reversed(sources.service.journal.state.releases):
+        clips = sorted(file.path for file in release.files if file.path.endswith(".mp4"))
+        found = sources.release_file(release.version, clips[0]) if clips else None
+        if found is not None and release.manifest is not None:
+            return found
+    return None
