@@ -2,9 +2,9 @@
 
 import errno
 import os
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -57,10 +57,16 @@ def heavy_imports(code: str) -> list[str]:
     return found
 
 
+def processor_s_of_children() -> float:
+    """Processor time of finished children: a busy machine makes it no longer, unlike the time on the wall."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def test_help_is_quick_and_lists_every_command() -> None:
-    started = time.monotonic()
+    before = processor_s_of_children()
     result = kinoswarm("--help")
-    assert time.monotonic() - started < HELP_LIMIT_S
+    assert processor_s_of_children() - before < HELP_LIMIT_S
     assert result.returncode == ExitCode.OK
     assert all(name in result.stdout for name in COMMANDS)
 
