@@ -1,6 +1,8 @@
 """Brings the blobs of submitted contributions here, then settles them. Owns the retries; decides nothing else."""
 
 import asyncio
+import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import structlog
@@ -15,7 +17,7 @@ from kinoswarm_protocol.ids import BlobId, LeaseId
 from kinoswarm_protocol.messages import ProviderHint, blobs_of
 
 _log = structlog.get_logger("intake")
-_TRIES = 8
+_TRIES = 9
 _FIRST_PAUSE_S = 1.0
 """Pauses double: a node that restarts within four minutes loses nothing."""
 
@@ -26,6 +28,10 @@ class Intake:
 
     service: Service
     network: NetworkClient
+    is_coming: Callable[[LeaseId], bool] = lambda lease_id: False
+    """Whether the node itself is bringing the blob, over HTTP(S)."""
+    _looks: dict[LeaseId, asyncio.Event] = field(default_factory=dict)
+    """Set when a blob arrived by another way, so that nobody waits for the next try."""
     _running: dict[LeaseId, asyncio.Task[None]] = field(default_factory=dict)
 
     def on_events(self, events: list[ev.Event]) -> None:
@@ -46,6 +52,11 @@ class Intake:
             self._running[lease_id] = task
             task.add_done_callback(lambda _: self._running.pop(lease_id, None))
 
+    def look_again(self, lease_id: LeaseId) -> None:
+        """A blob of this contribution came by itself."""
+        if look := self._looks.get(lease_id):
+            look.set()
+
     async def stop(self) -> None:
         """End all fetching; a restart goes on."""
         tasks = list(self._running.values())
@@ -56,7 +67,11 @@ class Intake:
     async def _bring(self, lease_id: LeaseId) -> None:
         state = self.service.journal.state
         work = state.work[lease_id]
-        problem = await self._fetch_all(work)
+        self._looks[lease_id] = asyncio.Event()
+        try:
+            problem = await self._fetch_all(work)
+        finally:
+            del self._looks[lease_id]
         now_ms = self.service.now_ms()
         if problem:
             _log.warning("unavailable", lease=lease_id, why=problem)
@@ -67,7 +82,10 @@ class Intake:
     async def _fetch_all(self, work: WorkState) -> str:
         """Empty when every blob is here, else what stood in the way at last."""
         pause_s, problem = _FIRST_PAUSE_S, ""
-        for _ in range(_TRIES):
+        for attempt in range(_TRIES):
+            if attempt:
+                await self._pause(work.lease_id, pause_s)
+                pause_s *= 2
             try:
                 for blob in blobs_of(work.outcome):
                     await self._fetch(work, blob)
@@ -75,9 +93,18 @@ class Intake:
                 problem = str(error)
             else:
                 return ""
-            await asyncio.sleep(pause_s)
-            pause_s *= 2
         return problem
+
+    async def _pause(self, lease_id: LeaseId, pause_s: float) -> None:
+        """Wait for the next try; one look more when the blob came by itself, and no end while it is coming."""
+        look = self._looks[lease_id]
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await look.wait()
+            if look.is_set() or not self.is_coming(lease_id):
+                look.clear()
+                return
 
     async def _fetch(self, work: WorkState, blob: BlobId) -> None:
         if await self.network.blob_path(blob) is None:

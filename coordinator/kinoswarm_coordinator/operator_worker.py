@@ -14,6 +14,7 @@ from kinoswarm_model.supervisor import WorkerDied, WorkerError, WorkerSupervisor
 from kinoswarm_network.coordinator_client import CoordinatorClient
 from kinoswarm_protocol.envelope import open_envelope, seal
 from kinoswarm_protocol.errors import Code, LocalError
+from kinoswarm_protocol.ids import BlobId, LeaseId
 from kinoswarm_protocol.keys import KeyPair
 from kinoswarm_protocol.messages import (
     CONTRIBUTION,
@@ -45,6 +46,9 @@ class OwnTransport:
     async def ask(self, request: bytes) -> bytes:
         """The service's reply."""
         return await self._service.answer(request)
+
+    async def deliver(self, lease_id: LeaseId, blob: BlobId) -> None:
+        """The worker's blobs lie in the service's own store."""
 
 
 class OperatorWorker:

@@ -19,6 +19,9 @@ class Presence:
     bytes_up: int = 0
     """Blobs and control frames that this coordinator sent since it started."""
     bytes_down: int = 0
+    http_bytes_up: int = 0
+    """Of these, what went over HTTP(S) to nodes."""
+    http_bytes_down: int = 0
 
     def seen(self, peer: PeerId, now_ms: int) -> None:
         """A peer said something."""

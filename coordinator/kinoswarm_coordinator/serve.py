@@ -234,8 +234,9 @@ async def _run_parts(
     up: _Up,
 ) -> None:
     folder, service = sources.folder, sources.service
-    intake = Intake(service=service, network=network)
+    intake = Intake(service=service, network=network, is_coming=sources.uploads.is_coming)
     service.on_events = intake.on_events
+    sources.uploads.on_complete = intake.look_again
     bench = Workbench(
         folder=folder,
         rules=service.rules,
@@ -278,6 +279,7 @@ async def _run_parts(
             tasks.create_task(_serve_http(server, up.bound))
     finally:
         await intake.stop()
+        sources.uploads.close()
 
 
 def _try_desk(
@@ -306,8 +308,9 @@ async def _tick(service: Service, watch: AmendmentWatch, tick_s: float) -> None:
 async def _watch_traffic(service: Service, network: NetworkClient) -> None:
     while True:
         traffic = await network.traffic()
-        service.presence.bytes_up = traffic.bytes_up
-        service.presence.bytes_down = traffic.bytes_down
+        presence = service.presence
+        presence.bytes_up = traffic.bytes_up + presence.http_bytes_up
+        presence.bytes_down = traffic.bytes_down + presence.http_bytes_down
         await asyncio.sleep(_TRAFFIC_EVERY_S)
 
 
@@ -356,7 +359,10 @@ def _server(sources: WebSources, settings: CoordinatorSettings) -> uvicorn.Serve
     limit = None
     if settings.requests_per_s:
         limit = RateLimit(settings.requests_per_s, settings.request_burst)
-    app = create_app(sources, limit=limit)
+    control_limit = None
+    if settings.control_per_s:
+        control_limit = RateLimit(settings.control_per_s, settings.control_burst)
+    app = create_app(sources, limit=limit, control_limit=control_limit)
     config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off")
     return server_of(config)
 

@@ -62,6 +62,15 @@ class CoordinatorSettings(BaseSettings):
     request_burst: int = Field(
         default=200, ge=1, le=10**6, description="How many of them it may ask for at once."
     )
+    control_per_s: float = Field(
+        default=50.0,
+        ge=0.0,
+        le=1e6,
+        description="Requests a second (hello, pull, submit …) of all nodes at one address; 0 is no limit.",
+    )
+    control_burst: int = Field(
+        default=500, ge=1, le=10**6, description="How many of them may come at once."
+    )
     copy_every_s: float = Field(
         default=600.0,
         ge=0.0,

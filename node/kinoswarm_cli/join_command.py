@@ -32,6 +32,13 @@ def join(
     listen: Annotated[
         list[str] | None, typer.Option(help="Multiaddress to listen on; repeatable.")
     ] = None,
+    https_only: Annotated[
+        bool | None,
+        typer.Option(
+            "--https-only/--peer-to-peer",
+            help="Use the coordinator's web address alone, without any peer-to-peer program.",
+        ),
+    ] = None,
     once: Annotated[bool, typer.Option("--once", help="Leave after one accepted segment.")] = False,
     service: Annotated[
         bool,
@@ -55,6 +62,7 @@ def join(
         pseudonym=pseudonym,
         device=device,
         listen=listen or None,
+        https_only=https_only,
     )
     request = JoinRequest(
         invite=invite, settings=settings, yes=yes, go=go, once=once, as_json=as_json

@@ -55,12 +55,13 @@ def examine_machine(settings: NodeSettings) -> list[Finding]:
     card = settings.device != "cpu" and open_gpu_sense(
         "cuda" if settings.device == "auto" else settings.device
     )
+    listen = [] if settings.https_only else settings.listen
     is_running = running_pid(Home(settings.home)) is not None
     return [
         judge_disk(free, settings.keep_free_bytes, str(settings.home)),
         judge_card(settings.device, bool(card)),
-        *(_examine_port(address, is_running) for address in settings.listen),
-        judge_reach(own_address(), settings.listen),
+        *(_examine_port(address, is_running) for address in listen),
+        judge_reach(own_address(), listen),
     ]
 
 

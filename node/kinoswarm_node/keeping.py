@@ -61,7 +61,8 @@ async def keep_alive(node: NodeContext) -> None:
         except RemoteError as error:
             _log.info("not announced again", key=record.body.key, why=str(error))
     release = newest((r for r in records if isinstance(r.body, ReleaseRecord)), node.now_ms())
-    if release is not None and node.settings.keep_release_gb > 0:
+    serves = node.settings.keep_release_gb > 0 and not node.settings.https_only
+    if release is not None and serves:
         await _hold(node, release.body)
 
 

@@ -33,7 +33,7 @@ Post = Callable[[ev.Event], None]
 
 
 async def submit(node: NodeContext, lease_id: LeaseId, post: Post) -> ev.Event:
-    """Send a stored contribution until there is a receipt."""
+    """Send a stored contribution and what it names; a second try goes on where the first one ended."""
     raw = node.folder.unsent(lease_id)
     if raw is None:
         raise Refused(Code.UNKNOWN_LEASE, "the stored result is gone from this disk")
@@ -42,6 +42,9 @@ async def submit(node: NodeContext, lease_id: LeaseId, post: Post) -> ev.Event:
     if contribution is not None and isinstance(contribution.outcome, FailedOutcome):
         close_failed(node, lease_id, contribution.outcome)
         return ev.Receipted(awaits_verdict=False)
+    if receipt.verdict is None:
+        for blob in served_blobs(node, [lease_id]):
+            await node.client.deliver(lease_id, blob)
     node.folder.mark_sent(lease_id)
     if receipt.verdict is not None:
         await take_verdict(node, receipt.verdict, post)

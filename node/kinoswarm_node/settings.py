@@ -82,6 +82,11 @@ class NodeSettings(BaseSettings):
         default_factory=lambda: ["/ip4/0.0.0.0/tcp/0"],
         description="Multiaddresses to listen on; an empty list only dials out.",
     )
+    https_only: bool = Field(
+        default=False,
+        description="Take part over the coordinator's web address alone, without any peer-to-peer program: true or "
+        "false.",
+    )
     upload_mb_s: Annotated[float, Field(ge=0.0, le=1e5)] = Field(
         default=0.0,
         description="MB a second at most for blobs sent to others, up to 100000; 0 is off.",

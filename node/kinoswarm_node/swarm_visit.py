@@ -21,7 +21,7 @@ from kinoswarm_node.peer_network import hints_of, peer_addresses, web_addresses
 from kinoswarm_node.ports import OnBytes
 from kinoswarm_protocol.charter_chain import open_chain
 from kinoswarm_protocol.errors import Code, Refused, RemoteError, Unreachable
-from kinoswarm_protocol.ids import BlobId, PeerId
+from kinoswarm_protocol.ids import BlobId, LeaseId, PeerId
 from kinoswarm_protocol.invite import Invite
 from kinoswarm_protocol.messages import Lookup, ProviderHint, Records
 from kinoswarm_protocol.records import CHARTER_KEY, Authority, provider_keys
@@ -188,6 +188,9 @@ class _LatePeer:
         on_progress: OnProgress | None = None,
     ) -> Path:
         return await (await self._transport()).fetch_blob(blob, providers, on_progress)
+
+    async def deliver(self, lease_id: LeaseId, blob: BlobId) -> None:
+        await (await self._transport()).deliver(lease_id, blob)
 
     async def _transport(self) -> PeerTransport:
         client = await self._process.client()

@@ -7,18 +7,22 @@ from dataclasses import dataclass
 
 from kinoswarm_model.confinement import WorkerLimits
 from kinoswarm_model.supervisor import WorkerSupervisor
+from kinoswarm_network.blob_store import BlobStore
 from kinoswarm_network.client import NetworkConfig
 from kinoswarm_network.coordinator_client import CoordinatorClient
+from kinoswarm_network.rate_caps import Caps, MonthlyCap, utc_now
 from kinoswarm_node.context import NodeContext
 from kinoswarm_node.governor.sensors import MachineSensors
 from kinoswarm_node.governor.watch import Governor
 from kinoswarm_node.home import Home
 from kinoswarm_node.live_settings import LiveSettings
 from kinoswarm_node.node_status import NodeStatus
-from kinoswarm_node.peer_network import PEERS_FILE, PeerNetwork, PeerNetworkPlan
+from kinoswarm_node.peer_network import PEERS_FILE, PeerNetwork, PeerNetworkPlan, web_addresses
+from kinoswarm_node.ports import Network
 from kinoswarm_node.settings import NodeSettings
 from kinoswarm_node.status_board import Listener, StatusBoard
 from kinoswarm_node.swarm_folder import SwarmFolder
+from kinoswarm_node.web_network import WebNetwork, WebNetworkPlan
 from kinoswarm_node.wishes import WishFiles
 from kinoswarm_protocol.invite import Invite
 from kinoswarm_protocol.keys import KeyPair
@@ -91,7 +95,26 @@ def _governor(home: Home, live: LiveSettings) -> Governor:
     return Governor(sensors, live.rules, lambda: int(time.monotonic() * 1000))
 
 
-def _network(plan: NodePlan) -> PeerNetwork:
+def _network(plan: NodePlan) -> Network:
+    return _web_network(plan) if plan.settings.https_only else _peer_network(plan)
+
+
+def _web_network(plan: NodePlan) -> WebNetwork:
+    settings = plan.settings
+    month = MonthlyCap(
+        plan.folder.root / "network" / "month.json", int(settings.max_month_gb * 1e9), utc_now
+    )
+    return WebNetwork(
+        WebNetworkPlan(
+            urls=web_addresses(plan.invite.addresses),
+            certificate_sha256=plan.invite.certificate_sha256,
+            store=BlobStore(plan.home.blobs_path, settings.max_disk_bytes),
+            caps=Caps(settings.upload_mb_s * 1e6, settings.download_mb_s * 1e6, month),
+        )
+    )
+
+
+def _peer_network(plan: NodePlan) -> PeerNetwork:
     config = NetworkConfig(
         home=str(plan.folder.root / "network"),
         swarm=plan.invite.swarm,

@@ -76,7 +76,9 @@ class NetworkClient:
         error: somebody has to be the first; see `bootstrap_report`.
         """
         if sys.platform == "win32":
-            raise LocalError("the peer-to-peer network needs Linux or macOS; here use HTTPS alone")
+            raise LocalError(
+                "the peer-to-peer network needs Linux or macOS; here join with --https-only"
+            )
         client = cls(config, on_control)
         try:
             await client._spawn(program)

@@ -18,7 +18,7 @@ from kinoswarm_protocol.errors import (
     Unreachable,
     VersionMismatch,
 )
-from kinoswarm_protocol.ids import PeerId, SwarmId
+from kinoswarm_protocol.ids import BlobId, LeaseId, PeerId, SwarmId
 from kinoswarm_protocol.keys import KeyPair
 from kinoswarm_protocol.messages import (
     REPLY,
@@ -39,6 +39,9 @@ class Asks(Protocol):
 
     async def ask(self, request: bytes) -> bytes:
         """The answer to a control request's bytes. Raises a RemoteError."""
+
+    async def deliver(self, lease_id: LeaseId, blob: BlobId) -> None:
+        """See to it that the coordinator can have this blob of ours. Raises a RemoteError or LocalError."""
 
 
 class UnknownSigner(Unreachable):
@@ -136,6 +139,15 @@ class CoordinatorClient:
             f"the coordinator answered {type(body).__name__} with {type(answer).__name__}, "
             f"expected {expected.__name__}"
         )
+
+    async def deliver(self, lease_id: LeaseId, blob: BlobId) -> None:
+        """Bring a blob that a submitted contribution names, by the way that answered last.
+
+        Raises Unreachable or Refused, and LocalError when the blob is not here.
+        """
+        if not self._transports:
+            raise Unreachable("no address of a coordinator is known")
+        await self._transports[0].deliver(lease_id, blob)
 
     async def _first_answer(self, request: Request) -> Reply:
         raw = seal(self._key, REQUEST, self.swarm, request)

@@ -1,7 +1,7 @@
 """The second way: a coordinator's HTTP(S) address. Owns our use of its routes; needs no network process.
 
 `GET /kinoswarm/1/blobs/<id>/manifest`, `GET /kinoswarm/1/blobs/<id>` with Range, `POST /kinoswarm/1/control`,
-`GET /kinoswarm/1/charter`.
+`GET /kinoswarm/1/charter`; uploads are http_upload's.
 Every chunk is verified on arrival, so the server and its certificate are not trusted for bytes.
 """
 
@@ -14,10 +14,13 @@ from types import TracebackType
 from urllib.parse import urlsplit
 
 import httpx
+import msgspec
 
 from kinoswarm_network.blob_store import BlobStore
+from kinoswarm_network.http_upload import HttpUpload
 from kinoswarm_network.link import OnProgress
 from kinoswarm_network.partial_blob import PartialBlob
+from kinoswarm_network.rate_caps import Caps
 from kinoswarm_protocol.errors import (
     Code,
     HashMismatch,
@@ -27,7 +30,7 @@ from kinoswarm_protocol.errors import (
     Refused,
     Unreachable,
 )
-from kinoswarm_protocol.ids import BlobId
+from kinoswarm_protocol.ids import BlobId, LeaseId
 from kinoswarm_protocol.limits import (
     CHUNK_TIMEOUT_S,
     CONNECT_TIMEOUT_S,
@@ -35,19 +38,28 @@ from kinoswarm_protocol.limits import (
     MAX_CHAIN_BYTES,
     MAX_CONTROL_FRAME,
     MAX_MANIFEST_BYTES,
+    MAX_SENTENCE,
     PROTOCOL_VERSION,
 )
 from kinoswarm_protocol.messages import ProviderHint
 
 _PREFIX = f"/kinoswarm/{PROTOCOL_VERSION}"
+_OCTETS = {"Content-Type": "application/octet-stream"}
+_MAX_PROBLEM_BYTES = 4_096
 _CODE_BY_STATUS = {
     401: Code.NOT_PERMITTED,
     403: Code.NOT_PERMITTED,
     404: Code.NOT_FOUND,
+    409: Code.NOT_FOUND,
     413: Code.OVERSIZE,
+    422: Code.MALFORMED,
     429: Code.RATE_LIMITED,
     503: Code.OVERLOADED,
 }
+
+
+class _Problem(msgspec.Struct):
+    detail: str = ""
 
 
 class HttpSource:
@@ -59,8 +71,11 @@ class HttpSource:
         store: BlobStore,
         certificate_sha256: str = "",
         chunk_timeout_s: float = CHUNK_TIMEOUT_S,
+        caps: Caps | None = None,
     ) -> None:
         """`certificate_sha256` pins the server's own certificate (hex, from the invite); empty trusts public CAs.
+
+        `caps` bound blobs in both directions; None is no bound.
 
         Raises LocalError when `base_url` is no http(s) address.
         """
@@ -71,6 +86,7 @@ class HttpSource:
         self._store = store
         self._pin = certificate_sha256
         self._timeout = httpx.Timeout(chunk_timeout_s, connect=CONNECT_TIMEOUT_S)
+        self._caps = caps
         self._client: httpx.AsyncClient | None = None
 
     def __str__(self) -> str:
@@ -95,25 +111,18 @@ class HttpSource:
 
     async def ask(self, request: bytes) -> bytes:
         """The coordinator's answer to an envelope. Raises Unreachable or Refused."""
-        url = f"{self.base_url}{_PREFIX}/control"
-        headers = {"Content-Type": "application/octet-stream"}
         try:
             async with asyncio.timeout(CONTROL_TIMEOUT_S):
-                client = await self._connected()
-                async with client.stream("POST", url, content=request, headers=headers) as reply:
-                    return await _bounded(reply, MAX_CONTROL_FRAME)
-        except (httpx.HTTPError, TimeoutError) as error:
+                return await self.exchange("POST", "/control", MAX_CONTROL_FRAME, request)
+        except TimeoutError as error:
             raise self._unreachable(error) from error
 
     async def charter_chain(self) -> bytes:
         """The charter with its amendments as this address hands it out, unchecked. Raises Unreachable or Refused."""
-        url = f"{self.base_url}{_PREFIX}/charter"
         try:
             async with asyncio.timeout(CONTROL_TIMEOUT_S):
-                client = await self._connected()
-                async with client.stream("GET", url) as reply:
-                    return await _bounded(reply, MAX_CHAIN_BYTES)
-        except (httpx.HTTPError, TimeoutError) as error:
+                return await self.exchange("GET", "/charter", MAX_CHAIN_BYTES)
+        except TimeoutError as error:
             raise self._unreachable(error) from error
 
     async def fetch_blob(
@@ -136,6 +145,17 @@ class HttpSource:
         finally:
             partial.close()
 
+    async def deliver(self, lease_id: LeaseId, blob: BlobId) -> None:
+        """Bring a blob of ours, chunk by chunk; resumes what an earlier try left.
+
+        Raises Unreachable or Refused; LocalError when the blob is not here.
+        """
+        await HttpUpload(self.exchange, self._store, lease_id, blob).bring(self._sending)
+
+    async def _sending(self, num_bytes: int) -> None:
+        if self._caps is not None:
+            await self._caps.delivering(num_bytes)
+
     async def _fetch_more(self, partial: PartialBlob, on_progress: OnProgress | None) -> None:
         """Fetch the first gap; a connection that breaks off is forgiven while it brings something."""
         before = partial.done_bytes
@@ -152,13 +172,20 @@ class HttpSource:
                 return await asyncio.to_thread(self._store.begin, blob, raw)
             except (HashMismatch, MalformedBytes):
                 pass  # torn by a power cut: ask for it again
-        raw = await self._get(f"{_PREFIX}/blobs/{blob}/manifest", MAX_MANIFEST_BYTES)
+        raw = await self.exchange("GET", f"/blobs/{blob}/manifest", MAX_MANIFEST_BYTES)
         return await asyncio.to_thread(self._store.begin, blob, raw)
 
-    async def _get(self, path: str, max_bytes: int) -> bytes:
+    async def exchange(
+        self, method: str, path: str, max_bytes: int, content: bytes | None = None
+    ) -> bytes:
+        """One request below the protocol's prefix, and up to `max_bytes` of its answer.
+
+        Raises Unreachable, Refused with the other side's own sentence, or LimitExceeded.
+        """
         try:
             client = await self._connected()
-            async with client.stream("GET", self.base_url + path) as reply:
+            url = self.base_url + _PREFIX + path
+            async with client.stream(method, url, content=content, headers=_OCTETS) as reply:
                 return await _bounded(reply, max_bytes)
         except httpx.HTTPError as error:
             raise self._unreachable(error) from error
@@ -173,7 +200,7 @@ class HttpSource:
         url = f"{self.base_url}{_PREFIX}/blobs/{partial.blob}"
         client = await self._connected()
         async with client.stream("GET", url, headers={"Range": f"bytes={start}-{end}"}) as reply:
-            _check_status(reply)
+            await _check_status(reply)
             if reply.status_code != 206 and start > 0:
                 raise Refused(
                     Code.NOT_PERMITTED,
@@ -182,6 +209,8 @@ class HttpSource:
             sizes = [manifest.chunk_size(index) for index in run]
             index = run.start
             async for chunk in _cut(reply.aiter_raw(), sizes):
+                if self._caps is not None:
+                    await self._caps.fetching(len(chunk))
                 await asyncio.to_thread(partial.write_chunk, index, chunk)
                 index += 1
                 if on_progress is not None:
@@ -237,7 +266,11 @@ async def _cut(pieces: AsyncIterator[bytes], sizes: Sequence[int]) -> AsyncItera
 
 
 async def _bounded(reply: httpx.Response, max_bytes: int) -> bytes:
-    _check_status(reply)
+    await _check_status(reply)
+    return await _read_up_to(reply, max_bytes)
+
+
+async def _read_up_to(reply: httpx.Response, max_bytes: int) -> bytes:
     held = bytearray()
     async for piece in reply.aiter_raw():
         held += piece
@@ -246,10 +279,20 @@ async def _bounded(reply: httpx.Response, max_bytes: int) -> bytes:
     return bytes(held)
 
 
-def _check_status(reply: httpx.Response) -> None:
-    if reply.status_code not in (200, 206):
+async def _check_status(reply: httpx.Response) -> None:
+    if reply.status_code not in (200, 204, 206):
         code = _CODE_BY_STATUS.get(reply.status_code, Code.UNREACHABLE)
-        raise Refused(code, f"{reply.url} answered {reply.status_code} {reply.reason_phrase}")
+        why = await _problem_of(reply) or reply.reason_phrase
+        raise Refused(code, f"{reply.url} answered {reply.status_code}: {why}")
+
+
+async def _problem_of(reply: httpx.Response) -> str:
+    """The sentence of a problem document (RFC 9457); empty when the answer is something else."""
+    try:
+        raw = await _read_up_to(reply, _MAX_PROBLEM_BYTES)
+        return msgspec.json.decode(raw, type=_Problem).detail[:MAX_SENTENCE]
+    except (LimitExceeded, msgspec.DecodeError):
+        return ""
 
 
 def _pinned_context(base_url: str, pin: str) -> ssl.SSLContext:

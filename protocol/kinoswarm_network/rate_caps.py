@@ -120,6 +120,10 @@ class Caps:
             )
         await self._spend(self._up, num_bytes)
 
+    async def delivering(self, num_bytes: int) -> None:
+        """Wait until these bytes of our own result may be sent. Raises Refused when the month is used up."""
+        await self._spend(self._up, num_bytes)
+
     async def fetching(self, num_bytes: int) -> None:
         """Wait until these bytes may be asked for. Raises Refused when the month is used up."""
         await self._spend(self._down, num_bytes)

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from kinoswarm_network.client import NetworkClient
 from kinoswarm_network.link import OnProgress
-from kinoswarm_protocol.ids import BlobId, PeerId
+from kinoswarm_protocol.ids import BlobId, LeaseId, PeerId
 from kinoswarm_protocol.limits import CONTROL_TIMEOUT_S
 from kinoswarm_protocol.messages import ProviderHint
 
@@ -26,6 +26,12 @@ class Transport(Protocol):
         """A complete, verified blob, from the peer itself and, where the way allows, from `providers`; resumes.
 
         Raises a RemoteError when nobody gives it, LocalError when the disk is full.
+        """
+
+    async def deliver(self, lease_id: LeaseId, blob: BlobId) -> None:
+        """See to it that the peer can have a blob of ours, which our contribution under this lease names; resumes.
+
+        Raises a RemoteError when the peer does not take it, LocalError when the blob is not here.
         """
 
 
@@ -53,3 +59,6 @@ class PeerTransport:
     ) -> Path:
         """See Transport."""
         return await self._client.fetch_blob(blob, [self._hint, *providers], on_progress)
+
+    async def deliver(self, lease_id: LeaseId, blob: BlobId) -> None:
+        """See Transport: the peer fetches it over the connection on which it was asked."""

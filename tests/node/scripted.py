@@ -177,6 +177,9 @@ class World:
 
     # --- coordinator
 
+    async def deliver(self, lease_id: LeaseId, blob: BlobId) -> None:
+        """A coordinator that fetches for itself."""
+
     async def ask(self, raw: bytes) -> bytes:
         """The transport: answers a request as a coordinator would."""
         await give_way()

@@ -71,3 +71,24 @@ def test_too_many_requests_and_too_large_bodies_are_told_so(tmp_path: Path) -> N
     assert "ask again in" in third.json()["detail"]
     assert health.status_code == 200
     assert large.status_code == 413
+
+
+def test_control_requests_have_a_limit_of_their_own_and_count_as_traffic(tmp_path: Path) -> None:
+    served = sources(tmp_path)
+
+    async def run() -> list[httpx.Response]:
+        app = create_app(served, control_limit=RateLimit(rate=0.1, burst=1))
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://page") as client:
+            answers = [await client.post("/kinoswarm/1/control", content=b"x" * 7) for _ in "ab"]
+            answers.append(await client.get(f"/kinoswarm/1/blobs/{'0' * 64}"))
+            answers.append(await client.get("/api/v1/status"))
+            return answers
+
+    first, second, blob, status = asyncio.run(run())
+    assert (first.status_code, second.status_code) == (200, 429)
+    assert (blob.status_code, status.status_code) == (404, 200)
+    presence = served.service.presence
+    assert presence.http_bytes_down == 7
+    sent = sum(len(answer.content) for answer in (first, second, blob))
+    assert presence.http_bytes_up == sent

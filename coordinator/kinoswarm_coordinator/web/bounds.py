@@ -1,6 +1,7 @@
 """Bounds on what anybody may ask of the pages and the API: how often, and with how large a body. Plain ASGI.
 
-The nodes' own routes (/kinoswarm/…) bound themselves: a chunk of a blob is neither small nor rare.
+The nodes' own routes (/kinoswarm/…) bound their bodies themselves, and only their control requests are counted: a chunk
+of a blob is neither small nor rare.
 """
 
 import math
@@ -14,22 +15,31 @@ from kinoswarm_coordinator.web.rate_limit import RateLimit
 
 MAX_BODY_BYTES = 64 * 1024
 _NODES_PREFIX = "/kinoswarm/"
+_CONTROL = "/kinoswarm/1/control"
 _ALWAYS = ("/healthz", "/readyz")
 
 
 class Bounds:
     """Refuses what is too much, with a problem document that says when to come back."""
 
-    def __init__(self, app: ASGIApp, limit: RateLimit | None, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        limit: RateLimit | None,
+        control_limit: RateLimit | None,
+        clock: Callable[[], float],
+    ) -> None:
         self._app = app
         self._limit = limit
+        self._control_limit = control_limit
         self._clock = clock
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"].startswith(_NODES_PREFIX):
+        if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        if _announced_body(scope) > MAX_BODY_BYTES:
+        of_nodes = scope["path"].startswith(_NODES_PREFIX)
+        if not of_nodes and _announced_body(scope) > MAX_BODY_BYTES:
             detail = f"a body may have {MAX_BODY_BYTES} bytes here"
             answer = problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail)
             await answer(scope, receive, send)
@@ -48,10 +58,15 @@ class Bounds:
         await self._app(scope, receive, send)
 
     def _wait_s(self, scope: Scope) -> float:
-        client = scope.get("client")
-        if self._limit is None or client is None or scope["path"] in _ALWAYS:
+        client, limit = scope.get("client"), self._limit_of(scope["path"])
+        if limit is None or client is None:
             return 0.0
-        return self._limit.wait_s(client[0], self._clock())
+        return limit.wait_s(client[0], self._clock())
+
+    def _limit_of(self, path: str) -> RateLimit | None:
+        if path == _CONTROL:
+            return self._control_limit
+        return None if path in _ALWAYS or path.startswith(_NODES_PREFIX) else self._limit
 
 
 def _announced_body(scope: Scope) -> float:

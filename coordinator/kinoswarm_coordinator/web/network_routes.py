@@ -8,13 +8,13 @@ from fastapi import Path as PathParameter
 from fastapi.responses import FileResponse, Response
 
 from kinoswarm_coordinator.web.api_schema import octets
+from kinoswarm_coordinator.web.bodies import OCTETS, bounded_body, octets_answer, too_large
 from kinoswarm_coordinator.web.problems import problem
 from kinoswarm_coordinator.web.sources import WebSources
 from kinoswarm_protocol.ids import BlobId
 from kinoswarm_protocol.limits import MAX_CONTROL_FRAME
 
 FOREVER = "public, max-age=31536000, immutable"
-_OCTETS = "application/octet-stream"
 BlobName = Annotated[str, PathParameter(pattern=r"^[0-9a-f]{64}$", description="Blob id.")]
 
 
@@ -24,13 +24,10 @@ def network_routes(sources: WebSources) -> APIRouter:
 
     @router.post("/control", include_in_schema=False)
     async def control(request: Request) -> Response:
-        raw = await _bounded_body(request, MAX_CONTROL_FRAME)
+        raw = await bounded_body(request, MAX_CONTROL_FRAME)
         if raw is None:
-            return problem(
-                HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"at most {MAX_CONTROL_FRAME} bytes"
-            )
-        answer = await sources.control(raw)
-        return Response(answer, media_type=_OCTETS, headers={"Cache-Control": "no-store"})
+            return too_large(MAX_CONTROL_FRAME)
+        return octets_answer(await sources.control(raw))
 
     @router.get(
         "/charter",
@@ -41,7 +38,7 @@ def network_routes(sources: WebSources) -> APIRouter:
     async def charter() -> Response:
         """The charter with all amendments, checkable from the founder's signatures alone."""
         headers = {"Cache-Control": "no-cache"}
-        return Response(sources.charter_chain(), media_type=_OCTETS, headers=headers)
+        return Response(sources.charter_chain(), media_type=OCTETS, headers=headers)
 
     @router.get(
         "/blobs/{blob}/manifest",
@@ -54,7 +51,7 @@ def network_routes(sources: WebSources) -> APIRouter:
         raw = sources.manifest_bytes(BlobId(blob))
         if raw is None:
             return _no_blob(blob)
-        return Response(raw, media_type=_OCTETS, headers={"Cache-Control": FOREVER})
+        return Response(raw, media_type=OCTETS, headers={"Cache-Control": FOREVER})
 
     @router.get(
         "/blobs/{blob}",
@@ -68,7 +65,7 @@ def network_routes(sources: WebSources) -> APIRouter:
         if path is None:
             return _no_blob(blob)
         headers = {"Cache-Control": FOREVER, "ETag": f'"{blob}"'}
-        return FileResponse(path, media_type=_OCTETS, headers=headers)
+        return FileResponse(path, media_type=OCTETS, headers=headers)
 
     return router
 
@@ -76,13 +73,3 @@ def network_routes(sources: WebSources) -> APIRouter:
 def _no_blob(blob: str) -> Response:
     detail = f"no blob {blob[:12]}… here; a release or a lookup names those that are"
     return problem(HTTPStatus.NOT_FOUND, detail)
-
-
-async def _bounded_body(request: Request, limit: int) -> bytes | None:
-    """The body, or None as soon as it is larger than `limit`."""
-    body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > limit:
-            return None
-    return bytes(body)

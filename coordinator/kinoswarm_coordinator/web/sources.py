@@ -23,6 +23,7 @@ from kinoswarm_coordinator.queries import (
 from kinoswarm_coordinator.service import Service
 from kinoswarm_coordinator.status import training_by_cluster
 from kinoswarm_coordinator.try_desk import TryDesk
+from kinoswarm_coordinator.uploads import Uploads
 from kinoswarm_coordinator.views import SwarmView, num_online, view_of
 from kinoswarm_coordinator.web.health import Facts, Health, health_of
 from kinoswarm_network.blob_store import BlobStore
@@ -51,6 +52,11 @@ class WebSources:
     copy_folder: Path | None = None
     """The newest signed copy of all this, for mirrors."""
     network_up: Callable[[], bool] = field(default=lambda: True)
+    uploads: Uploads = field(init=False)
+    """What nodes bring over HTTP(S)."""
+
+    def __post_init__(self) -> None:
+        self.uploads = Uploads(store=self.store, state=lambda: self.service.journal.state)
 
     def copy_file(self, path: str) -> Path | None:
         """A file of the newest signed copy; None for anything that the copy does not name."""

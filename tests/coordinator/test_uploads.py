@@ -1,0 +1,236 @@
+"""Results that nodes bring over HTTP: bounded by the lease, verified chunk by chunk, resumed; nothing else is taken."""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+import pytest
+from coordinator.upload_site import UploadSite, upload_site
+from msgspec import structs
+
+from kinoswarm_coordinator.intake import Intake
+from kinoswarm_coordinator.uploads import UPLOAD_PAUSE_S
+from kinoswarm_network.http_client import HttpSource
+from kinoswarm_protocol.errors import Code, HashMismatch, LimitExceeded, MalformedBytes, Refused
+from kinoswarm_protocol.ids import BlobId, LeaseId
+from kinoswarm_protocol.limits import MIB
+from kinoswarm_protocol.manifest import encode_manifest, manifest_of
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[UploadSite]:
+    made = upload_site(tmp_path)
+    yield made
+    made.uploads.close()
+
+
+def over_http(site: UploadSite, work: Callable[[HttpSource], Awaitable[None]]) -> None:
+    async def run() -> None:
+        async with asyncio.timeout(30), site.served() as source:
+            await work(source)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("size", [1, MIB, 6 * MIB + 3])
+def test_a_result_of_any_size_arrives_and_is_told_once(site: UploadSite, size: int) -> None:
+    data = os.urandom(size)
+    lease_id, blob = site.waiting(data)
+    over_http(site, lambda source: source.deliver(lease_id, blob))
+    path = site.theirs.path_of(blob)
+    assert path is not None
+    assert path.read_bytes() == data
+    assert site.done == [lease_id]
+
+
+def test_a_second_delivery_costs_one_question(site: UploadSite) -> None:
+    lease_id, blob = site.waiting(b"x" * 100)
+
+    async def twice(source: HttpSource) -> None:
+        await source.deliver(lease_id, blob)
+        site.asked.clear()
+        await source.deliver(lease_id, blob)
+
+    over_http(site, twice)
+    assert site.asked == [f"GET {blob}"]
+
+
+def test_an_upload_goes_on_after_a_restart_with_the_missing_chunks(site: UploadSite) -> None:
+    lease_id, blob = site.waiting(os.urandom(5 * MIB))
+
+    async def half() -> None:
+        await site.uploads.take_manifest(lease_id, blob, site.ours.manifest_bytes(blob) or b"")
+        for index in (0, 3):
+            data = site.ours.read_range(blob, index * MIB, MIB)
+            await site.uploads.take_chunk(lease_id, blob, index, data)
+        site.uploads.close()  # what kill -9 leaves: chunks in the file, no process
+
+    asyncio.run(half())
+    site.uploads = site.restarted()
+    over_http(site, lambda source: source.deliver(lease_id, blob))
+    assert sorted(line for line in site.asked if line.startswith("PUT")) == [
+        "PUT 1",
+        "PUT 2",
+        "PUT 4",
+    ]
+    assert site.theirs.path_of(blob) is not None
+
+
+def test_nothing_is_taken_that_no_contribution_waits_for(site: UploadSite) -> None:
+    lease_id, blob = site.waiting(b"wanted")
+    other = site.ours.root / "other"
+    other.write_bytes(b"unwanted")
+    stranger = site.ours.add_file(other)
+
+    async def try_all(source: HttpSource) -> None:
+        for lease, name in ((lease_id, stranger), (LeaseId("9" * 32), blob)):
+            with pytest.raises(Refused, match="submit it first") as refused:
+                await source.deliver(lease, name)
+            assert refused.value.code is Code.NOT_PERMITTED
+
+    over_http(site, try_all)
+    assert not list((site.theirs.root / "partial").iterdir())
+
+
+def test_a_blob_larger_than_claimed_is_refused(site: UploadSite) -> None:
+    lease_id, blob = site.waiting(b"y" * 1_000, claimed_bytes=999)
+
+    async def deliver(source: HttpSource) -> None:
+        with pytest.raises(Refused, match="at most 999"):
+            await source.deliver(lease_id, blob)
+
+    over_http(site, deliver)
+
+
+def test_a_claim_does_not_lift_the_bound_of_the_lease(site: UploadSite) -> None:
+    site.base_bytes = 10
+    lease_id, blob = site.waiting(b"z" * (MIB + 21))
+    raw = site.ours.manifest_bytes(blob) or b""
+    with pytest.raises(LimitExceeded, match=f"at most {MIB + 20}"):
+        asyncio.run(site.uploads.take_manifest(lease_id, blob, raw))
+
+
+def test_wrong_chunks_and_manifests_are_refused_and_leave_the_rest_alone(site: UploadSite) -> None:
+    lease_id, blob = site.waiting(os.urandom(2 * MIB))
+    raw = site.ours.manifest_bytes(blob) or b""
+
+    async def attack() -> None:
+        with pytest.raises(Refused, match="manifest first"):
+            await site.uploads.take_chunk(lease_id, blob, 0, bytes(MIB))
+        with pytest.raises(HashMismatch):
+            await site.uploads.take_manifest(lease_id, blob, raw[:-1])
+        await site.uploads.take_manifest(lease_id, blob, raw)
+        with pytest.raises(HashMismatch):
+            await site.uploads.take_chunk(lease_id, blob, 0, bytes(MIB))
+        with pytest.raises(MalformedBytes):
+            await site.uploads.take_chunk(lease_id, blob, 2, bytes(MIB))
+        state = await site.uploads.progress(lease_id, blob)
+        assert [(gap.first, gap.count) for gap in state.gaps] == [(0, 2)]
+        site.uploads.close()
+
+    asyncio.run(attack())
+
+
+def test_chunks_of_another_size_are_refused(site: UploadSite) -> None:
+    lease_id, _ = site.waiting(b"q")
+    blob, raw = encode_manifest(manifest_of([b"q"], chunk_bytes=64))
+    work = site.swarm.state.work
+    outcome = work[lease_id].outcome
+    work[lease_id] = structs.replace(
+        work[lease_id], outcome=structs.replace(outcome, delta=blob, delta_bytes=1)
+    )
+    with pytest.raises(MalformedBytes):
+        asyncio.run(site.uploads.take_manifest(lease_id, blob, raw))
+
+
+def test_what_nobody_waits_for_any_more_leaves_the_disk(site: UploadSite) -> None:
+    lease_id, blob = site.waiting(os.urandom(2 * MIB))
+    later, wanted = site.waiting(b"later")
+
+    async def settle_and_ask() -> None:
+        await site.uploads.take_manifest(lease_id, blob, site.ours.manifest_bytes(blob) or b"")
+        assert list((site.theirs.root / "partial").iterdir())
+        site.swarm.state.unsettled.discard(lease_id)
+        await site.uploads.progress(later, wanted)
+        assert not list((site.theirs.root / "partial").iterdir())
+
+    asyncio.run(settle_and_ask())
+
+
+def test_an_upload_counts_as_coming_until_it_rests(site: UploadSite) -> None:
+    lease_id, blob = site.waiting(os.urandom(2 * MIB))
+
+    async def begin() -> None:
+        await site.uploads.take_manifest(lease_id, blob, site.ours.manifest_bytes(blob) or b"")
+
+    asyncio.run(begin())
+    assert site.uploads.is_coming(lease_id)
+    site.now_s += UPLOAD_PAUSE_S + 1
+    assert not site.uploads.is_coming(lease_id)
+    site.uploads.close()
+
+
+def test_open_files_are_bounded(site: UploadSite) -> None:
+    site.uploads.max_open = 1
+
+    async def begin_many() -> None:
+        for number in range(2):
+            lease_id, blob = site.waiting(number.to_bytes(2, "big"))
+            await site.uploads.take_manifest(lease_id, blob, site.ours.manifest_bytes(blob) or b"")
+            site.now_s += 1
+
+    asyncio.run(begin_many())
+    assert len(site.uploads._open) == 1
+    site.uploads.close()
+
+
+class NobodyFetches:
+    """A network process that reaches no node; blobs lie in the store or nowhere."""
+
+    def __init__(self, site: UploadSite) -> None:
+        self.site = site
+
+    async def blob_path(self, blob: BlobId) -> Path | None:
+        return self.site.theirs.path_of(blob)
+
+    async def fetch_blob(self, blob: BlobId, providers: object) -> None:
+        raise Refused(Code.UNREACHABLE, "nobody serves it")
+
+    async def pin(self, blob: BlobId) -> None:
+        self.site.theirs.pin(blob, True)
+
+
+class Recording:
+    """A service that folds events into the small swarm."""
+
+    def __init__(self, site: UploadSite) -> None:
+        self.swarm = site.swarm
+        self.journal = self
+        self.rules = site.swarm.rules
+
+    @property
+    def state(self) -> object:
+        return self.swarm.state
+
+    def now_ms(self) -> int:
+        return self.swarm.now_ms
+
+    async def record(self, events: list) -> None:
+        self.swarm.record(events)
+
+
+def test_the_coordinator_settles_at_once_what_was_brought(site: UploadSite) -> None:
+    lease_id, blob = site.waiting(os.urandom(MIB + 1))
+    intake = Intake(
+        service=Recording(site), network=NobodyFetches(site), is_coming=site.uploads.is_coming
+    )
+    site.uploads.on_complete = intake.look_again
+
+    async def bring(source: HttpSource) -> None:
+        intake.begin(lease_id)
+        await source.deliver(lease_id, blob)
+        await asyncio.gather(*intake._running.values())
+
+    over_http(site, bring)
+    assert site.swarm.state.work[lease_id].phase == "available"
