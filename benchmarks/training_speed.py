@@ -8,6 +8,7 @@ reproducible noise, reports progress and writes a resume point and a delta. Only
 
 import argparse
 import asyncio
+import os
 import platform
 import sys
 import tempfile
@@ -36,7 +37,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         bare, worker = asyncio.run(measure(arguments, Path(folder)))
     print(f"command: python {' '.join(sys.argv)}")
-    print(f"machine: {platform.platform()}, {platform.processor() or platform.machine()}")
+    print(
+        f"machine: {platform.system()} {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    )
     print(f"torch {torch.__version__}, device {arguments.device}, {arguments.threads} thread(s)")
     print(f"bare loop: {spread(bare)} steps/s")
     print(f"worker:    {spread(worker)} steps/s")

@@ -19,10 +19,10 @@ from kinoswarm_coordinator.charter_file import write_charter_file
 from kinoswarm_coordinator.home import SwarmFolder
 from kinoswarm_coordinator.settings import SETTINGS_FILE
 from kinoswarm_coordinator.small_data import fit_to_data
-from kinoswarm_model.data.data_manifest import DataFile, DataManifest, read_manifest
+from kinoswarm_model.data.data_manifest import VAE_FOLDER, DataFile, DataManifest, read_manifest
 from kinoswarm_model.data.shards import read_shard
 from kinoswarm_model.jobs import JobProgress, TrainDone, TrainJob
-from kinoswarm_model.presets import Preset, preset
+from kinoswarm_model.presets import Geometry, Preset, preset_for
 from kinoswarm_model.supervisor import WorkerSupervisor
 from kinoswarm_network.blob_store import BlobStore
 from kinoswarm_network.durable import write_atomic
@@ -61,6 +61,8 @@ class FoundingConfig:
     """Steps of every segment; 0 is the preset's policy."""
     threads: int = 0
     """CPU threads of the seed training; 0 is all cores."""
+    device: str = "cpu"
+    """Of the seed training."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,8 @@ def create_swarm(
     store = BlobStore(folder.store)
     report = progress or (lambda done, total, what: None)
     _keep_heldout(data, manifest, folder)
+    if manifest.vae is not None:
+        shutil.copytree(data / VAE_FOLDER, folder.vae, dirs_exist_ok=True)
     clusters = _cluster_entries(data, manifest, store, report)
     seed = _train_seed(data, manifest, chosen, folder, config, report)
     ports = _Ports(config.p2p_port or _free_port(), config.http_port or _free_port())
@@ -134,15 +138,16 @@ def create_swarm(
 
 def _chosen_preset(manifest: DataManifest, config: FoundingConfig) -> tuple[Preset, list[str]]:
     """The preset as the data bears it and the founder wants it; the founder's own figures are taken as they are."""
-    clip = manifest.clip
-    named = preset(
-        config.preset,
+    clip = manifest.clip_spec()
+    geometry = Geometry(
         frames=clip.frames,
         height=clip.height,
         width=clip.width,
-        num_clusters=len(manifest.clusters),
         fps=clip.fps,
+        num_clusters=len(manifest.clusters),
+        vae=manifest.vae,
     )
+    named = preset_for(config.preset, geometry)
     chosen, notes = fit_to_data(named, manifest)
     text = structs.replace(chosen.model.text, encoder=manifest.text_encoder, dim=manifest.text_dim)
     policy = structs.replace(chosen.policy, target_version=config.target_version)
@@ -212,6 +217,7 @@ def _train_seed(
         job_id="seed",
         model=chosen.model,
         work_dir=str(work),
+        device=config.device,
         threads=config.threads or os.cpu_count() or 1,
         shard_paths=shards,
         steps=chosen.seed_steps,

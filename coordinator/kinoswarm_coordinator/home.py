@@ -73,6 +73,11 @@ class SwarmFolder:
         return self.home / "admin.sock"
 
     @property
+    def vae(self) -> Path:
+        """The VAE of a swarm on latents."""
+        return self.home / "vae"
+
+    @property
     def frames(self) -> Path:
         """Frames of the data, for the page."""
         return self.home / "frames"

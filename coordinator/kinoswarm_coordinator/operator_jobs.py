@@ -133,6 +133,7 @@ class Workbench:
             cluster_labels=[cluster.label for cluster in charter.clusters],
             router_path=await self._path(order.router),
             text_encoder_dir=None,
+            vae_dir=str(self.folder.vae) if charter.model.vae is not None else None,
             prompts=list(order.prompts),
             seed=order.seed,
             licence=charter.licences.release,

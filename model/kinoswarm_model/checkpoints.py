@@ -4,7 +4,7 @@ A file may come from a stranger: its header is bounded and compared with what is
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -128,21 +128,42 @@ def mapped_checkpoint(path: Path, expected: Shapes, *, check_finite: bool) -> di
 
     `check_finite` reads all of it once; leave it out for a file that was checked before.
     """
+    check_names(declared_shapes(path), expected, path.name)
+    weights = tensors_of(path, expected)
+    if check_finite:
+        check_shapes(weights, expected, path.name)
+    return weights
+
+
+def float_weights(path: Path, expected: Shapes) -> dict[str, Tensor]:
+    """Weights that others trained, of whatever floating type, as float32. Raises as read_checkpoint."""
+    check_names(declared_shapes(path), expected, path.name)
+    weights = {name: tensor.float() for name, tensor in tensors_of(path, expected).items()}
+    check_shapes(weights, expected, path.name)
+    return weights
+
+
+def declared_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """What a file's header says it holds. Raises LocalError, LimitExceeded or MalformedBytes."""
     try:
         with path.open("rb") as file:
             prefix = file.read(_LENGTH_BYTES)
             length = min(int.from_bytes(prefix, "little"), MAX_SAFETENSORS_HEADER + 1)
             found = header_of(prefix + file.read(length))
-        check_names({name: shape for name, (_, shape) in found.items()}, expected, path.name)
+    except OSError as error:
+        raise LocalError(f"can't read checkpoint {path}: {error}") from error
+    return {name: shape for name, (_, shape) in found.items()}
+
+
+def tensors_of(path: Path, names: Iterable[str]) -> dict[str, Tensor]:
+    """These tensors as mappings of the file (copy on write). Raises LocalError or MalformedBytes."""
+    try:
         with safe_open(path, framework="pt") as tensors:
-            weights = {name: tensors.get_tensor(name) for name in expected}
+            return {name: tensors.get_tensor(name) for name in names}
     except OSError as error:
         raise LocalError(f"can't read checkpoint {path}: {error}") from error
     except (SafetensorError, ValueError, RuntimeError) as error:
         raise MalformedBytes(f"{path.name}: safetensors: {error}") from error
-    if check_finite:
-        check_shapes(weights, expected, path.name)
-    return weights
 
 
 def weights_of(module: nn.Module) -> dict[str, Tensor]:

@@ -20,11 +20,19 @@ def model_of_length(model: ModelSpec, num_frames: int | None) -> ModelSpec:
     if num_frames is None:
         return model
     step = math.lcm(_patch_frames(model), model.router.patch[0])
-    frames = step * -(-num_frames // step)
+    frames = step * -(-_seen_frames(model, num_frames) // step)
     most = min(_most_patches(model) * _patch_frames(model), MAX_CLIP_VALUES // _frame_values(model))
-    if not num_frames >= 1 or frames > most:
-        raise LocalError(f"{num_frames} frames can't be made; this model makes 1 to {most}")
+    if num_frames < 1 or frames > most:
+        shown = 1 + (most - 1) * model.vae.frame_step if model.vae else most
+        raise LocalError(f"{num_frames} frames can't be made; this model makes 1 to {shown}")
     return structs.replace(model, clip=structs.replace(model.clip, frames=frames))
+
+
+def _seen_frames(model: ModelSpec, num_frames: int) -> int:
+    """Frames of what experts see, for so many of pixels."""
+    if model.vae is None:
+        return num_frames
+    return 1 + -(-(num_frames - 1) // model.vae.frame_step)
 
 
 def _patch_frames(model: ModelSpec) -> int:

@@ -107,6 +107,8 @@ class ReleaseJob(_Job, frozen=True, kw_only=True, tag="release"):
     prompts: list[str]
     seed: int
     licence: str
+    vae_dir: str | None = None
+    """Of a model on latents."""
 
 
 class GenerateJob(_Job, frozen=True, kw_only=True, tag="generate"):

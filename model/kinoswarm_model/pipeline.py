@@ -26,11 +26,12 @@ from kinoswarm_model.expert_set import ExpertSet
 from kinoswarm_model.flow import sigmas_of
 from kinoswarm_model.generate import GenerateConfig, check_request, recipe_settings
 from kinoswarm_model.release_card import model_card
-from kinoswarm_model.release_layout import MODEL_CARD, TEXT_ENCODER
-from kinoswarm_model.release_reader import open_release
+from kinoswarm_model.release_layout import MODEL_CARD, TEXT_ENCODER, VAE
+from kinoswarm_model.release_reader import decoder_of, open_release
 from kinoswarm_model.release_writer import write_release
 from kinoswarm_model.router import Router
 from kinoswarm_model.sampler import OnStep, RoutedModel, SampleSettings, sample
+from kinoswarm_model.vae import VideoVae
 from kinoswarm_protocol.errors import LocalError
 
 _SEEDS = 2**53
@@ -55,11 +56,16 @@ class RoutedVideoPipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers
         router: Router,
         text_encoder: TextEncoder,
         text_folder: Path | None = None,
+        vae: VideoVae | None = None,
+        vae_folder: Path | None = None,
     ) -> None:
-        """`text_folder` is where the text encoder's files lie, for saving; None is the installed encoder."""
+        """`text_folder` is where the text encoder's files lie, for saving; None is the installed encoder. The VAE, of a
+        model on latents, likewise.
+        """
         super().__init__()
         self.register_modules(experts=experts, router=router, text_encoder=text_encoder)
         self.text_folder = text_folder
+        self.vae, self.vae_folder = vae, vae_folder
 
     @classmethod
     def from_pretrained(
@@ -78,7 +84,14 @@ class RoutedVideoPipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers
         release = open_release(Path(folder), allow_missing_experts=allow_missing_experts)
         release.experts.keep_at_most(experts_in_memory)
         release.experts.place(release.experts.device, torch_dtype)
-        return cls(release.experts, release.router, release.text, release.folder / TEXT_ENCODER)
+        return cls(
+            release.experts,
+            release.router,
+            release.text,
+            release.folder / TEXT_ENCODER,
+            release.vae,
+            release.folder / VAE,
+        )
 
     @property
     def device(self) -> torch.device:
@@ -107,6 +120,8 @@ class RoutedVideoPipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers
         target = torch.device(device) if device is not None else self.device
         self.experts.place(target, dtype or self.dtype)
         self.router.to(target)
+        if self.vae is not None:
+            self.vae.to(target)
         return self
 
     def enable_model_cpu_offload(
@@ -121,7 +136,9 @@ class RoutedVideoPipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write a whole release folder; the experts' present weights are saved, loaded or not."""
-        write_release(Path(folder), self.experts, weights_of(self.router), self.text_folder)
+        write_release(
+            Path(folder), self.experts, weights_of(self.router), self.text_folder, self.vae_folder
+        )
         write_atomic(Path(folder) / MODEL_CARD, model_card(self.experts.info, [], []).encode())
 
     @torch.no_grad()
@@ -173,6 +190,7 @@ class RoutedVideoPipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers
             expert=self.experts,
             available_K=self.experts.available_K,
             router=self.router,
+            decode=decoder_of(self.experts.info.model, self.vae),
         )
         with self.progress_bar(total=settings.steps) as bar:
             on_step = self._on_step(bar, settings, callback)

@@ -76,15 +76,16 @@ trained to refuse prompts.
 def model_card(info: ReleaseInfo, prompts: list[str], sample_names: list[str]) -> str:
     """Markdown of the card; `sample_names` are the strips of the prompts, relative to the folder."""
     model, recipe = info.model, info.model.recipe
+    frames, height, width = model.pixels
     return _TEMPLATE.format(
         name=_line(info.swarm_name),
         version=info.version,
         num_experts=len(info.experts),
         prompt=_line(prompts[0] if prompts else "a video").replace('"', "'"),
         class_name=model.expert.class_name,
-        frames=model.clip.frames,
-        width=model.clip.width,
-        height=model.clip.height,
+        frames=frames,
+        width=width,
+        height=height,
         fps=model.clip.fps,
         samples=_samples(prompts, sample_names),
         experts=_experts(info),

@@ -14,6 +14,7 @@ from kinoswarm_model.release_layout import (
     ROUTER_CONFIG,
     SCHEDULER_CONFIG,
     TEXT_ENCODER,
+    VAE_CONFIG,
     ReleaseInfo,
     expert_config,
     read_object,
@@ -45,7 +46,7 @@ def config_files(info: ReleaseInfo) -> dict[str, bytes]:
     """Relative path and contents of every configuration file of a release, kinoswarm.json aside."""
     experts = {expert_config(index): _expert(info) for index in range(len(info.experts))}
     objects = {
-        MODEL_INDEX: _model_index(),
+        MODEL_INDEX: _model_index(info),
         SCHEDULER_CONFIG: _scheduler(info),
         ROUTER_CONFIG: _router(info),
         **experts,
@@ -55,7 +56,8 @@ def config_files(info: ReleaseInfo) -> dict[str, bytes]:
 
 def check_configs(folder: Path, info: ReleaseInfo) -> None:
     """Compare every configuration file with kinoswarm.json and the allow-list; raises MalformedBytes at the first."""
-    _check_index(read_object(folder / MODEL_INDEX))
+    _check_index(read_object(folder / MODEL_INDEX), info)
+    _check_vae(folder, info)
     _check_equal(folder / SCHEDULER_CONFIG, _scheduler(info))
     _check_equal(folder / ROUTER_CONFIG, _router(info))
     for index in range(len(info.experts)):
@@ -63,11 +65,13 @@ def check_configs(folder: Path, info: ReleaseInfo) -> None:
     _check_text(folder / TEXT_ENCODER, info)
 
 
-def _model_index() -> dict[str, Any]:
+def _model_index(info: ReleaseInfo) -> dict[str, Any]:
+    vae = info.model.vae
     return {
         "_class_name": PIPELINE_CLASS,
         "_diffusers_version": DIFFUSERS_VERSION,
         **_COMPONENTS,
+        **({"vae": ["diffusers", vae.class_name]} if vae is not None else {}),
     }
 
 
@@ -102,8 +106,20 @@ def _scheduler(info: ReleaseInfo) -> dict[str, Any]:
     }
 
 
-def _check_index(found: dict[str, Any]) -> None:
-    wanted = _model_index()
+def _check_vae(folder: Path, info: ReleaseInfo) -> None:
+    """Its class is the charter's; what else its config says is checked when it is loaded (vae.py)."""
+    if info.model.vae is None:
+        return
+    name = read_object(folder / VAE_CONFIG).get("_class_name")
+    if name != info.model.vae.class_name:
+        raise MalformedBytes(
+            f"{VAE_CONFIG}: _class_name is {_short(name)}, but kinoswarm.json says {info.model.vae.class_name}; "
+            "run `kinoswarm download` again"
+        )
+
+
+def _check_index(found: dict[str, Any], info: ReleaseInfo) -> None:
+    wanted = _model_index(info)
     for name in sorted(set(found) | set(wanted)):
         if name != "_diffusers_version" and found.get(name) != wanted.get(name):
             raise MalformedBytes(

@@ -43,6 +43,7 @@ def run(job: ReleaseJob, report: Report) -> ReleaseDone:
         ExpertSet(info, [Path(path) for path in job.expert_paths]),
         read_checkpoint(Path(job.router_path), router_shapes(info.model, len(info.experts))),
         Path(job.text_encoder_dir) if job.text_encoder_dir is not None else None,
+        Path(job.vae_dir) if job.vae_dir is not None else None,
     )
     sampled = sample_prompts(open_release(part), job, report)
     samples = _write_samples(part, job, sampled)

@@ -22,6 +22,7 @@ from kinoswarm_protocol.specs import (
     RecipeSpec,
     RouterSpec,
     TextSpec,
+    VaeSpec,
 )
 
 INFO = "kinoswarm.json"
@@ -31,6 +32,9 @@ SCHEDULER_CONFIG = "scheduler/scheduler_config.json"
 ROUTER_CONFIG = "router/config.json"
 ROUTER_WEIGHTS = "router/model.safetensors"
 TEXT_ENCODER = "text_encoder"
+VAE = "vae"
+VAE_CONFIG = "vae/config.json"
+VAE_WEIGHTS = "vae/diffusion_pytorch_model.safetensors"
 SAMPLES = "samples"
 FORMAT = 1
 
@@ -67,13 +71,15 @@ def expert_weights(index: int) -> str:
     return f"experts/{index}/diffusion_pytorch_model.safetensors"
 
 
-def required_files(num_experts: int) -> list[str]:
+def required_files(num_experts: int, *, with_vae: bool = False) -> list[str]:
     """Relative paths of every file that a release can't be used without."""
     experts = [
         path(index) for index in range(num_experts) for path in (expert_config, expert_weights)
     ]
     text = [f"{TEXT_ENCODER}/{name}" for name in _TEXT_FILES]
-    return [INFO, MODEL_INDEX, SCHEDULER_CONFIG, ROUTER_CONFIG, ROUTER_WEIGHTS, *text, *experts]
+    vae = [VAE_CONFIG, VAE_WEIGHTS] if with_vae else []
+    fixed = [INFO, MODEL_INDEX, SCHEDULER_CONFIG, ROUTER_CONFIG, ROUTER_WEIGHTS]
+    return [*fixed, *text, *vae, *experts]
 
 
 def encode_info(info: ReleaseInfo) -> bytes:
@@ -101,7 +107,8 @@ def read_info(folder: Path, *, allow_missing_experts: bool = False) -> ReleaseIn
     if not (folder / INFO).is_file():
         raise LocalError(f"{folder} is not a release (no {INFO}); {_AGAIN}")
     info = decode_info(read_bounded(folder / INFO, _MAX_INFO_BYTES))
-    missing = [path for path in required_files(len(info.experts)) if not _usable(folder, path)]
+    needed = required_files(len(info.experts), with_vae=info.model.vae is not None)
+    missing = [path for path in needed if not _usable(folder, path)]
     experts = {expert_weights(index) for index in range(len(info.experts))}
     if allow_missing_experts and not experts <= set(missing):
         missing = [path for path in missing if path not in experts or (folder / path).exists()]
@@ -134,6 +141,7 @@ _NESTED: dict[str, type[Struct]] = {
     "text": TextSpec,
     "router": RouterSpec,
     "recipe": RecipeSpec,
+    "vae": VaeSpec,
 }
 
 
@@ -145,7 +153,9 @@ def _usable(folder: Path, relative: str) -> bool:
 
 def _named(model: ModelSpec) -> dict[str, Any]:
     fields = msgspec.structs.asdict(model)
-    named = {name: msgspec.structs.asdict(fields[name]) for name in _NESTED}
+    named = {
+        name: msgspec.structs.asdict(fields[name]) for name in _NESTED if fields[name] is not None
+    }
     modes = [msgspec.structs.asdict(mode) for mode in model.modes]
     return {**fields, **named, "modes": modes}
 
@@ -159,6 +169,8 @@ def _positional(kind: type[Struct], fields: object) -> list[Any]:
 
 
 def _value(name: str, value: object) -> object:
+    if name == "vae" and value is None:
+        return None
     if name in _NESTED:
         return _positional(_NESTED[name], value)
     if name == "modes" and isinstance(value, list):

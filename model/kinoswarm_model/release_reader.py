@@ -6,14 +6,17 @@ from pathlib import Path
 import torch
 
 from kinoswarm_model.checkpoints import read_checkpoint
+from kinoswarm_model.clip_codecs import Decode, pixels_of
 from kinoswarm_model.clip_length import model_of_length
 from kinoswarm_model.data.text import TextEncoder
 from kinoswarm_model.expert_set import ExpertSet
 from kinoswarm_model.release_configs import check_configs
-from kinoswarm_model.release_layout import ROUTER_WEIGHTS, TEXT_ENCODER, ReleaseInfo, read_info
+from kinoswarm_model.release_layout import ROUTER_WEIGHTS, TEXT_ENCODER, VAE, ReleaseInfo, read_info
 from kinoswarm_model.router import Router, build_router, router_shapes
 from kinoswarm_model.sampler import RoutedModel
-from kinoswarm_protocol.errors import MalformedBytes, VersionMismatch
+from kinoswarm_model.vae import VideoVae, decoder
+from kinoswarm_protocol.errors import MalformedBytes
+from kinoswarm_protocol.specs import ModelSpec
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,7 @@ class Release:
     experts: ExpertSet
     router: Router
     text: TextEncoder
+    vae: VideoVae | None = None
 
     def routed(self, num_frames: int | None = None) -> RoutedModel:
         """What the common sampler takes, for clips of this length. Raises LocalError for one that can't be made."""
@@ -33,12 +37,15 @@ class Release:
             expert=self.experts,
             available_K=self.experts.available_K,
             router=self.router,
+            decode=decoder_of(self.info.model, self.vae),
         )
 
     def move(self, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
         """Sample on this device from now on, with experts in this type; the router stays float32."""
         self.experts.place(device, dtype)
         self.router.to(device)
+        if self.vae is not None:
+            self.vae.to(device)
 
 
 def open_release(folder: Path, *, allow_missing_experts: bool = False) -> Release:
@@ -51,17 +58,21 @@ def open_release(folder: Path, *, allow_missing_experts: bool = False) -> Releas
     """
     info = read_info(folder, allow_missing_experts=allow_missing_experts)
     check_configs(folder, info)
-    if info.model.clip.codec != "pixel":
-        raise VersionMismatch(
-            f"this release needs a {info.model.clip.codec} decoder, this version has none: update kinoswarm"
-        )
     return Release(
         folder=folder,
         info=info,
         experts=ExpertSet.of_release(folder, info),
         router=read_router(folder / ROUTER_WEIGHTS, info),
         text=_read_text_encoder(folder / TEXT_ENCODER, info),
+        vae=VideoVae.load(folder / VAE) if info.model.vae is not None else None,
     )
+
+
+def decoder_of(model: ModelSpec, vae: VideoVae | None) -> Decode:
+    """How what experts make becomes pixels."""
+    if model.vae is None or vae is None:
+        return pixels_of
+    return decoder(vae, model.vae)
 
 
 def read_router(path: Path, info: ReleaseInfo) -> Router:

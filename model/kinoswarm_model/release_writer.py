@@ -1,6 +1,7 @@
 """Writes a release folder from checkpoints. Owns the order in which its files appear; release_job.py adds samples."""
 
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,8 +15,13 @@ from kinoswarm_model.release_layout import (
     INFO,
     ROUTER_WEIGHTS,
     TEXT_ENCODER,
+    VAE,
+    VAE_CONFIG,
+    VAE_WEIGHTS,
     encode_info,
 )
+from kinoswarm_model.vae import CONFIG, WEIGHTS
+from kinoswarm_protocol.errors import LocalError
 
 
 def write_release(
@@ -23,6 +29,7 @@ def write_release(
     experts: ExpertSet,
     router: Mapping[str, Tensor],
     text_encoder: Path | None,
+    vae: Path | None = None,
 ) -> None:
     """Write everything but the model card and samples; kinoswarm.json comes last.
 
@@ -32,9 +39,21 @@ def write_release(
     experts.write(folder)
     write_atomic(folder / ROUTER_WEIGHTS, encode_tensors(router, METADATA))
     copy_text_encoder(folder / TEXT_ENCODER, text_encoder)
+    if experts.info.model.vae is not None:
+        _copy_vae(folder, vae)
     for path, raw in config_files(experts.info).items():
         write_atomic(folder / path, raw)
     write_atomic(folder / INFO, encode_info(experts.info))
+
+
+def _copy_vae(folder: Path, source: Path | None) -> None:
+    """Raises LocalError when the model needs a VAE and none is there."""
+    if source is None:
+        raise LocalError("this model makes latents, and its VAE's folder was not named")
+    (folder / VAE).mkdir(parents=True, exist_ok=True)
+    for target, name in ((VAE_CONFIG, CONFIG), (VAE_WEIGHTS, WEIGHTS)):
+        if (source / name).resolve() != (folder / target).resolve():
+            shutil.copyfile(source / name, folder / target)
 
 
 def files_under(folder: Path) -> list[str]:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from kinoswarm_model.data.shards import Shard
+from kinoswarm_model.data.shards import Clips, Shard
 from kinoswarm_model.data.text import TextBatch
 from kinoswarm_model.devices import (
     device_memory_bytes,
@@ -176,7 +176,7 @@ def made_up_shard(model: ModelSpec, count: int, seed: int) -> Shard:
     shape = (count, clip.channels, clip.frames, clip.height, clip.width)
     tokens = generator.standard_normal((count, text.max_tokens, text.dim), dtype=np.float32)
     return Shard(
-        clips=generator.integers(0, 256, size=shape, dtype=np.uint8),
+        clips=_made_up_clips(generator, shape, latents=clip.codec == "vae"),
         caption_index=np.arange(count, dtype=np.int32),
         text=TextBatch(
             tokens=(0.3 * tokens).astype(np.float16),
@@ -185,6 +185,14 @@ def made_up_shard(model: ModelSpec, count: int, seed: int) -> Shard:
         ),
         captions=[f"caption {index}" for index in range(count)],
     )
+
+
+def _made_up_clips(
+    generator: np.random.Generator, shape: tuple[int, ...], *, latents: bool
+) -> Clips:
+    if latents:
+        return generator.standard_normal(shape, dtype=np.float32).astype(np.float16)
+    return generator.integers(0, 256, size=shape, dtype=np.uint8)
 
 
 def _train(trial: Trial, steps: int, device: torch.device) -> tuple[list[float], list[float]]:

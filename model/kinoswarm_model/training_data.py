@@ -11,6 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -96,9 +97,9 @@ class ClipSet:
         return int(self._starts[-1])
 
     def clip(self, index: int) -> Tensor:
-        """x_0 of one clip: float32 in -1..1, shape (C, T, H, W)."""
+        """x_0 of one clip: float32, shape (C, T, H, W); pixels are in -1..1."""
         place, row = self._locate(index)
-        return torch.from_numpy(self._shards[place].clips[row]).float().div_(127.5).sub_(1.0)
+        return _numbers(self._shards[place].clips[row])
 
     def label(self, index: int) -> int:
         """Cluster of one clip."""
@@ -116,12 +117,12 @@ class ClipSet:
         places = [self._locate(index) for index in indices]
         texts = [self._caption(place, row) for place, row in places]
         kept_B = ~torch.from_numpy(draws.drop_text_B)
-        pixels = np.stack([self._shards[place].clips[row] for place, row in places])
+        values = np.stack([self._shards[place].clips[row] for place, row in places])
         pooled_BD = torch.from_numpy(np.stack([text.pooled[row] for text, row in texts])).float()
         tokens_BLD = torch.from_numpy(np.stack([text.tokens[row] for text, row in texts])).float()
         mask_BL = torch.from_numpy(np.stack([text.mask[row] for text, row in texts])).bool()
         return Batch(
-            x_0_BCTHW=torch.from_numpy(pixels).float().div_(127.5).sub_(1.0),
+            x_0_BCTHW=_numbers(values),
             eps_BCTHW=draws.eps_BCTHW,
             t_B=draws.t_B,
             text_tokens_BLD=tokens_BLD,
@@ -219,11 +220,20 @@ def prefetched(clips: ClipSet, plan: BatchPlan, steps: range) -> Iterator[Batch]
             yield last.result()
 
 
+_CODEC_WORDS = {"pixel": "pixels", "vae": "a VAE's latents"}
+
+
+def _numbers(values: NDArray[Any]) -> Tensor:
+    """Pixels to -1..1; latents are normalised already."""
+    numbers = torch.from_numpy(values).float()
+    return numbers.div_(127.5).sub_(1.0) if values.dtype == np.uint8 else numbers
+
+
 def _check_geometry(shard: Shard, model: ModelSpec) -> None:
     clip, text = model.clip, model.text
-    if clip.codec != "pixel":
-        raise LocalError(
-            f"codec {clip.codec!r}: this version trains on pixels only; update kinoswarm to train on cached latents"
+    if (shard.clips.dtype == np.uint8) != (clip.codec == "pixel"):
+        raise MalformedBytes(
+            f"shard of {shard.clips.dtype} clips; this swarm trains on {_CODEC_WORDS[clip.codec]}"
         )
     wanted = (clip.channels, clip.frames, clip.height, clip.width)
     if shard.clips.shape[1:] != wanted:

@@ -54,6 +54,9 @@ def prepare(
     features: Annotated[
         Path | None, typer.Option(help="Folder of DINOv2 weights to sort the clips by.")
     ] = None,
+    vae: Annotated[
+        str | None, typer.Option(help="Folder or hub name of a video VAE, for latents.")
+    ] = None,
     clips_per_video: Annotated[
         int, typer.Option(min=1, max=1_000_000, help="Clips cut from one video at most.")
     ] = 64,
@@ -68,6 +71,7 @@ def prepare(
     from kinoswarm_cli.progress_bars import reporting
     from kinoswarm_model.data.prepare import PrepareConfig
     from kinoswarm_model.data.prepare import prepare as prepare_data
+    from kinoswarm_model.vae import named_vae
 
     config = PrepareConfig(
         num_clusters=clusters,
@@ -78,6 +82,7 @@ def prepare(
         heldout_fraction=heldout,
         captions_table=captions,
         features_dir=features,
+        vae_dir=named_vae(vae) if vae else None,
         clips_per_video=clips_per_video,
         seed=seed,
     )

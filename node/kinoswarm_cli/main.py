@@ -64,6 +64,9 @@ COMMANDS = {
     ),
     "ledger": LazyCommand("kinoswarm_cli.ledger_commands", "Check the ledger of credit."),
     "data": LazyCommand("kinoswarm_cli.data_commands", "Make and prepare captioned video data."),
+    "presets": LazyCommand(
+        "kinoswarm_cli.presets_command", "Models to found a swarm with, and what they take."
+    ),
     "swarm": LazyCommand("kinoswarm_cli.swarm_commands", "Found a swarm and run its coordinator."),
     "demo": LazyCommand(
         "kinoswarm_cli.demo", "The whole life of a swarm on this machine, in minutes."

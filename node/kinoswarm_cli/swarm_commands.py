@@ -19,7 +19,9 @@ def create(
     data: Annotated[Path, typer.Argument(help="Folder made by `kinoswarm data prepare`.")],
     name: Annotated[str, typer.Option(help="What volunteers will see.")],
     out: Annotated[Path, typer.Option(help="Folder for keys, charter, invite and coordinator.")],
-    preset: Annotated[str, typer.Option(help="Size of the model: tiny or demo.")] = "demo",
+    preset: Annotated[
+        str, typer.Option(help="Size of the model; `kinoswarm presets` lists them.")
+    ] = "demo",
     host: Annotated[
         list[str] | None, typer.Option(help="Address or name that nodes can reach; repeatable.")
     ] = None,
@@ -34,6 +36,7 @@ def create(
     data_licence: Annotated[str, typer.Option(help="SPDX name of the data's licence.")] = "CC0-1.0",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the common seed training.")] = 0,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 is all cores.")] = 0,
+    device: Annotated[str, typer.Option(help="Where the common seed is trained.")] = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Train the common seed, sign the charter, write the invite."""
@@ -51,6 +54,7 @@ def create(
         data_licence=data_licence,
         seed=seed,
         threads=threads,
+        device=device,
     )
     with reporting(quiet=as_json) as report:
         founded = create_swarm(data, out, config, report)

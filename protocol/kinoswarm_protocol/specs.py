@@ -46,20 +46,48 @@ class ExpertSpec(Struct, frozen=True, kw_only=True, array_like=True, forbid_unkn
 
 
 class ClipSpec(Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True):
-    """Geometry of one training clip in pixels, and how it is turned into what the expert sees."""
+    """Geometry of one training clip as the expert sees it: of pixels, or of latents."""
 
     codec: Literal["pixel", "vae"]
     """`pixel`: x = u8 / 127.5 - 1, the expert patchifies; `vae`: cached latents of the release's VAE."""
     channels: Annotated[int, Meta(ge=1, le=256)]
     frames: Annotated[int, Meta(ge=1, le=4_096)]
-    height: Annotated[int, Meta(ge=8, le=8_192)]
-    width: Annotated[int, Meta(ge=8, le=8_192)]
+    height: Annotated[int, Meta(ge=1, le=8_192)]
+    width: Annotated[int, Meta(ge=1, le=8_192)]
     fps: Annotated[int, Meta(ge=1, le=240)]
+    """Of the pixels' frames."""
 
     def __post_init__(self) -> None:
         values = self.channels * self.frames * self.height * self.width
         if values > MAX_CLIP_VALUES:
             raise ValueError(f"clip of {values} numbers; at most {MAX_CLIP_VALUES}")
+
+
+VaeClass = Literal[
+    "AutoencoderKLWan",
+    "AutoencoderKLHunyuanVideo",
+    "AutoencoderKLLTXVideo",
+    "AutoencoderKLCogVideoX",
+]
+"""The allow-list: only these diffusers classes ever decode latents."""
+
+
+class VaeSpec(Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True):
+    """How pixels and latents belong together. Experts see (latent - mean) / std, channel by channel."""
+
+    class_name: VaeClass
+    frame_step: Annotated[int, Meta(ge=1, le=64)]
+    """Frames of pixels for each latent frame after the first."""
+    pixel_step: Annotated[int, Meta(ge=1, le=64)]
+    """Rows, and columns, of pixels for each of the latent's."""
+    mean: Annotated[
+        list[Annotated[float, Meta(ge=-1e6, le=1e6)]], Meta(min_length=1, max_length=256)
+    ]
+    std: Annotated[list[Positive], Meta(min_length=1, max_length=256)]
+
+    def __post_init__(self) -> None:
+        if len(self.mean) != len(self.std):
+            raise ValueError(f"{len(self.mean)} means and {len(self.std)} deviations of channels")
 
 
 class TextSpec(Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True):
@@ -138,3 +166,25 @@ class ModelSpec(Struct, frozen=True, kw_only=True, array_like=True, forbid_unkno
     router: RouterSpec
     recipe: RecipeSpec
     modes: Annotated[list[ModeSpec], Meta(min_length=1, max_length=16)]
+    """From the most memory to the least."""
+    vae: VaeSpec | None = None
+    """Of latents; None trains on pixels."""
+
+    def __post_init__(self) -> None:
+        if (self.clip.codec == "vae") != (self.vae is not None):
+            raise ValueError(
+                f"codec {self.clip.codec} and a VAE that is {'there' if self.vae else 'missing'}"
+            )
+        if self.vae is not None and len(self.vae.mean) != self.clip.channels:
+            raise ValueError(
+                f"{len(self.vae.mean)} channel means for {self.clip.channels} channels"
+            )
+
+    @property
+    def pixels(self) -> tuple[int, int, int]:
+        """Frames, rows and columns of what is shown for one clip."""
+        clip, vae = self.clip, self.vae
+        if vae is None:
+            return clip.frames, clip.height, clip.width
+        frames = 1 + (clip.frames - 1) * vae.frame_step
+        return frames, clip.height * vae.pixel_step, clip.width * vae.pixel_step

@@ -130,7 +130,7 @@ def test_an_unprepared_folder_says_which_command_prepares_it(tmp_path: Path) -> 
 
 def test_an_unknown_preset_lists_the_known_ones(tmp_path: Path) -> None:
     config = FoundingConfig(name="Walls", preset="huge")
-    with pytest.raises(LocalError, match="no preset 'huge'; there are: demo, tiny"):
+    with pytest.raises(LocalError, match="no preset 'huge'; there are: tiny, demo"):
         create_swarm(prepared_data(tmp_path / "data"), tmp_path / "swarm", config)
 
 

@@ -9,9 +9,11 @@ from msgspec import Meta, Struct
 from kinoswarm_model.data.errors import DataError
 from kinoswarm_protocol.ids import RelativePath
 from kinoswarm_protocol.limits import MAX_CLUSTERS
-from kinoswarm_protocol.specs import ClipSpec, Name, TextSpec
+from kinoswarm_protocol.specs import ClipSpec, Name, TextSpec, VaeSpec
 
 MANIFEST_NAME = "manifest.json"
+VAE_FOLDER = "vae"
+"""Of the data folder: the VAE that made its latents."""
 _MAX_BYTES = 64 * 1024 * 1024
 
 
@@ -51,6 +53,10 @@ class DataManifest(Struct, frozen=True, forbid_unknown_fields=True):
     left_out: dict[str, int]
     """Number of files, or of clips of otherwise good files, left out, by reason."""
     clusters: Annotated[list[DataCluster], Meta(min_length=1, max_length=MAX_CLUSTERS)]
+    vae: VaeSpec | None = None
+    """Of latents; None when shards hold pixels."""
+    latents: tuple[int, int, int] = (0, 0, 0)
+    """Frames, rows and columns of a clip's latents; zeros when shards hold pixels."""
     fingerprint: str = ""
     """Of the sources and settings it was made from; empty when unknown."""
 
@@ -59,14 +65,17 @@ class DataManifest(Struct, frozen=True, forbid_unknown_fields=True):
         return sum(cluster.num_clips + cluster.heldout.num_clips for cluster in self.clusters)
 
     def clip_spec(self) -> ClipSpec:
-        """The geometry as a charter states it."""
+        """The geometry that experts see, as a charter states it."""
         clip = self.clip
+        frames, height, width = (clip.frames, clip.height, clip.width)
+        if self.vae is not None:
+            frames, height, width = self.latents
         return ClipSpec(
-            codec="pixel",
-            channels=3,
-            frames=clip.frames,
-            height=clip.height,
-            width=clip.width,
+            codec="pixel" if self.vae is None else "vae",
+            channels=3 if self.vae is None else len(self.vae.mean),
+            frames=frames,
+            height=height,
+            width=width,
             fps=clip.fps,
         )
 

@@ -13,6 +13,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from kinoswarm_model.data.data_manifest import Clip, DataCluster, read_manifest
+from kinoswarm_model.data.errors import DataError
 from kinoswarm_model.data.labels import telling_words
 from kinoswarm_model.data.shards import Shard, read_shard
 from kinoswarm_model.frame_strips import write_png
@@ -120,6 +121,8 @@ def _shown_frames(folder: Path, cluster: DataCluster) -> Iterator[NDArray[np.uin
         number = int(np.searchsorted(starts, clip, side="right")) - 1
         shard = read_shard(folder / cluster.shards[number].path)
         pixels_CTHW = shard.clips[clip - starts[number]]
+        if pixels_CTHW.dtype != np.uint8:
+            raise DataError("these shards hold latents, which are no pictures; leave the sheet out")
         yield np.ascontiguousarray(pixels_CTHW[:, pixels_CTHW.shape[1] // 2].transpose(1, 2, 0))
 
 

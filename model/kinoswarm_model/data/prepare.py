@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import msgspec
 import numpy as np
@@ -21,6 +22,7 @@ from kinoswarm_model.data.cluster import assign_clusters, require_enough_clips
 from kinoswarm_model.data.collecting import Collected, Cutting, collect
 from kinoswarm_model.data.data_manifest import (
     MANIFEST_NAME,
+    VAE_FOLDER,
     Clip,
     DataCluster,
     DataFile,
@@ -32,6 +34,8 @@ from kinoswarm_model.data.embedding import Texts, clip_points, embed_captions
 from kinoswarm_model.data.errors import DataError, explained
 from kinoswarm_model.data.features import PictureFeatures
 from kinoswarm_model.data.labels import cluster_labels
+from kinoswarm_model.data.latents import Latents, encode_clips
+from kinoswarm_model.data.row_file import RowFile
 from kinoswarm_model.data.shards import Shard, make_shard, write_shard
 from kinoswarm_model.data.sources import Sources, find_sources
 from kinoswarm_model.data.splitting import HeldOut, split
@@ -75,6 +79,8 @@ class PrepareConfig:
     """CSV, JSONL or Parquet; None: the one in the source folder, if there is one."""
     features_dir: Path | None = None
     """Folder of DINOv2 weights; None: the installed EfficientNet-Lite0."""
+    vae_dir: Path | None = None
+    """Folder of a diffusers video VAE; None: shards hold pixels."""
 
     def __post_init__(self) -> None:
         bounds = {
@@ -153,8 +159,19 @@ def _fingerprint(sources: Sources, config: PrepareConfig) -> str:
     settings = asdict(config) | {"text_encoder_dir": config.encoder_name}
     settings["captions_table"] = None  # the captions are part of the sources' fingerprint
     settings["features_dir"] = config.features_dir.resolve().name if config.features_dir else None
+    settings["vae_dir"] = _vae_fingerprint(config.vae_dir) if config.vae_dir else None
     raw = msgspec.json.encode([sources.fingerprint(), settings])
     return hashlib.sha256(raw).hexdigest()
+
+
+def _vae_fingerprint(folder: Path) -> str:
+    from kinoswarm_model.vae import CONFIG, WEIGHTS, vae_folder
+
+    digest = hashlib.sha256()
+    for name in (CONFIG, WEIGHTS):
+        with (vae_folder(folder) / name).open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
 
 
 def _same(manifest: DataManifest, fingerprint: str, out: Path) -> DataManifest:
@@ -189,7 +206,9 @@ def _prepare(
     network = PictureFeatures.load(config.features_dir)
     points = clip_points(collected.clips, captions, texts, network, work / "points", report)
     labels = assign_clusters(points, config.num_clusters, config.seed)
-    clusters = _write_clusters(out, collected, labels, texts, config, report)
+    latents = _latents(collected.clips, config.vae_dir, out, report) if config.vae_dir else None
+    clips: Taken = collected.clips if latents is None else latents
+    clusters = _write_clusters(out, collected, clips, labels, texts, config, report)
     shutil.rmtree(work)
     manifest = DataManifest(
         clip=Clip(config.frames, config.height, config.width, config.fps),
@@ -200,6 +219,8 @@ def _prepare(
         num_sources=collected.num_sources,
         left_out=dict(sorted(collected.left_out.items())),
         clusters=clusters,
+        vae=latents.spec if latents else None,
+        latents=latents.grid if latents else (0, 0, 0),
         fingerprint=fingerprint,
     )
     raw = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
@@ -207,9 +228,28 @@ def _prepare(
     return manifest
 
 
+class Taken(Protocol):
+    """Clips by index: pixels or latents."""
+
+    def take(self, indices: NDArray[np.int64]) -> NDArray[Any]: ...
+
+
+def _latents(clips: RowFile[np.uint8], vae_dir: Path, out: Path, report: Progress) -> Latents:
+    """Encode all clips, and keep the VAE beside them: whoever founds a swarm on them needs it."""
+    from kinoswarm_model.vae import CONFIG, WEIGHTS, VideoVae, vae_folder
+
+    folder = vae_folder(vae_dir)
+    latents = encode_clips(clips, VideoVae.load(folder), out / _WORK / "latents", report)
+    (out / VAE_FOLDER).mkdir(exist_ok=True)
+    for name in (CONFIG, WEIGHTS):
+        shutil.copyfile(folder / name, out / VAE_FOLDER / name)
+    return latents
+
+
 def _write_clusters(
     out: Path,
     collected: Collected,
+    clips: Taken,
     labels: NDArray[np.int64],
     texts: Texts,
     config: PrepareConfig,
@@ -225,8 +265,9 @@ def _write_clusters(
         captions = [collected.captions[i] for i in indices]
         distinct = sorted(set(captions))
         rows = {caption: row for row, caption in enumerate(distinct)}
-        clips = collected.clips.take(indices)
-        return _write(out, stem, make_shard(clips, captions, rows, texts.batch(distinct)))
+        return _write(
+            out, stem, make_shard(clips.take(indices), captions, rows, texts.batch(distinct))
+        )
 
     clusters = []
     for k, name in enumerate(names):

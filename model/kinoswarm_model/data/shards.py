@@ -1,6 +1,6 @@
 """Shard files: clips with their captions' embeddings, as safetensors. Owns the layout; torch-free and memory-mapped.
 
-clips          uint8   (N, C, T, H, W)
+clips          uint8   (N, C, T, H, W)   of pixels, or float16 of normalised latents
 caption_index  int32   (N,)             into the U distinct captions
 text_tokens    float16 (U, L, D)
 text_mask      uint8   (U, L)
@@ -12,6 +12,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +26,7 @@ _MOST_TOLD = 300
 """Letters of foreign text that an error repeats."""
 
 _DTYPES = {
-    "clips": ("U8", 5),
+    "clips": ("U8", 5),  # or F16
     "caption_index": ("I32", 1),
     "text_tokens": ("F16", 3),
     "text_mask": ("U8", 2),
@@ -34,11 +35,20 @@ _DTYPES = {
 }
 
 
+_CLIP_DTYPES: "dict[str, np.dtype[Any]]" = {
+    "U8": np.dtype(np.uint8),
+    "F16": np.dtype(np.float16),
+}
+
+Clips = NDArray[Any]
+"""uint8 pixels, or float16 latents."""
+
+
 @dataclass(frozen=True)
 class Shard:
     """N clips and their U distinct captions."""
 
-    clips: NDArray[np.uint8]
+    clips: Clips
     caption_index: NDArray[np.int32]
     text: TextBatch
     captions: list[str]
@@ -48,7 +58,7 @@ class Shard:
 
 
 def make_shard(
-    clips: NDArray[np.uint8],
+    clips: Clips,
     captions: Sequence[str],
     text_by_caption: dict[str, int],
     text: TextBatch,
@@ -110,6 +120,7 @@ class _Layout:
 
     offset: int
     shape: tuple[int, ...]
+    dtype: "np.dtype[Any]"
 
 
 def _layout(path: Path) -> _Layout:
@@ -125,12 +136,14 @@ def _layout(path: Path) -> _Layout:
             raise MalformedBytes(f"{path.name}: the header is not JSON") from error
     entries = header if isinstance(header, dict) else {}
     found = {name: _kind(entry) for name, entry in entries.items() if name != "__metadata__"}
-    if found != _DTYPES:
+    if found not in (_DTYPES, {**_DTYPES, "clips": ("F16", 5)}):
         raise MalformedBytes(
             f"{path.name}: expected tensors {_DTYPES}, got {str(found)[:_MOST_TOLD]}"
         )
     clips = header["clips"]
-    return _Layout(8 + length + _begin_of(clips), tuple(clips["shape"]))
+    return _Layout(
+        8 + length + _begin_of(clips), tuple(clips["shape"]), _CLIP_DTYPES[str(clips["dtype"])]
+    )
 
 
 def _kind(entry: object) -> tuple[object, int]:
@@ -149,14 +162,14 @@ def _begin_of(entry: dict[str, object]) -> int:
     return offsets[0]
 
 
-def _mapped(path: Path, layout: _Layout) -> NDArray[np.uint8]:
+def _mapped(path: Path, layout: _Layout) -> Clips:
     """The clips as a mapping of the file; safetensors has checked the offsets."""
     if 0 in layout.shape:
-        return np.zeros(layout.shape, dtype=np.uint8)
-    return np.memmap(path, np.uint8, mode="c", offset=layout.offset, shape=layout.shape)
+        return np.zeros(layout.shape, dtype=layout.dtype)
+    return np.memmap(path, layout.dtype, mode="c", offset=layout.offset, shape=layout.shape)
 
 
-def _check(name: str, clips: NDArray[np.uint8], small: dict[str, NDArray[np.generic]]) -> None:
+def _check(name: str, clips: Clips, small: dict[str, NDArray[np.generic]]) -> None:
     tokens, pooled = small["text_tokens"], small["text_pooled"]
     if clips.size == 0 or small["caption_index"].shape != (len(clips),):
         raise MalformedBytes(

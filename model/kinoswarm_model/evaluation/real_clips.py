@@ -84,10 +84,14 @@ def _enough_shards(
 def _checked(path: Path, model: ModelSpec) -> Shard:
     if not path.is_file():
         raise LocalError(f"{path} is missing; prepare the data again, or download it again")
-    shard, clip, text = read_shard(path), model.clip, model.text
+    shard, text = read_shard(path), model.text
+    if shard.clips.dtype != np.uint8:
+        raise LocalError(
+            f"{path.name} holds latents; prepare the same videos without --vae to measure on pixels"
+        )
     found = (shard.clips.shape[1:], shard.text.tokens.shape[1:])
     wanted = (
-        (clip.channels, clip.frames, clip.height, clip.width),
+        (3, *model.pixels),
         (text.max_tokens, text.dim),
     )
     if found != wanted:
