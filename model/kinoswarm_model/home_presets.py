@@ -122,6 +122,7 @@ def home_router() -> RouterSpec:
         learning_rate=3e-4,
         batch_size=64,
         steps=20_000,
+        share_cap=2.0,
     )
 
 

@@ -149,6 +149,7 @@ def _tiny(geometry: Geometry) -> Preset:
         learning_rate=2e-3,
         batch_size=16,
         steps=40,
+        share_cap=2.0,
     )
     recipe = _recipe(geometry, batch_size=8, learning_rate=2e-3, sample_steps=4)
     return Preset(
@@ -175,6 +176,7 @@ def _demo(geometry: Geometry) -> Preset:
         learning_rate=1e-3,
         batch_size=64,
         steps=200,
+        share_cap=2.0,
     )
     recipe = _recipe(geometry, batch_size=16, learning_rate=3e-3, sample_steps=16)
     return Preset(

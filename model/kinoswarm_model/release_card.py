@@ -35,7 +35,7 @@ A single expert is an ordinary diffusers model: `{class_name}.from_pretrained("p
 
 ## What it makes
 
-Clips of {frames} frames at {width}×{height} pixels and {fps} frames a second. `samples/` holds these as mp4:
+{clips}. `samples/` holds these:
 
 {samples}
 
@@ -73,20 +73,24 @@ trained to refuse prompts.
 """
 
 
+def _clips(info: ReleaseInfo) -> str:
+    frames, height, width = info.model.pixels
+    if frames == 1:
+        return f"Pictures of {width}×{height} pixels"
+    fps = info.model.clip.fps
+    return f"Clips of {frames} frames at {width}×{height} pixels and {fps} frames a second"
+
+
 def model_card(info: ReleaseInfo, prompts: list[str], sample_names: list[str]) -> str:
     """Markdown of the card; `sample_names` are the strips of the prompts, relative to the folder."""
     model, recipe = info.model, info.model.recipe
-    frames, height, width = model.pixels
     return _TEMPLATE.format(
         name=_line(info.swarm_name),
         version=info.version,
         num_experts=len(info.experts),
         prompt=_line(prompts[0] if prompts else "a video").replace('"', "'"),
         class_name=model.expert.class_name,
-        frames=frames,
-        width=width,
-        height=height,
-        fps=model.clip.fps,
+        clips=_clips(info),
         samples=_samples(prompts, sample_names),
         experts=_experts(info),
         preset=_line(model.preset),

@@ -5,6 +5,7 @@ Shapes: B batch, K clusters.
 """
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -20,8 +21,9 @@ from kinoswarm_model.jobs import RouteDone, RouteJob
 from kinoswarm_model.noise import Purpose
 from kinoswarm_model.resume_points import SavePolicy
 from kinoswarm_model.router import Router, build_router
+from kinoswarm_model.routing import balancing_bias
 from kinoswarm_model.training import OptimizerSettings, Trainer
-from kinoswarm_model.training_data import Batch, BatchPlan, ClipSet, Drawing
+from kinoswarm_model.training_data import Batch, BatchPlan, ClipSet, Drawing, order
 from kinoswarm_protocol import codec
 from kinoswarm_protocol.errors import LocalError
 
@@ -29,6 +31,7 @@ MEASURED_TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
 _CALIBRATION_BINS = 10
 _WARMUP_STEPS = 20
 _MEASURE_BATCH = 64
+_BALANCED_CLIPS = 1_024
 _WEIGHT_DECAY = 0.01
 
 
@@ -44,6 +47,7 @@ def run(job: RouteJob, report: Report) -> RouteDone:
     router = build_router(job.model, num_clusters, seed=job.seed)
     plan = _loop_plan(job)
     train_to_end(plan, _trainer(router, job), clips, report)
+    balance(router, clips, job)
     path = Path(job.work_dir) / "router.safetensors"
     write_checkpoint(path, weights_of(router))
     forget_resume_points(plan)
@@ -51,18 +55,40 @@ def run(job: RouteJob, report: Report) -> RouteDone:
 
 
 @torch.no_grad()
+def balance(router: Router, clips: ClipSet, job: RouteJob) -> None:
+    """Shift the head's biases so that no expert is picked beyond the charter's cap, judged on training clips.
+
+    Without it a router that collapses onto one expert would leave the others' work unused.
+    """
+    cap, experts = job.model.router.share_cap, router.head.out_features
+    if not cap or experts == 1:
+        return
+    indices = order(job.seed, len(clips), 0, min(len(clips), _BALANCED_CLIPS))
+    device = torch.device(job.device)
+    rows = [probabilities_at(router, clips, t, job.seed, device, indices) for t in MEASURED_TIMES]
+    bias_K = balancing_bias(torch.cat(rows).clamp_min(1e-9).log(), cap / experts)
+    router.head.bias.add_(bias_K.to(device))
+
+
+@torch.no_grad()
 def probabilities_at(
-    router: Router, clips: ClipSet, t: float, seed: int, device: torch.device
+    router: Router,
+    clips: ClipSet,
+    t: float,
+    seed: int,
+    device: torch.device,
+    indices: Sequence[int] | None = None,
 ) -> Tensor:
-    """Cluster probabilities of every clip at noise level t, with its text: shape (clips, K), on the CPU."""
+    """Cluster probabilities of every clip (or of these) at noise level t, with its text: (clips, K), on the CPU."""
+    wanted = range(len(clips)) if indices is None else indices
     router.to(device).eval()
     drawing = Drawing(purpose=Purpose.EVALUATE, text_dropout=0.0)
     rows = []
-    for start in range(0, len(clips), _MEASURE_BATCH):
-        indices = range(start, min(start + _MEASURE_BATCH, len(clips)))
-        draws = drawing.draw(seed, [(index,) for index in indices], clips.model)
-        batch = clips.batch(list(indices), draws).part(0, len(indices), device)
-        t_B = torch.full((len(indices),), t, device=device)
+    for start in range(0, len(wanted), _MEASURE_BATCH):
+        some = wanted[start : start + _MEASURE_BATCH]
+        draws = drawing.draw(seed, [(index,) for index in some], clips.model)
+        batch = clips.batch(list(some), draws).part(0, len(some), device)
+        t_B = torch.full((len(some),), t, device=device)
         x_t = noised(batch.x_0_BCTHW, batch.eps_BCTHW, t_B)
         rows.append(router(x_t, t_B, batch.text_pooled_BD).softmax(dim=1).cpu())
     return torch.cat(rows)

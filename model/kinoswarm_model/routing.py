@@ -51,5 +51,27 @@ def shares(picked_weights_BK: Tensor) -> Tensor:
     return picked_weights_BK.mean(dim=0)
 
 
+def balancing_bias(logits_NK: Tensor, most_share: float) -> Tensor:
+    """What to add to the logits, shape (K,), so that no expert is the best one for more than `most_share` of N.
+
+    Logits of overloaded experts are lowered little by little, as in loss-free balancing of mixtures of experts
+    (arXiv 2408.15664); an expert that is not overloaded keeps its own. `most_share` is at least 1 / K.
+    """
+    count, experts = logits_NK.shape
+    most = max(most_share * count, -(-count // experts))
+    bias_K = torch.zeros(experts)
+    for _ in range(_BALANCING_ROUNDS):
+        picked_K = torch.bincount((logits_NK + bias_K).argmax(dim=1), minlength=experts)
+        over_K = (picked_K - most).clamp_min(0.0) / count
+        if not bool(over_K.any()):
+            break
+        bias_K -= over_K + _BALANCING_STEP * (over_K > 0)
+    return bias_K
+
+
+_BALANCING_ROUNDS = 10_000
+_BALANCING_STEP = 0.002
+
+
 def _renormalised(weights_BK: Tensor) -> Tensor:
     return weights_BK / weights_BK.sum(dim=1, keepdim=True)

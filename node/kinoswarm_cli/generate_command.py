@@ -14,9 +14,9 @@ def generate(
         list[str], typer.Argument(metavar="PROMPT…", help="What to show, in a sentence each.")
     ],
     model: Annotated[Path, typer.Option(help="Folder made by `kinoswarm download`.")],
-    out: Annotated[Path, typer.Option(help="The mp4 to write; several clips get numbers.")] = Path(
-        "clip.mp4"
-    ),
+    out: Annotated[
+        Path, typer.Option(help="The .mp4, or .png of one frame, to write; several get numbers.")
+    ] = Path("clip.mp4"),
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same clip.")] = 0,
     steps: Annotated[
         int | None, typer.Option(min=1, max=1000, help="Denoising steps; left out: the recipe's.")

@@ -4,7 +4,7 @@ import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import typer
 
@@ -13,6 +13,10 @@ from kinoswarm_model.generate import DtypeName, GenerateConfig, check_request
 from kinoswarm_network.durable import disk_errors, require_space
 from kinoswarm_protocol.errors import LocalError
 
+if TYPE_CHECKING:
+    from kinoswarm_model.release_reader import Release
+
+_PICTURE = ".png"
 _CLIP_ROOM_BYTES = 16 * 1024 * 1024
 """More than an mp4 of the largest preset takes."""
 
@@ -68,8 +72,10 @@ def clip_paths(out: Path, num: int) -> list[Path]:
 
 
 def _check_target(path: Path) -> None:
-    if path.suffix.lower() != ".mp4":
-        raise LocalError(f"{path.name}: clips are written as .mp4; choose such a name for --out")
+    if path.suffix.lower() not in (".mp4", _PICTURE):
+        raise LocalError(
+            f"{path.name}: clips are written as .mp4, pictures as {_PICTURE}; choose such a name for --out"
+        )
     if path.is_dir():
         raise LocalError(f"{path} is a folder; name a file such as {path / 'clip.mp4'}")
     with disk_errors(path.parent, _CLIP_ROOM_BYTES):
@@ -85,11 +91,13 @@ def _generate(
         raise LocalError(
             f"there is no folder {folder}; get a release first: kinoswarm download INVITE --out {folder}"
         )
+    from kinoswarm_model.frame_strips import frame_strip, write_png
     from kinoswarm_model.generate import generate_from
     from kinoswarm_model.release_reader import open_release
     from kinoswarm_model.video_io import write_mp4
 
     release = open_release(folder, allow_missing_experts=request.allow_missing_experts)
+    _check_picture(request, release)
     clips = generate_from(
         release,
         request.prompts,
@@ -98,7 +106,19 @@ def _generate(
     )
     for path, clip in zip(targets, clips, strict=True):
         with disk_errors(path, _CLIP_ROOM_BYTES):
-            write_mp4(path, clip, release.info.model.clip.fps, scale=request.scale)
+            if path.suffix.lower() == _PICTURE:
+                write_png(path, frame_strip(clip, scale=request.scale))
+            else:
+                write_mp4(path, clip, release.info.model.clip.fps, scale=request.scale)
+
+
+def _check_picture(request: GenerateRequest, release: "Release") -> None:
+    frames = request.frames or release.info.model.pixels[0]
+    if frames > 1 and request.out.suffix.lower() == _PICTURE:
+        raise LocalError(
+            f"{request.out.name} is a picture, and this release makes clips of {frames} frames: name an .mp4, or "
+            "ask for --frames 1"
+        )
 
 
 def _tell(request: GenerateRequest, targets: list[Path], seconds: float) -> None:

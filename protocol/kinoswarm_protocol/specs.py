@@ -110,6 +110,12 @@ class RouterSpec(Struct, frozen=True, kw_only=True, array_like=True, forbid_unkn
     learning_rate: Positive
     batch_size: Annotated[int, Meta(ge=1, le=65_536)]
     steps: Annotated[int, Meta(ge=1, le=10_000_000)]
+    share_cap: Annotated[float, Meta(ge=0.0, le=4_096.0)] = 0.0
+    """No expert is picked more often than this many times its fair share (1 / clusters); 0 is off, else at least 1."""
+
+    def __post_init__(self) -> None:
+        if 0.0 < self.share_cap < 1.0:
+            raise ValueError(f"share_cap {self.share_cap}: at least 1, or 0 for off")
 
 
 class RecipeSpec(Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True):

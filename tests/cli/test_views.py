@@ -233,7 +233,7 @@ def generate_request(**changes: object) -> GenerateRequest:
     [
         ({"prompts": ["  "]}, "the prompt is empty"),
         ({"prompts": ["x" * 1001]}, "1001 characters; at most 1000"),
-        ({"out": Path("clip.gif")}, r"written as \.mp4"),
+        ({"out": Path("clip.gif")}, r"written as \.mp4, pictures as \.png"),
         ({}, "kinoswarm download INVITE --out /nowhere/model"),
     ],
 )

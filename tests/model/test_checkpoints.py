@@ -118,5 +118,5 @@ def test_every_preset_can_be_built_and_counted(name: str) -> None:
 
 
 def test_unknown_preset_names_those_that_exist() -> None:
-    with pytest.raises(LocalError, match="demo, tiny"):
+    with pytest.raises(LocalError, match="tiny, demo, home-8gb"):
         preset("huge", frames=8, height=32, width=32, num_clusters=4)

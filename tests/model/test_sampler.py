@@ -10,7 +10,7 @@ from model.samples import text_batch, tiny_model
 from torch import Tensor
 
 from kinoswarm_model.router import build_router, router_shapes
-from kinoswarm_model.routing import probabilities, threshold_weights, top_k_weights
+from kinoswarm_model.routing import balancing_bias, probabilities, threshold_weights, top_k_weights
 from kinoswarm_model.sampler import RoutedModel, TextBatch, sample, settings_of
 from kinoswarm_protocol.errors import LocalError
 
@@ -158,3 +158,28 @@ def test_router_is_built_equal_from_equal_seeds_and_has_one_logit_per_cluster() 
         for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True)
     )
     assert router_shapes(MODEL, 3)["head.weight"] == (3, MODEL.router.width)
+
+
+def test_balancing_lowers_only_experts_that_are_picked_too_often() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits_NK = torch.randn(400, 4, generator=generator)
+    logits_NK[:, 2] += 3.0
+    bias_K = balancing_bias(logits_NK, 0.4)
+    picked_K = torch.bincount((logits_NK + bias_K).argmax(dim=1), minlength=4)
+    assert picked_K.max() <= 160
+    assert picked_K[2] >= 150
+    assert bias_K[2] < -1.0
+    assert bias_K[[0, 1, 3]].abs().max() == 0.0
+
+
+@pytest.mark.parametrize("share", [1.0, 0.9])
+def test_balancing_leaves_a_balanced_router_alone(share: float) -> None:
+    logits_NK = torch.eye(4).repeat(10, 1)
+    assert not balancing_bias(logits_NK, share).any()
+
+
+def test_even_a_constant_router_is_balanced_as_far_as_it_can_tell_clips_apart() -> None:
+    logits_NK = torch.zeros(8, 2)
+    logits_NK[:, 0] = torch.linspace(1.0, 2.0, 8)
+    picked = (logits_NK + balancing_bias(logits_NK, 0.5)).argmax(dim=1)
+    assert sorted(picked.tolist()) == [0, 0, 0, 0, 1, 1, 1, 1]
