@@ -23,6 +23,7 @@ from kinoswarm_model.data.data_manifest import VAE_FOLDER, DataFile, DataManifes
 from kinoswarm_model.data.shards import read_shard
 from kinoswarm_model.jobs import JobProgress, TrainDone, TrainJob
 from kinoswarm_model.presets import Geometry, Preset, preset_for
+from kinoswarm_model.pretrained import model_started_from
 from kinoswarm_model.supervisor import WorkerSupervisor
 from kinoswarm_network.blob_store import BlobStore
 from kinoswarm_network.durable import write_atomic
@@ -34,6 +35,7 @@ from kinoswarm_protocol.errors import LocalError
 from kinoswarm_protocol.ids import BlobId, PeerId, SwarmId, swarm_id_of
 from kinoswarm_protocol.invite import Invite, write_invite
 from kinoswarm_protocol.limits import MAX_CHARTER_BYTES, MAX_SENTENCE
+from kinoswarm_protocol.specs import ModelSpec
 
 Progress = Callable[[int, int, str], None]
 _PROMPTS_PER_CLUSTER = 2
@@ -63,6 +65,10 @@ class FoundingConfig:
     """CPU threads of the seed training; 0 is all cores."""
     device: str = "cpu"
     """Of the seed training."""
+    start_from: Path | None = None
+    """Folder of a pretrained Wan transformer that the common seed starts from; its shape replaces the preset's."""
+    base_licence: str = ""
+    """SPDX name of those weights' licence; needed with them."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +116,7 @@ def create_swarm(
         content_note=config.content_note,
         licences=Licences(
             data=config.data_licence,
-            base_weights="none: trained from nothing",
+            base_weights=config.base_licence or "none: trained from nothing",
             contributions="Apache-2.0",
             release="Apache-2.0",
         ),
@@ -161,11 +167,20 @@ def _chosen_preset(manifest: DataManifest, config: FoundingConfig) -> tuple[Pres
         )
     fitted = replace(
         chosen,
-        model=structs.replace(chosen.model, text=text),
+        model=_started(structs.replace(chosen.model, text=text), config),
         policy=policy,
         seed_steps=config.seed_steps or chosen.seed_steps,
     )
     return fitted, notes
+
+
+def _started(model: ModelSpec, config: FoundingConfig) -> ModelSpec:
+    """The preset's model, or the shape of the pretrained one that it starts from."""
+    if config.start_from is None:
+        return model
+    if not config.base_licence:
+        raise LocalError("name the licence of the weights to start from: --base-licence")
+    return model_started_from(config.start_from, model)
 
 
 def _keep_heldout(data: Path, manifest: DataManifest, folder: SwarmFolder) -> None:
@@ -218,6 +233,7 @@ def _train_seed(
         model=chosen.model,
         work_dir=str(work),
         device=config.device,
+        pretrained_dir=str(config.start_from.resolve()) if config.start_from else None,
         threads=config.threads or os.cpu_count() or 1,
         shard_paths=shards,
         steps=chosen.seed_steps,

@@ -35,6 +35,8 @@ class TrainJob(_Job, frozen=True, kw_only=True, tag="train"):
     batch_size: int
     seed: int
     base_path: str | None = None
+    pretrained_dir: str | None = None
+    """A common seed starts from these weights instead of fresh ones."""
     mode: ModeSpec = FULL
     delta_codec: DeltaCodec = "int8.1"
     micro_batch: int = 0

@@ -25,6 +25,7 @@ from kinoswarm_model.job_loop import LoopPlan, Report, forget_resume_points, tra
 from kinoswarm_model.jobs import TrainDone, TrainJob
 from kinoswarm_model.modes import prepare_for, settings_for, trained_weights
 from kinoswarm_model.noise import Purpose
+from kinoswarm_model.pretrained import load_pretrained
 from kinoswarm_model.resume_points import SavePolicy
 from kinoswarm_model.training import (
     OptimizerSettings,
@@ -65,9 +66,11 @@ def run(job: TrainJob, report: Report) -> TrainDone:
 
 
 def starting_point(job: TrainJob) -> tuple[Expert, dict[str, Tensor] | None]:
-    """The expert to train, and the base's weights; without a base a fresh expert made from the job's seed."""
+    """The expert to train, and the base's weights; without a base a fresh or pretrained expert."""
     expert = build_expert(job.model, seed=job.seed)
     if job.base_path is None:
+        if job.pretrained_dir is not None:
+            load_pretrained(expert.network, Path(job.pretrained_dir))
         return expert, None
     base = read_checkpoint(Path(job.base_path), tensor_shapes(job.model))
     expert.network.load_state_dict(base)

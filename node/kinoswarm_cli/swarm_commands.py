@@ -37,6 +37,10 @@ def create(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the common seed training.")] = 0,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 is all cores.")] = 0,
     device: Annotated[str, typer.Option(help="Where the common seed is trained.")] = "cpu",
+    start_from: Annotated[
+        Path | None, typer.Option(help="Folder of a pretrained Wan transformer to start from.")
+    ] = None,
+    base_licence: Annotated[str, typer.Option(help="SPDX name of its licence.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Train the common seed, sign the charter, write the invite."""
@@ -55,6 +59,8 @@ def create(
         seed=seed,
         threads=threads,
         device=device,
+        start_from=start_from,
+        base_licence=base_licence,
     )
     with reporting(quiet=as_json) as report:
         founded = create_swarm(data, out, config, report)

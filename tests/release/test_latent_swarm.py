@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ import torch
 from data.conftest import write_clips
 from release.small_swarms import SmallSwarm, run_small_swarm
 
+from kinoswarm_coordinator.founding import FoundingConfig, create_swarm
+from kinoswarm_coordinator.home import SwarmFolder
 from kinoswarm_model.checkpoints import BadTensors, decode_tensors, encode_tensors
 from kinoswarm_model.data.data_manifest import DataManifest
 from kinoswarm_model.data.errors import DataError
@@ -20,6 +23,8 @@ from kinoswarm_model.data.shards import read_shard
 from kinoswarm_model.generate import GenerateConfig, generate
 from kinoswarm_model.pipeline import RoutedVideoPipeline
 from kinoswarm_model.vae import CONFIG, WEIGHTS, VideoVae, named_vae
+from kinoswarm_protocol.charter import Charter, open_charter
+from kinoswarm_protocol.envelope import peek_payload
 from kinoswarm_protocol.errors import (
     KinoswarmError,
     LimitExceeded,
@@ -27,6 +32,8 @@ from kinoswarm_protocol.errors import (
     MalformedBytes,
     VersionMismatch,
 )
+from kinoswarm_protocol.ids import swarm_id_of
+from kinoswarm_protocol.limits import MAX_CHARTER_BYTES
 
 FRAMES, SIZE = 5, 32
 
@@ -89,6 +96,49 @@ def test_a_segment_on_latents_is_judged_on_latents(swarm: SmallSwarm) -> None:
     assert report.problem == ""
     assert report.loss is not None
     assert swarm.trained.flops > 0
+
+
+@pytest.fixture
+def pretrained(tmp_path: Path) -> Path:
+    """A Wan transformer for these latents, saved by diffusers."""
+    from diffusers import WanTransformer3DModel
+
+    network = WanTransformer3DModel(
+        patch_size=(1, 2, 2),
+        num_attention_heads=2,
+        attention_head_dim=16,
+        in_channels=4,
+        out_channels=4,
+        text_dim=8,
+        freq_dim=32,
+        ffn_dim=64,
+        num_layers=1,
+        rope_max_seq_len=32,
+    )
+    network.save_pretrained(tmp_path / "wan")
+    return tmp_path / "wan"
+
+
+def test_a_swarm_is_founded_on_latents_and_pretrained_weights(
+    data: tuple[Path, DataManifest], pretrained: Path, tmp_path: Path
+) -> None:
+    config = FoundingConfig(
+        name="Walls", preset="tiny", seed_steps=1, threads=1, start_from=pretrained
+    )
+    with pytest.raises(LocalError, match="--base-licence"):
+        create_swarm(data[0], tmp_path / "swarm", config)
+    create_swarm(data[0], tmp_path / "swarm", replace(config, base_licence="Apache-2.0"))
+    folder = SwarmFolder(tmp_path / "swarm")
+    charter = peek_charter(folder)
+    assert charter.licences.base_weights == "Apache-2.0"
+    assert charter.model.vae == data[1].vae
+    assert charter.model.expert.config["num_layers"] == 1
+    assert VideoVae.load(folder.vae).class_name == "AutoencoderKLWan"
+
+
+def peek_charter(folder: SwarmFolder) -> Charter:
+    raw = folder.charter.read_bytes()
+    return open_charter(raw, swarm_id_of(peek_payload(raw, MAX_CHARTER_BYTES))).body
 
 
 def test_a_release_decodes_its_clips(swarm: SmallSwarm) -> None:
