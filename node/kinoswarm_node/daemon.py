@@ -39,6 +39,8 @@ IDLE_WORKER_MS = 15_000
 
 _log = structlog.get_logger("daemon")
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_UNWRITABLE = frozenset({errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO})
+"""A disk that was taken away, remounted after an error, or is failing: waiting may help, and a restart would not."""
 
 
 class Daemon:
@@ -130,9 +132,7 @@ class Daemon:
         except KinoswarmError as error:
             event = self._trouble(activity, error)
         except OSError as error:
-            if error.errno not in _FULL:
-                raise
-            event = ev.LocalTrouble(sentence=f"no space left on the disk ({error.filename})")
+            event = _disk_trouble(error)
         self.post(event)
 
     def _trouble(self, activity: ev.Activity, error: KinoswarmError) -> ev.Event:
@@ -259,6 +259,17 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
     """The error that ended the task group; the others were only cancelled with it."""
     first = group.exceptions[0]
     return _first(first) if isinstance(first, BaseExceptionGroup) else first
+
+
+def _disk_trouble(error: OSError) -> ev.LocalTrouble:
+    """What a person is told about a disk. Any other error of the system is ours: it is raised."""
+    if error.errno in _FULL:
+        return ev.LocalTrouble(sentence=f"no space left on the disk ({error.filename})")
+    if error.errno in _UNWRITABLE:
+        return ev.LocalTrouble(
+            sentence=f"{error.filename} can't be written ({error.strerror}); check the disk and its permissions"
+        )
+    raise error
 
 
 async def _bounded(stop: Callable[[], Awaitable[None]]) -> None:

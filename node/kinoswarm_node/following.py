@@ -24,10 +24,10 @@ _PART_BYTES = MAX_CHARTER_BYTES + 1024
 async def recall(node: NodeContext) -> None:
     """Go by what an earlier life knew: its coordinators may not be the invite's any more."""
     raw = node.folder.text(CHAIN_NAME)
-    if raw is None:
+    if raw is None or node.chain is not None:
         return
     try:
-        await adopt(node, open_chain(raw, node.invite.swarm))
+        await _put_in_force(node, open_chain(raw, node.invite.swarm))
     except RemoteError:
         return  # a torn or foreign file; the swarm tells it again
 
@@ -58,17 +58,21 @@ async def adopt(node: NodeContext, chain: OpenedChain) -> bool:
     """Put a chain in force unless a longer one is known; returns whether it is new."""
     if node.chain is not None and chain.number <= node.chain.number:
         return False
+    node.folder.keep_text(CHAIN_NAME, chain.raw)
+    await _put_in_force(node, chain)
+    return True
+
+
+async def _put_in_force(node: NodeContext, chain: OpenedChain) -> None:
     charter = chain.charter
     node.chain, node.charter = chain, charter
     node.client.coordinators = frozenset(charter.coordinators)
-    node.folder.keep_text(CHAIN_NAME, chain.raw)
     await node.network.believe(charter.founder, charter.coordinators, charter.addresses)
     amendments = [opened.body for opened in chain.amendments]
     node.board.amended(
         [in_words(amendment) for amendment in amendments[-NOTICES_SHOWN:]][::-1],
         update_of(amendments, program_version()),
     )
-    return True
 
 
 def update_of(amendments: Sequence[Amendment], running: str) -> str:

@@ -51,12 +51,15 @@ async def join(node: NodeContext) -> ev.Event:
 async def greet_again(node: NodeContext) -> None:
     """Say hello once more now and then, to hear of amendments, and when the account's paper changed.
 
+    The network is met anew before: a laptop that slept or moved has other addresses, which the swarm is told this way.
     Raises what asking raises, and VersionMismatch when an amendment asks for a newer program.
     """
     found = own_delegation(Home(node.settings.home), node.key.peer_id)
     changed = found is not None and found[0] != node.told_delegation
-    if not changed and node.now_ms() - node.greeted_at_ms < GREET_EVERY_MS:
+    since_ms = node.now_ms() - node.greeted_at_ms
+    if not changed and 0 <= since_ms < GREET_EVERY_MS:  # below 0: the clock was set back
         return
+    await node.network.start()
     if await following.hear(node, await _greet(node)):
         node.client.set_transports(node.network.transports())
     following.check_version(node.the_charter().min_version)

@@ -76,7 +76,7 @@ async def make_sample(node: NodeContext, order: TrainOrder) -> None:
             done = await node.trainer.run(await _job(node, order), lambda progress: None)
         if isinstance(done, SampleDone):
             _keep(node, order, done, segments)
-    except (TimeoutError, WorkerDied, WorkerError, LocalError) as error:
+    except (OSError, WorkerDied, WorkerError, LocalError) as error:  # a TimeoutError is an OSError
         node.no_samples = str(error) or f"a clip takes longer than {PATIENCE_S:.0f} s here"
 
 

@@ -10,7 +10,7 @@ from kinoswarm_node.context import NodeContext
 from kinoswarm_node.swarm_folder import SelfTest
 from kinoswarm_protocol.charter import Charter, ClusterEntry
 from kinoswarm_protocol.envelope import open_envelope
-from kinoswarm_protocol.errors import BadSignature, MalformedBytes
+from kinoswarm_protocol.errors import BadSignature, MalformedBytes, RemoteError
 from kinoswarm_protocol.ids import BlobId, LeaseId
 from kinoswarm_protocol.messages import (
     LEASE,
@@ -30,14 +30,22 @@ _REQUEST_ID = re.compile(rb"[0-9a-f]{32}")
 
 
 async def pull(node: NodeContext) -> ev.Event:
-    """A lease, or why there is none. A pull whose reply got lost is repeated under the same id, even after a crash."""
+    """A lease, or why there is none.
+
+    A pull whose reply got lost, or whose lease could not be kept, is repeated under the same id, even after a crash.
+    """
     body = await _request(node)
     answer = await node.client.ask(body, LeaseGrant, NoWork, request_id=_pull_id(node))
-    (node.folder.root / _PULL_ID).unlink(missing_ok=True)
     if isinstance(answer, NoWork):
+        _forget_pull(node)
         return ev.NoWorkGiven(sentence=answer.sentence, retry_after_s=answer.retry_after_s)
-    lease = checked_lease(node, answer.lease)
+    try:
+        lease = checked_lease(node, answer.lease)
+    except RemoteError:
+        _forget_pull(node)  # asking again under this id would bring the same
+        raise
     node.folder.keep_lease(LeaseId(lease.lease_id), answer.lease)
+    _forget_pull(node)
     node.hints[LeaseId(lease.lease_id)] = answer.providers
     await node.network.remember_peers(answer.providers)
     return ev.LeaseGranted(segment=segment_of(node, lease))
@@ -130,6 +138,10 @@ async def _is_here(node: NodeContext, cluster: ClusterEntry) -> bool:
         if await node.network.blob_path(BlobId(shard.blob)) is None:
             return False
     return True
+
+
+def _forget_pull(node: NodeContext) -> None:
+    (node.folder.root / _PULL_ID).unlink(missing_ok=True)
 
 
 def _pull_id(node: NodeContext) -> str:

@@ -187,7 +187,8 @@ class StatusBoard:
         self._listener(news)
 
     def _write_sometimes(self) -> None:
-        if self._now_ms() - self._written_ms >= WRITE_EVERY_MS:
+        since_ms = self._now_ms() - self._written_ms
+        if not 0 <= since_ms < WRITE_EVERY_MS:  # below 0: the clock was set back
             self._write()
 
     def _write(self) -> None:

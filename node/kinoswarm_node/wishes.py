@@ -8,6 +8,7 @@ Owns these files; life_cycle.py decides what follows.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -92,7 +93,8 @@ class WishFiles:
         except msgspec.DecodeError:
             pause = Pause()
         if pause.until_ms is not None and now_ms >= pause.until_ms:
-            self._paused.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # over is over, also on a disk that can't be written
+                self._paused.unlink(missing_ok=True)
             return None
         return pause
 

@@ -142,6 +142,8 @@ class World:
             )
         self.blobs = {blob_of(d): d for d in (self.base, self.shard, self.charter_raw)}
         self.amendments: list[bytes] = []
+        self.addresses: list[str] = []
+        """Where this machine can be dialled, as its network process finds at a (re)start."""
         self.chains: list[bytes] = []
         """What web addresses and the DHT hand out."""
         self.bodies: list[RequestBody] = []
@@ -345,6 +347,7 @@ class FakeNetwork:
         self.root = world.tmp / "home" / "blobs"
         self.root.mkdir(parents=True, exist_ok=True)
         self.started = False
+        self.reachable_at: list[str] = []
         self.announced: list[str] = []
         self.pinned: list[BlobId] = []
         self.unpinned: list[BlobId] = []
@@ -354,6 +357,7 @@ class FakeNetwork:
 
     async def start(self) -> None:
         self.started = True
+        self.reachable_at = list(self.world.addresses)
 
     def transports(self) -> list[World]:
         return [self.world]
@@ -408,7 +412,7 @@ class FakeNetwork:
         return self.dht.get(key, [])
 
     def addresses(self) -> list[str]:
-        return []
+        return self.reachable_at if self.started else []
 
     async def stop(self) -> None:
         self.started = False
