@@ -102,6 +102,9 @@ def _lease_issued(state: SwarmState, event: ev.LeaseIssued) -> None:
     lease = LeaseState(lease=event.lease, purpose=event.purpose, request_id=event.request_id)
     state.leases[lease_id] = lease
     state.open_leases.add(lease_id)
+    state.open_by_node.setdefault(event.lease.node, set()).add(lease_id)
+    if lease.purpose == "train":
+        _count_samples(state, lease_id, 1)
     state.lease_by_request[event.lease.node, event.request_id] = lease_id
     if isinstance(event.lease.order, EvaluateOrder):
         state.in_judgement |= set(judged_by(state, lease))
@@ -120,12 +123,30 @@ def _lease_failed(state: SwarmState, event: ev.LeaseFailed) -> None:
 
 
 def _close_lease(state: SwarmState, lease_id: LeaseId, phase: LeasePhase) -> LeaseState:
-    lease = structs.replace(state.leases[lease_id], phase=phase)
+    before = state.leases[lease_id]
+    lease = structs.replace(before, phase=phase)
     state.leases[lease_id] = lease
     state.open_leases.discard(lease_id)
+    _no_longer_open(state, lease)
+    if lease.purpose == "train":
+        # Work whose lease had expired comes back with its contribution.
+        _count_samples(state, lease_id, (phase == "submitted") - (before.phase == "open"))
     if phase != "submitted":
         state.in_judgement -= set(judged_by(state, lease))
     return lease
+
+
+def _no_longer_open(state: SwarmState, lease: LeaseState) -> None:
+    held = state.open_by_node.get(lease.lease.node, set())
+    held.discard(LeaseId(lease.lease.lease_id))
+    if not held:
+        state.open_by_node.pop(lease.lease.node, None)
+
+
+def _count_samples(state: SwarmState, lease_id: LeaseId, sign: int) -> None:
+    """Keep the sum of what is under way; a decision looks at it for every lineage."""
+    key, lease = lineage_of(state, lease_id), state.leases[lease_id]
+    state.samples_under_way[key] = state.samples_under_way.get(key, 0) + sign * lease.samples
 
 
 def judged_by(state: SwarmState, lease: LeaseState) -> list[LeaseId]:
@@ -183,14 +204,16 @@ def _verdict_given(state: SwarmState, event: ev.VerdictGiven) -> None:
     state.work[lease_id] = structs.replace(
         state.work[lease_id], phase=verdict.state, verdict=verdict, decided_at_ms=event.at_ms
     )
+    key = lineage_of(state, lease_id)
+    counted = lease_id in state.undecided or lease_id in state.unmerged[key]
     state.undecided.discard(lease_id)
     state.unsettled.discard(lease_id)
     state.in_judgement.discard(lease_id)
     accepted = verdict.state == "accepted"
     if accepted:
-        key = lineage_of(state, lease_id)
         state.unmerged[key].add(lease_id)
         _note_size(state, key, lease_id, event.norm)
+    _count_samples(state, lease_id, (lease_id in state.unmerged[key]) - counted)
     node = state.nodes.get(verdict.node)
     if node is not None:
         state.nodes[node.peer] = structs.replace(
@@ -231,6 +254,8 @@ def _leave_unmerged(
     state: SwarmState, key: LineageKey, lease_ids: list[LeaseId], phase: WorkPhase
 ) -> None:
     for lease_id in lease_ids:
+        if lease_id in state.unmerged[key]:
+            _count_samples(state, lease_id, -1)
         state.unmerged[key].discard(lease_id)
         _set_phase(state, lease_id, phase)
 

@@ -66,9 +66,9 @@ def _held_lease(state: SwarmState, pull: Pull) -> LeaseState | None:
     repeated = state.lease_by_request.get((pull.peer, pull.request_id))
     if repeated is not None and state.leases[repeated].phase == "open":
         return state.leases[repeated]
-    for lease_id in sorted(state.open_leases):
+    for lease_id in sorted(state.open_by_node.get(pull.peer, ())):
         lease = state.leases[lease_id]
-        if lease.lease.node == pull.peer and lease.lease.deadline_ms > pull.now_ms:
+        if lease.lease.deadline_ms > pull.now_ms:
             return lease
     return None
 
@@ -153,31 +153,8 @@ def _wants_training(state: SwarmState, rules: Rules, key: LineageKey) -> bool:
 
 
 def samples_under_way(state: SwarmState, key: LineageKey) -> int:
-    """Samples leased, awaiting a verdict, or accepted and unmerged, on the newest version of a lineage."""
-    return leased_samples(state, key) + sum(
-        _planned_samples(state.leases[lease_id])
-        for lease_id in [*state.undecided, *state.unmerged[key]]
-        if _is_for(state.leases[lease_id], key)
-    )
-
-
-def leased_samples(state: SwarmState, key: LineageKey) -> int:
-    """Samples of the open train leases of a lineage."""
-    return sum(
-        _planned_samples(state.leases[lease_id])
-        for lease_id in state.open_leases
-        if _is_for(state.leases[lease_id], key)
-    )
-
-
-def _is_for(lease: LeaseState, key: LineageKey) -> bool:
-    order = lease.order
-    return isinstance(order, TrainOrder) and (order.cluster, order.lineage) == key
-
-
-def _planned_samples(lease: LeaseState) -> int:
-    order = lease.order
-    return order.steps * order.batch_size if isinstance(order, TrainOrder) else 0
+    """Samples leased, awaiting a verdict, or accepted and unmerged."""
+    return state.samples_under_way.get(key, 0)
 
 
 def _need(state: SwarmState, key: LineageKey) -> tuple[int, int]:

@@ -18,6 +18,7 @@ from kinoswarm_protocol.messages import (
     Lease,
     Order,
     ReleaseFile,
+    TrainOrder,
 )
 
 Purpose = Literal["train", "evaluate", "merge", "route", "release"]
@@ -52,6 +53,12 @@ class LeaseState(Struct, frozen=True, kw_only=True):
     @property
     def order(self) -> Order:
         return self.lease.order
+
+    @property
+    def samples(self) -> int:
+        """Of a train lease, as the lease fixes them; 0 for other kinds."""
+        order = self.lease.order
+        return order.steps * order.batch_size if isinstance(order, TrainOrder) else 0
 
 
 class VersionState(Struct, frozen=True, kw_only=True):
@@ -168,6 +175,9 @@ class SwarmState:
     """Sizes of the deltas accepted last (norm_band.py)."""
 
     open_leases: set[LeaseId] = field(default_factory=set)
+    open_by_node: dict[PeerId, set[LeaseId]] = field(default_factory=dict)
+    samples_under_way: dict[LineageKey, int] = field(default_factory=dict)
+    """Samples leased, awaiting a verdict, or accepted and unmerged."""
     lease_by_request: dict[tuple[PeerId, str], LeaseId] = field(default_factory=dict)
     undecided: set[LeaseId] = field(default_factory=set)
     """Train contributions without a verdict."""

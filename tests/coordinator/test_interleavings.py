@@ -9,6 +9,7 @@ from protocol.samples import COORDINATOR
 
 from kinoswarm_coordinator import events as ev
 from kinoswarm_coordinator.fold import fold
+from kinoswarm_coordinator.scheduling import samples_under_way
 from kinoswarm_coordinator.state import SwarmState
 from kinoswarm_protocol.ids import LeaseId
 from kinoswarm_protocol.keys import KeyPair
@@ -62,6 +63,17 @@ def test_invariants_hold_in_every_order_of_events(actions: list[tuple[str, int]]
     assert fold(SwarmState(), swarm.history) == swarm.state
 
 
+def counted_anew(state: SwarmState, key: tuple[int, int]) -> int:
+    """Samples of open, undecided and unmerged train leases of a lineage."""
+    under_way = state.open_leases | state.undecided | state.unmerged[key]
+    leases = [state.leases[lease_id] for lease_id in under_way]
+    return sum(
+        lease.samples
+        for lease in leases
+        if lease.purpose == "train" and (lease.order.cluster, lease.order.lineage) == key
+    )
+
+
 def check(swarm: SmallSwarm) -> None:
     state = swarm.state
     issued = Counter(e.lease.lease_id for e in swarm.history if isinstance(e, ev.LeaseIssued))
@@ -83,6 +95,10 @@ def check(swarm: SmallSwarm) -> None:
         open_now = [i for i in state.open_leases if state.leases[i].lease.node == node.peer_id]
         unexpired = [i for i in open_now if state.leases[i].lease.deadline_ms > swarm.now_ms]
         assert len(unexpired) <= 1, "a node holds two leases"
+    for key in state.versions:
+        assert samples_under_way(state, key) == counted_anew(state, key)
+    open_by_node = {lease_id for held in state.open_by_node.values() for lease_id in held}
+    assert open_by_node == state.open_leases
     for lease_id in state.undecided:
         assert isinstance(state.leases[lease_id].order, TrainOrder)
         assert state.work[lease_id].verdict is None
