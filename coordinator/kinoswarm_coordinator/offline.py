@@ -1,11 +1,14 @@
 """A swarm's folder without a running coordinator. Owns what is made from it on disk; changes nothing in it."""
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from kinoswarm_coordinator.credit import Ledger, flops_per_step, ledger_of
+from kinoswarm_coordinator.credit import Ledger, flops_per_step
+from kinoswarm_coordinator.event_log import event_of
 from kinoswarm_coordinator.home import SwarmFolder
 from kinoswarm_coordinator.journal import Journal
+from kinoswarm_coordinator.log_heads import agreeing_rows, open_head
 from kinoswarm_coordinator.serve import founded_service, open_log, read_founding
 from kinoswarm_coordinator.settings import load_settings
 from kinoswarm_coordinator.site_writer import site_facts, write_site
@@ -20,17 +23,33 @@ class MadeCopy:
     size_bytes: int
 
 
-def checked_ledger(root: Path) -> Ledger:
+@dataclass(frozen=True)
+class CheckedLedger:
+    ledger: Ledger
+    num_events: int
+    num_heads: int
+    """Signed heads that the log agrees with."""
+
+
+def checked_ledger(root: Path, published: bytes = b"") -> CheckedLedger:
     """The ledger recomputed from the log of the swarm in `root`, whose hash chain is checked on the way.
 
-    Raises LocalError when there is no swarm, CorruptLog when an event was changed or is missing.
+    Every signed head must agree with it, and the `published` one. Raises LocalError when there is no swarm, CorruptLog
+    when an event was changed or is missing, BadSignature for a head that no coordinator signed.
     """
     folder = SwarmFolder(root.resolve())
     founding = read_founding(folder)
     settings = load_settings(folder.home)
     log = open_log(folder, settings)
     try:
-        return ledger_of(log.read(), flops_per_step(founding.charter))
+        raws = [*log.signed_heads(), *([published] if published else [])]
+        heads = [open_head(raw, founding.swarm, founding.coordinators_ever) for raw in raws]
+        ledger, num_events = Ledger(flops_per_step(founding.charter)), 0
+        with contextlib.closing(log.read_rows()) as rows:
+            for row in agreeing_rows(rows, heads, log.where):
+                ledger.apply(event_of(row, log.where))
+                num_events = row.seq
+        return CheckedLedger(ledger, num_events, len(heads))
     finally:
         log.close()
 

@@ -23,6 +23,7 @@ from kinoswarm_coordinator.home import SwarmFolder
 from kinoswarm_coordinator.intake import Intake
 from kinoswarm_coordinator.journal import Journal
 from kinoswarm_coordinator.leading import holder_name, keep_leading, wait_to_lead
+from kinoswarm_coordinator.log_heads import HeadSigner
 from kinoswarm_coordinator.online_history import EVERY_MS
 from kinoswarm_coordinator.operator_jobs import Workbench
 from kinoswarm_coordinator.operator_worker import OperatorWorker
@@ -45,7 +46,7 @@ from kinoswarm_network.blob_store import BlobStore
 from kinoswarm_network.client import NetworkClient, NetworkConfig
 from kinoswarm_network.listening import bound_socket, server_of
 from kinoswarm_protocol.charter import Charter
-from kinoswarm_protocol.charter_chain import OpenedChain
+from kinoswarm_protocol.charter_chain import OpenedChain, coordinators_ever
 from kinoswarm_protocol.errors import LocalError
 from kinoswarm_protocol.ids import PeerId, SwarmId
 from kinoswarm_protocol.invite import Invite, read_invite
@@ -84,6 +85,11 @@ class Founding:
     def charter(self) -> Charter:
         """As amended."""
         return self.chain.charter
+
+    @property
+    def coordinators_ever(self) -> frozenset[PeerId]:
+        """Whose signatures on the log's heads count."""
+        return coordinators_ever(self.chain)
 
 
 async def run_coordinator(
@@ -144,6 +150,9 @@ async def _lead(
     )
     try:
         sources = _web_sources(folder, service, founding, ledger)
+        sources.heads = HeadSigner(
+            log=log, key=founding.key, swarm=founding.swarm, now_ms=service.now_ms
+        )
         await _run_parts(sources, network, settings, founding, up)
     finally:
         await network.stop()
@@ -276,6 +285,8 @@ async def _run_parts(
             tasks.create_task(_make_copies(sources, settings.copy_every_s))
             tasks.create_task(_end_with(network.wait_ended, "the network process ended"))
             tasks.create_task(service.journal.wait_failed())
+            if sources.heads is not None:
+                tasks.create_task(sources.heads.run(settings.head_every_s))
             tasks.create_task(_serve_http(server, up.bound))
     finally:
         await intake.stop()

@@ -100,6 +100,12 @@ class CoordinatorSettings(BaseSettings):
         le=65_535,
         description="Port on 127.0.0.1 that takes signed admin requests too; 0 is the local socket only.",
     )
+    head_every_s: float = Field(
+        default=300.0,
+        gt=0.0,
+        le=86_400.0,
+        description="Seconds between signatures on where the event log ends.",
+    )
     database_url: str = Field(
         default="",
         max_length=500,

@@ -7,6 +7,7 @@ drops it with the process, so that a restart goes on at once.
 
 import contextlib
 import fcntl
+import itertools
 import os
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -46,6 +47,7 @@ from kinoswarm_coordinator.events import Event
 from kinoswarm_protocol.errors import LocalError
 
 _READ_ROWS = 10_000
+_WRITTEN_ROWS = 1_000
 _METADATA = MetaData()
 _ROWS = Table(
     "events",
@@ -139,10 +141,11 @@ class SqlLog:
         with self._engine.connect() as connection:
             return _leadership_in(connection)
 
-    def signed_heads(self) -> list[bytes]:
-        """Every signed head, oldest first."""
+    def signed_heads(self, at_least: int = 0) -> list[bytes]:
+        """Every signed head of `at_least` that many events, oldest first."""
+        query = select(_HEADS.c.envelope).where(_HEADS.c.seq >= at_least).order_by(_HEADS.c.seq)
         with self._engine.connect() as connection:
-            found = connection.execute(select(_HEADS.c.envelope).order_by(_HEADS.c.seq))
+            found = connection.execute(query)
             return [bytes(row.envelope) for row in found]
 
     # --- writing -------------------------------------------------------------------------------
@@ -166,9 +169,9 @@ class SqlLog:
             raise LocalError(f"{self.where} holds a log already; restore into an empty database")
         head = GENESIS
         with self._fenced() as connection:
-            for row in rows:
-                connection.execute(insert(_ROWS), vars(row))
-                head = Head(row.seq, row.hash)
+            while batch := list(itertools.islice(rows, _WRITTEN_ROWS)):
+                connection.execute(insert(_ROWS), [vars(row) for row in batch])
+                head = Head(batch[-1].seq, batch[-1].hash)
             for seq, envelope in heads:
                 connection.execute(insert(_HEADS), {"seq": seq, "envelope": envelope})
         self._head = head
@@ -250,6 +253,7 @@ class SqlLog:
             after = change(before)
             if not _replace(connection, before, after):
                 raise NotLeader(f"{self.where}: the leader changed this moment; ask again")
+        self._lead = None
         return after
 
     def _now_ms(self, connection: Connection) -> int:

@@ -19,7 +19,7 @@ from kinoswarm_protocol.charter import (
 from kinoswarm_protocol.codec import decode, encode
 from kinoswarm_protocol.envelope import Opened, open_envelope, peek_payload, seal
 from kinoswarm_protocol.errors import HashMismatch, LocalError
-from kinoswarm_protocol.ids import SwarmId, sha256_hex, swarm_id_of
+from kinoswarm_protocol.ids import PeerId, SwarmId, sha256_hex, swarm_id_of
 from kinoswarm_protocol.keys import KeyPair
 from kinoswarm_protocol.limits import MAX_AMENDMENTS, MAX_CHAIN_BYTES, MAX_CHARTER_BYTES
 
@@ -76,6 +76,14 @@ def open_amendment(
             f"amendment {opened.body.number} does not follow the one before it; one is missing or altered"
         )
     return opened
+
+
+def coordinators_ever(chain: OpenedChain) -> frozenset[PeerId]:
+    """Every key that was a coordinator's at some time: what it signed then stays signed."""
+    raw = decode(chain.raw, CharterChain, MAX_CHAIN_BYTES).charter
+    named = [open_charter(raw, chain.swarm).body.coordinators]
+    named += [opened.body.coordinators or [] for opened in chain.amendments]
+    return frozenset(peer for peers in named for peer in peers)
 
 
 def chain_of(charter_raw: bytes, amendments: Sequence[bytes] = ()) -> bytes:

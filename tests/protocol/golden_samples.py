@@ -20,6 +20,7 @@ from kinoswarm_protocol.envelope import peek_payload, seal
 from kinoswarm_protocol.ids import LeaseId, swarm_id_of
 from kinoswarm_protocol.invite import INVITE, write_invite
 from kinoswarm_protocol.limits import MAX_CHARTER_BYTES
+from kinoswarm_protocol.log_head import LOG_HEAD, LogHead
 from kinoswarm_protocol.manifest import encode_manifest, manifest_of
 from kinoswarm_protocol.messages import (
     CONTRIBUTION,
@@ -163,6 +164,12 @@ def envelopes() -> dict[str, bytes]:
             SNAPSHOT,
             SWARM,
             SiteSnapshot(NOW_MS, [SnapshotFile("index.html", 5, "ef" * 32)]),
+        ),
+        "log_head": seal(
+            COORDINATOR,
+            LOG_HEAD,
+            SWARM,
+            LogHead(seq=12, hash="ef" * 32, epoch=3, at_ms=NOW_MS),
         ),
         "provenance": seal(
             COORDINATOR,

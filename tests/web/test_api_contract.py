@@ -19,6 +19,7 @@ OPERATIONS = [
     "/api/v1/history",
     "/api/v1/health",
     "/api/v1/actions",
+    "/api/v1/log/head",
     "/api/v1/nodes",
     "/api/v1/nodes/{peer}",
     "/api/v1/verdicts",

@@ -68,6 +68,19 @@ def _add_actions(router: APIRouter, sources: WebSources) -> None:
         """What the swarm's operators did, newest first: every action is in the signed log."""
         return answer_json(request, sources.actions())
 
+    @router.get(
+        "/log/head",
+        tags=["swarm"],
+        responses=octets("A signed envelope."),
+        response_class=Response,
+    )
+    async def log_head() -> Response:
+        """Where the event log ended when the coordinator last signed it: an envelope, see docs/protocol.md."""
+        raw = sources.log_head()
+        if not raw:
+            return problem(HTTPStatus.NOT_FOUND, "no head of the log is signed yet")
+        return Response(raw, media_type="application/octet-stream", headers=CORS)
+
 
 def _add_lists(router: APIRouter, sources: WebSources) -> None:
     @router.get("/nodes", tags=["nodes"], responses=answers(queries.NodesPiece, examples.NODES))

@@ -11,6 +11,7 @@ from kinoswarm_coordinator import queries
 from kinoswarm_coordinator.credit import Ledger
 from kinoswarm_coordinator.home import SwarmFolder
 from kinoswarm_coordinator.leaders import AccountStory, Leader, account_story, leaders
+from kinoswarm_coordinator.log_heads import HeadSigner
 from kinoswarm_coordinator.online_history import OnlineAt, OnlineHistory
 from kinoswarm_coordinator.queries import (
     ActionView,
@@ -51,6 +52,8 @@ class WebSources:
     tries_per_hour: int = 0
     copy_folder: Path | None = None
     """The newest signed copy of all this, for mirrors."""
+    heads: HeadSigner | None = None
+    """Signs where the event log ends; None where no log in a database is served."""
     network_up: Callable[[], bool] = field(default=lambda: True)
     uploads: Uploads = field(init=False)
     """What nodes bring over HTTP(S)."""
@@ -165,6 +168,10 @@ class WebSources:
     def charter_chain(self) -> bytes:
         """The charter with its amendments: the founder's signatures alone vouch for it."""
         return self.service.in_force.chain.raw
+
+    def log_head(self) -> bytes:
+        """The newest signed head of the event log; nothing before the first."""
+        return self.heads.newest if self.heads is not None else b""
 
     async def control(self, raw: bytes) -> bytes:
         """The reply to a request's bytes."""
