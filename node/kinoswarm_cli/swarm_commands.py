@@ -8,9 +8,11 @@ import typer
 
 from kinoswarm_cli.admin_commands import add_admin_commands
 from kinoswarm_cli.amend_command import add_amend_command
+from kinoswarm_cli.backup_commands import add_backup_commands
 
 app = typer.Typer(help="Found a swarm and run its coordinator.", no_args_is_help=True)
 add_admin_commands(app)
+add_backup_commands(app)
 add_amend_command(app)
 
 

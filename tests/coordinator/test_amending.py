@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from coordinator.founded_folder import founded_folder
 from coordinator.small_swarm import SmallSwarm
-from msgspec import structs
-from protocol.samples import COORDINATOR, FOUNDER, NODE, charter, invite
+from protocol.samples import COORDINATOR, FOUNDER, NODE
 from typer.testing import CliRunner
 
 from kinoswarm_cli.swarm_commands import app
@@ -22,13 +22,13 @@ from kinoswarm_coordinator.serve import founded_service, read_founding
 from kinoswarm_coordinator.service import Service
 from kinoswarm_coordinator.settings import load_settings
 from kinoswarm_network.blob_store import BlobStore
-from kinoswarm_network.identity import key_text, load_key
-from kinoswarm_protocol.charter import AMENDMENT, CHARTER, Amendment
-from kinoswarm_protocol.charter_chain import OpenedChain, chain_of, lengthen, open_chain
+from kinoswarm_network.identity import load_key
+from kinoswarm_protocol.charter import AMENDMENT, Amendment
+from kinoswarm_protocol.charter_chain import OpenedChain, lengthen, open_chain
 from kinoswarm_protocol.envelope import open_envelope, seal
 from kinoswarm_protocol.errors import KinoswarmError, LocalError, MalformedBytes
 from kinoswarm_protocol.ids import PeerId
-from kinoswarm_protocol.invite import read_invite, write_invite
+from kinoswarm_protocol.invite import read_invite
 from kinoswarm_protocol.messages import REPLY, REQUEST, Hello, Machine, Request, Welcome
 from kinoswarm_protocol.records import CHARTER_KEY, Authority, CharterRecord, open_record
 
@@ -38,19 +38,7 @@ NOW_MS = 1_700_000_000_000
 @pytest.fixture
 def folder(tmp_path: Path) -> SwarmFolder:
     """What `swarm create` leaves, without the training."""
-    found = SwarmFolder(tmp_path)
-    found.home.mkdir()
-    own = f"/ip4/127.0.0.1/tcp/7/p2p/{COORDINATOR.peer_id}"
-    document = structs.replace(charter(), addresses=[own, "http://127.0.0.1:1"])
-    raw = seal(FOUNDER, CHARTER, "", document)
-    chain = open_chain(chain_of(raw))
-    found.charter.write_bytes(raw)
-    found.founder_key.write_text(key_text(FOUNDER))
-    found.key.write_text(key_text(COORDINATOR))
-    shown = structs.replace(invite(), swarm=chain.swarm, addresses=document.addresses)
-    found.invite.write_text(write_invite(FOUNDER, shown))
-    write_charter_file(found, FOUNDER, chain, NOW_MS)
-    return found
+    return founded_folder(tmp_path)
 
 
 def chain_in(folder: SwarmFolder) -> OpenedChain:
