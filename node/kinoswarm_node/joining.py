@@ -1,6 +1,7 @@
 """Joining: reach a coordinator, say hello, verify the charter, test this machine. Activities, no decisions."""
 
 import os
+from collections.abc import Sequence
 
 from msgspec import structs
 
@@ -21,6 +22,7 @@ from kinoswarm_protocol.errors import (
     VersionMismatch,
 )
 from kinoswarm_protocol.messages import Hello, Machine, Welcome
+from kinoswarm_protocol.specs import ModeSpec
 
 GREET_EVERY_MS = 10 * 60_000
 """How often a node that is in the swarm asks what is new; a hello is small and changes nothing."""
@@ -43,6 +45,7 @@ async def join(node: NodeContext) -> ev.Event:
     threads = node.threads(os.cpu_count() or 1)
     node.self_test = node.folder.self_test(node.settings.device, threads)
     tested = node.self_test is not None
+    _tell_fit(node)
     return ev.Joined(
         swarm_name=charter.name, tested=tested, fit=remembered_fit(node), notice=welcome.notice
     )
@@ -151,8 +154,25 @@ async def test_self(node: NodeContext) -> ev.Event:
         modes=done.modes,
     )
     node.folder.keep_self_test(node.self_test)
+    _tell_fit(node)
     await _greet(node)
     return ev.SelfTested(seconds_per_step=done.seconds_per_step, fit=remembered_fit(node))
+
+
+def _tell_fit(node: NodeContext) -> None:
+    if node.self_test is not None:
+        node.board.fits(fit_in_words(node.self_test, node.the_charter().model.modes))
+
+
+def fit_in_words(test: SelfTest, modes: Sequence[ModeSpec]) -> str:
+    """Which of the charter's modes this machine takes, and which the self-test found too large; empty before one."""
+    fitting = [mode for mode in test.modes if mode in modes]
+    if not fitting:
+        return ""
+    rest = [mode.label for mode in modes if mode not in fitting]
+    at_once = f", {test.micro_batch} clip(s) at a time" if test.micro_batch else ""
+    too_large = f"; {', '.join(rest)} would not fit" if rest else ""
+    return f"Trains in mode {fitting[0].label}{at_once}, as the self-test found{too_large}."
 
 
 def remembered_fit(node: NodeContext) -> ev.Fit:

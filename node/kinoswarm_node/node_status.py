@@ -68,6 +68,8 @@ class NodeStatus(Struct, frozen=True, kw_only=True):
     account: str = ""
     """The account that this machine's work counts for, as the coordinator says; empty while it counts for itself."""
     account_name: str = ""
+    fit: str = ""
+    """Which of the charter's modes this machine trains in, and which would not fit; empty before the self-test."""
     notices: list[str] = []
     """The founder's newest amendments in words, newest first."""
     update: str = ""

@@ -128,6 +128,11 @@ class StatusBoard:
         self.status = structs.replace(self.status, account=account, account_name=name)
         self._write()
 
+    def fits(self, sentence: str) -> None:
+        """The self-test said what this machine can train."""
+        self.status = structs.replace(self.status, fit=sentence)
+        self._write()
+
     def amended(self, notices: list[str], update: str) -> None:
         """The founder spoke; newest first. `update` tells of a newer program, and is empty when there is none."""
         self.status = structs.replace(self.status, notices=notices, update=update)

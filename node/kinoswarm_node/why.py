@@ -77,6 +77,7 @@ def _not_more(status: NodeStatus, running: bool, settings: NodeSettings) -> list
         "power_limit_w": settings.power_limit_w and f"{settings.power_limit_w} W",
         "quiet_programs": ", ".join(settings.quiet_programs),
     }
+    lines += [status.fit] if status.fit else []
     lines += [f"Your limit {name}: {text}." for name, text in limits.items() if text]
     if running and status.confined:
         lines.append(f"The worker: {', '.join(status.confined)}.")

@@ -13,14 +13,16 @@ from protocol.samples import FOUNDER, NODE, SWARM, invite
 from kinoswarm_network.identity import key_text
 from kinoswarm_node.bug_report import pack_report
 from kinoswarm_node.home import Home
+from kinoswarm_node.joining import fit_in_words
 from kinoswarm_node.node_status import GovernorStatus, NodeStatus, SegmentStatus, write_status
 from kinoswarm_node.own_files import explain_home
 from kinoswarm_node.redaction import redacted
 from kinoswarm_node.settings import load_settings
 from kinoswarm_node.status_board import News, logged
-from kinoswarm_node.swarm_folder import HistoryLine, SwarmFolder
+from kinoswarm_node.swarm_folder import HistoryLine, SelfTest, SwarmFolder
 from kinoswarm_node.why import ago, explain
 from kinoswarm_protocol.invite import write_invite
+from kinoswarm_protocol.specs import ModeSpec
 
 NOW_MS = 1_700_000_000_000
 SETTINGS = load_settings(home=Path("/nowhere"), share_percent=60.0)
@@ -90,6 +92,28 @@ def test_why_says_what_it_does_why_not_more_what_became_of_the_work_and_what_is_
         "Saved up to step 20; a resume point every 7 min, at most 200 GB of writes a day."
     ]
     assert "rejected now and then" in why.next_step
+
+
+def test_why_tells_the_mode_that_fits_and_those_that_do_not() -> None:
+    full, small = ModeSpec(name="full"), ModeSpec(name="lora", rank=8)
+    test = SelfTest(
+        device="cuda",
+        threads=1,
+        device_name="Test GPU",
+        memory_bytes=8 * 2**30,
+        seconds_per_step=1.0,
+        micro_batch=2,
+        modes=[small],
+    )
+    told = fit_in_words(test, [full, small])
+    assert told == (
+        "Trains in mode lora-r8, 2 clip(s) at a time, as the self-test found; full would not fit."
+    )
+    assert told in explain(structs.replace(STATUS, fit=told), True, [], SETTINGS, NOW_MS).not_more
+    assert fit_in_words(structs.replace(test, modes=[full, small]), [full, small]).endswith(
+        "found."
+    )
+    assert fit_in_words(structs.replace(test, modes=[]), [full]) == ""
 
 
 @pytest.mark.parametrize(
