@@ -5,6 +5,7 @@ A PeerId of an Ed25519 key is the base58 of an identity multihash over the libp2
 """
 
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 import base58
 from cryptography.exceptions import InvalidSignature
@@ -35,19 +36,23 @@ class KeyPair:
     def __repr__(self) -> str:
         return f"KeyPair({self.peer_id})"
 
-    @property
+    @cached_property
+    def _private(self) -> Ed25519PrivateKey:
+        return Ed25519PrivateKey.from_private_bytes(self.seed)
+
+    @cached_property
     def public_key(self) -> bytes:
         """The 32 raw public bytes."""
-        return Ed25519PrivateKey.from_private_bytes(self.seed).public_key().public_bytes_raw()
+        return self._private.public_key().public_bytes_raw()
 
-    @property
+    @cached_property
     def peer_id(self) -> PeerId:
         """This key's id on the network."""
         return peer_id_of(self.public_key)
 
     def sign(self, message: bytes) -> bytes:
         """The 64-byte signature over `message`."""
-        return Ed25519PrivateKey.from_private_bytes(self.seed).sign(message)
+        return self._private.sign(message)
 
     def libp2p_private_key(self) -> bytes:
         """The libp2p protobuf PrivateKey(Ed25519, seed + public) that p2pd reads as its identity file."""
@@ -78,9 +83,14 @@ def public_key_of(peer_id: str) -> bytes:
     return bytes(raw[len(prefix) :])
 
 
+@lru_cache(maxsize=16_384)  # the same few thousand peers sign again and again
+def _public_of(peer_id: str) -> Ed25519PublicKey:
+    return Ed25519PublicKey.from_public_bytes(public_key_of(peer_id))
+
+
 def verify(peer_id: str, message: bytes, signature: bytes) -> None:
     """Raise BadSignature unless `signature` over `message` was made by the key inside `peer_id`."""
     try:
-        Ed25519PublicKey.from_public_bytes(public_key_of(peer_id)).verify(signature, message)
+        _public_of(peer_id).verify(signature, message)
     except (InvalidSignature, ValueError) as error:
         raise BadSignature(f"the signature does not belong to {peer_id}") from error
