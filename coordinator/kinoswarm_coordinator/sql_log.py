@@ -199,6 +199,11 @@ class SqlLog:
             raise NotLeader(
                 f"{self.where}: another program wrote events after row {self._head.seq}; start this coordinator again"
             ) from error
+        except DatabaseError as error:
+            raise LocalError(
+                f"{self.where} failed while writing ({error.orig}); start this coordinator again when the database is "
+                "well, and it goes on with what was kept"
+            ) from error
 
     # --- leading -------------------------------------------------------------------------------
 

@@ -9,9 +9,11 @@ from protocol.samples import NODE
 from sqlalchemy import insert
 
 from kinoswarm_coordinator import leadership as ls
+from kinoswarm_coordinator.database import engine_of
 from kinoswarm_coordinator.event_log import NotLeader, rows_after
 from kinoswarm_coordinator.events import Event
 from kinoswarm_coordinator.sql_log import _LOCKED_LEADER, _ROWS, SqlLog
+from kinoswarm_protocol.errors import LocalError
 
 
 @dataclass
@@ -171,3 +173,28 @@ def test_a_promotion_ends_the_epoch_of_whoever_leads(postgresql_url: str) -> Non
     assert operator.lead("operator").next
     assert operator.epoch == ls.PROMOTION_STEP + 1
     operator.close()
+
+
+def test_a_server_that_goes_away_while_writing_is_said_so_and_nothing_is_kept(
+    postgresql_url: str,
+) -> None:
+    """The server ends the session between the look at the epoch and the commit."""
+    events = some_events()
+    leader, operator = SqlLog(postgresql_url), engine_of(postgresql_url)
+    leader.lead("leader")
+
+    def write() -> None:
+        rows = [vars(row) for row in rows_after(leader.head(), events)]
+        with leader._fenced() as connection:
+            connection.execute(insert(_ROWS), rows)
+            pid = connection.exec_driver_sql("select pg_backend_pid()").scalar_one()
+            with operator.connect() as other:
+                other.exec_driver_sql(f"select pg_terminate_backend({pid})")
+
+    with pytest.raises(LocalError, match="failed while writing"):
+        write()
+    operator.dispose()
+    assert list(leader.read()) == []
+    leader.append(events)
+    assert list(leader.read()) == events
+    leader.close()

@@ -6,9 +6,12 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
+from kinoswarm_coordinator.database import engine_of
 from kinoswarm_coordinator.settings import CoordinatorSettings
 from kinoswarm_node.settings import NodeSettings
 
@@ -85,11 +88,64 @@ def test_every_setting_of_the_files_exists() -> None:
                 assert name.lower() in settings.model_fields, f"{path.name}: {name}"
 
 
-def test_every_service_of_the_composition_is_hardened_and_built_from_here() -> None:
-    text = (DOCKER / "compose.yaml").read_text()
-    for word in ("read_only: true", "no-new-privileges:true", "cap_drop:"):
-        assert word in text
-    for built in re.findall(r"dockerfile: (\S+)", text):
-        assert (ROOT / built).is_file()
-    assert "privileged: true" not in text
-    assert "docker.sock" not in text
+@pytest.fixture
+def composition() -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load((DOCKER / "compose.yaml").read_text())
+    return loaded
+
+
+def test_every_service_is_hardened_and_built_from_here_or_pinned(
+    composition: dict[str, Any],
+) -> None:
+    for name, service in composition["services"].items():
+        assert service["read_only"] is True, name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert "privileged" not in service, name
+        if "build" in service:
+            assert (ROOT / service["build"]["dockerfile"]).is_file()
+        else:
+            assert re.search(r":v?\d+\.\d+", service["image"]), f"{name} names no version"
+    assert "docker.sock" not in (DOCKER / "compose.yaml").read_text()
+
+
+def test_a_service_needs_and_mounts_only_what_exists(composition: dict[str, Any]) -> None:
+    for name, service in composition["services"].items():
+        assert set(service.get("depends_on", [])) <= set(composition["services"]), name
+        for mount in service.get("volumes", []):
+            source = mount.split(":")[0]
+            made_by_the_operator = source == "./swarm" or source.startswith("./swarm/")
+            if not source.startswith("."):
+                assert source in composition["volumes"], f"{name}: {source}"
+            elif not made_by_the_operator:
+                assert (DOCKER / source).is_file(), f"{name}: {source}"
+        for port in service.get("ports", []):
+            assert port.startswith("127.0.0.1:"), f"{name} is open to the network"
+
+
+def test_the_coordinator_keeps_its_log_in_the_database_and_the_password_out_of_the_files(
+    composition: dict[str, Any],
+) -> None:
+    services = composition["services"]
+    environment = services["coordinator"]["environment"]
+    engine = engine_of(environment["KINOSWARM_COORDINATOR_DATABASE_URL"])
+    assert engine.dialect.name == "postgresql"
+    assert engine.url.host in services
+    assert engine.url.username == services["postgresql"]["environment"]["POSTGRES_USER"]
+    assert engine.url.password is None
+    for secret in (
+        environment["PGPASSWORD"],
+        services["postgresql"]["environment"]["POSTGRES_PASSWORD"],
+    ):
+        assert secret.startswith("${KINOSWARM_DB_PASSWORD:?")
+    engine.dispose()
+
+
+def test_prometheus_asks_the_coordinator_where_it_listens(composition: dict[str, Any]) -> None:
+    settings = yaml.safe_load((DOCKER / "prometheus.yml").read_text())
+    (job,) = settings["scrape_configs"]
+    (target,) = job["static_configs"][0]["targets"]
+    coordinator = composition["services"]["coordinator"]
+    address = coordinator["networks"]["swarm"]["ipv4_address"]
+    assert target == f"{address}:{CoordinatorSettings.model_fields['http_port'].default}"
+    assert job.get("metrics_path", "/metrics") == "/metrics"
