@@ -35,7 +35,8 @@ def verify(
     if as_json:
         facts = {"events": checked.num_events, "signed_heads": checked.num_heads}
         facts |= {"entries": len(ledger.entries)}
-        typer.echo(json.dumps({**facts, "flops_by_peer": sums}))
+        credit = {"flops_by_peer": sums, "flops_by_account": ledger.by_account}
+        typer.echo(json.dumps({**facts, **credit}))
         return
     typer.echo(
         f"The log is whole: {checked.num_events} events, as {checked.num_heads} signed heads say. "
@@ -43,6 +44,10 @@ def verify(
     )
     for peer, flops in sums.items():
         typer.echo(f"  {peer}  {flops / 1e12:12.3f} TFLOP")
+    for account, machines in sorted(ledger.by_account.items()):
+        for peer, flops in sorted(machines.items()):
+            if peer != account:
+                typer.echo(f"  of these {flops / 1e12:.3f} TFLOP of {peer} for account {account}")
 
 
 def _published_head(address: str) -> bytes:

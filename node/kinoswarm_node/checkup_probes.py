@@ -36,6 +36,7 @@ from kinoswarm_node.governor.gpu_sense import open_gpu_sense
 from kinoswarm_node.home import Home, running_pid
 from kinoswarm_node.peer_network import peer_addresses, web_addresses
 from kinoswarm_node.settings import NodeSettings
+from kinoswarm_node.swarm_visit import Learning
 from kinoswarm_protocol.errors import Code, KinoswarmError, LocalError, Refused, RemoteError
 from kinoswarm_protocol.ids import PeerId
 from kinoswarm_protocol.invite import Invite
@@ -125,6 +126,7 @@ async def _ask_web(url: str, invite: Invite, folder: Path) -> Way:
             url, BlobStore(folder / "blobs"), invite.certificate_sha256
         ) as source:
             client = CoordinatorClient(key, invite.swarm, invite.coordinators, [source])
+            client.learn = Learning(client, [source]).learn
             await client.ask(AskStatus(), SwarmStatus)
     except KinoswarmError as error:
         return Way(address=url, problem=str(error))

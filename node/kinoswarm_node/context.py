@@ -15,7 +15,7 @@ from kinoswarm_node.wishes import WishFiles
 from kinoswarm_protocol.charter import Charter
 from kinoswarm_protocol.charter_chain import OpenedChain
 from kinoswarm_protocol.errors import LocalError
-from kinoswarm_protocol.ids import LeaseId
+from kinoswarm_protocol.ids import BlobId, LeaseId
 from kinoswarm_protocol.invite import Invite
 from kinoswarm_protocol.keys import KeyPair
 from kinoswarm_protocol.messages import ProviderHint
@@ -46,6 +46,8 @@ class NodeContext:
     """The settings in force now; `settings` are those of the start."""
     chain: OpenedChain | None = None
     """The charter with its amendments; see following.py."""
+    chain_blob: BlobId | None = None
+    """The same as a blob that this node serves; None while nothing is amended."""
     charter: Charter | None = None
     """As amended."""
     self_test: SelfTest | None = None

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterator
 
 import structlog
 
-from kinoswarm_node import joining, keeping, pulling, segment_work, sending
+from kinoswarm_node import following, joining, keeping, pulling, segment_work, sending
 from kinoswarm_node import life_events as ev
 from kinoswarm_node.context import NodeContext, program_version
 from kinoswarm_node.governor.decide import Decision
@@ -195,6 +195,7 @@ class Daemon:
             blobs = [
                 *segment_work.served_blobs(node, node.folder.pending_ids()),
                 *keeping.held_tables(node),
+                *following.served_chains(node),
             ]
             with contextlib.suppress(KinoswarmError):
                 await node.network.announce(self._node_record(), blobs)

@@ -4,12 +4,13 @@ The longest chain that the founder signed counts, whoever brought it: a coordina
 whose key has ended, can't make a node forget it. A recommended version is told; nothing of it is ever fetched.
 """
 
+import contextlib
 from collections.abc import Sequence
 
 from kinoswarm_node.context import NodeContext, program_version
 from kinoswarm_protocol.charter import Amendment, in_words
 from kinoswarm_protocol.charter_chain import OpenedChain, chain_of, open_chain
-from kinoswarm_protocol.errors import RemoteError, VersionMismatch
+from kinoswarm_protocol.errors import LocalError, RemoteError, VersionMismatch
 from kinoswarm_protocol.ids import BlobId, PeerId
 from kinoswarm_protocol.limits import MAX_CHARTER_BYTES
 from kinoswarm_protocol.messages import ProviderHint, Welcome
@@ -63,12 +64,28 @@ async def adopt(node: NodeContext, chain: OpenedChain) -> bool:
     return True
 
 
+def served_chains(node: NodeContext) -> list[BlobId]:
+    """The amended charter as a blob that this node serves: found by the DHT when every address of an invite is gone."""
+    return [node.chain_blob] if node.chain_blob is not None else []
+
+
+async def _serve(node: NodeContext) -> None:
+    """Hold the chain for others; a courtesy, so a full disk does not keep an amendment from counting."""
+    before = node.chain_blob
+    with contextlib.suppress(LocalError):
+        node.chain_blob = await node.network.add_blob(node.folder.root / CHAIN_NAME)
+        if before is not None and before != node.chain_blob:
+            await node.network.unpin(before)
+
+
 async def _put_in_force(node: NodeContext, chain: OpenedChain) -> None:
     charter = chain.charter
     node.chain, node.charter = chain, charter
     node.client.coordinators = frozenset(charter.coordinators)
     await node.network.believe(charter.founder, charter.coordinators, charter.addresses)
     amendments = [opened.body for opened in chain.amendments]
+    if amendments:
+        await _serve(node)
     node.board.amended(
         [in_words(amendment) for amendment in amendments[-NOTICES_SHOWN:]][::-1],
         update_of(amendments, program_version()),

@@ -30,6 +30,7 @@ from kinoswarm_protocol.records import (
     Record,
     announce_again,
     newest,
+    provider_keys,
     seal_record,
 )
 
@@ -142,7 +143,10 @@ class PeerNetwork:
         record = newest(await self._running().look_up(CHARTER_KEY), _now_ms())
         if record is None:
             return []
-        path = await self.fetch_blob(record.body.blob, (), lambda done, total: None)
+        blob = record.body.blob
+        found = [one for key in provider_keys(blob) for one in await self._running().look_up(key)]
+        hints = [ProviderHint(peer=one.signer, addresses=one.body.addresses) for one in found]
+        path = await self.fetch_blob(blob, hints, lambda done, total: None)
         with path.open("rb") as file:
             return [file.read(MAX_CHAIN_BYTES + 1)]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from msgspec import structs
-from node.scripted import NOW_MS, World
+from node.scripted import NOW_MS, World, blob_of
 from node.test_daemon import live, live_until
 from protocol.samples import COORDINATOR, FOUNDER, NODE, policy
 
@@ -214,3 +214,21 @@ HELLO = Hello(
     machine=Machine(device="cpu", memory_gib=1.0, seconds_per_step=0.1),
     addresses=[],
 )
+
+
+def test_a_node_serves_the_amended_charter_and_lets_the_older_one_go(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.amend(notice="one")
+    node = joined(world)
+    first = node.chain_blob
+    assert first == blob_of(world.chain())
+    assert following.served_chains(node) == [first]
+    world.amend(notice="two")
+    node.greeted_at_ms -= joining.GREET_EVERY_MS
+    asyncio.run(joining.greet_again(node))
+    assert following.served_chains(node) == [blob_of(world.chain())]
+    assert node.network.unpinned == [first]  # type: ignore[attr-defined]
+
+
+def test_a_founding_charter_alone_is_served_by_no_node(tmp_path: Path) -> None:
+    assert following.served_chains(joined(World(tmp_path))) == []

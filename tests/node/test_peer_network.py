@@ -1,7 +1,9 @@
 """The node's network before any process runs: which addresses are whose, and the cache of peers."""
 
 import asyncio
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -17,8 +19,17 @@ from kinoswarm_node.peer_network import (
     peer_addresses,
     web_addresses,
 )
+from kinoswarm_protocol.envelope import Opened
 from kinoswarm_protocol.errors import LocalError
+from kinoswarm_protocol.ids import BlobId
 from kinoswarm_protocol.messages import ProviderHint
+from kinoswarm_protocol.records import (
+    Authority,
+    CharterRecord,
+    ProviderRecord,
+    open_record,
+    seal_record,
+)
 
 PEER = f"/ip4/203.0.113.7/tcp/4001/p2p/{COORDINATOR.peer_id}"
 
@@ -86,3 +97,48 @@ def test_before_the_start_the_network_says_that_it_does_not_run(tmp_path: Path) 
     with pytest.raises(LocalError, match="the network process is not running"):
         asyncio.run(network(tmp_path).fetch_blob(BLOB, [], lambda done, total: None))
     asyncio.run(network(tmp_path).stop())
+
+
+class Dht:
+    """A network process that knows one record of the charter, who serves it, and its bytes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "chain.bin"
+        self.path.write_bytes(b"a chain")
+        self.asked: list[ProviderHint] = []
+        charter = seal_record(FOUNDER, SWARM, CharterRecord(number=2, blob=BLOB), now_ms())
+        serving = ProviderRecord(blob=BLOB, addresses=[PEER])
+        provider = seal_record(NODE, SWARM, serving, now_ms())
+        authority = Authority(SWARM, FOUNDER.peer_id, frozenset())
+        self.records = {
+            record.key: [open_record(record.value, authority)] for record in (charter, provider)
+        }
+
+    async def look_up(self, key: str) -> list[Opened[Any]]:
+        return self.records.get(key, [])
+
+    async def fetch_blob(
+        self, blob: BlobId, providers: list[ProviderHint], on_bytes: object
+    ) -> Path:
+        assert blob == BLOB
+        self.asked = list(providers)
+        return self.path
+
+
+def now_ms() -> int:
+    return int(time.time() * 1000)
+
+
+def test_the_amended_charter_is_found_by_the_dht_alone(tmp_path: Path) -> None:
+    found, dht = network(tmp_path), Dht(tmp_path)
+    found._client = dht  # type: ignore[assignment]
+    found._sources = []
+    assert asyncio.run(found.charter_chains()) == [b"a chain"]
+    assert ProviderHint(peer=NODE.peer_id, addresses=[PEER]) in dht.asked
+
+
+def test_amended_addresses_are_tried_before_the_invites(tmp_path: Path) -> None:
+    found = network(tmp_path)
+    before = [str(source) for source in found._sources]
+    found._know(["http://new.example:1", *before])
+    assert [str(source) for source in found._sources] == ["http://new.example:1", *before]
