@@ -46,6 +46,8 @@ class TrainJob(_Job, frozen=True, kw_only=True, tag="train"):
     resume_bytes_per_day: float = 0.0
     """What resume points may write in a day; 0 is no limit."""
     checkpoint_activations: bool = False
+    compile_network: bool = False
+    """By torch.compile; where that fails, what fails runs uncompiled."""
     steps_per_progress: int = 10
 
 

@@ -35,6 +35,7 @@ from kinoswarm_model.training import (
     uses_checkpoints,
 )
 from kinoswarm_model.training_data import Batch, BatchPlan, ClipSet, Drawing
+from kinoswarm_model.wan_forward import compile_blocks
 from kinoswarm_protocol import codec
 from kinoswarm_protocol.specs import RecipeSpec
 
@@ -83,6 +84,8 @@ def expert_trainer(expert: Expert, job: TrainJob) -> Trainer:
     prepare_for(expert.network, job.mode, job.seed, device)
     if job.checkpoint_activations:
         checkpoint_activations(expert.network)
+    if job.compile_network:
+        compile_blocks(expert.network)
     return Trainer(
         expert,
         lambda batch: expert_losses(expert, batch, recipe),
@@ -127,6 +130,7 @@ def job_sha256(job: TrainJob) -> str:
         resume_every_s=0.0,
         resume_bytes_per_day=0.0,
         checkpoint_activations=False,
+        compile_network=False,
         steps_per_progress=0,
         device="",
     )

@@ -29,17 +29,34 @@ def wan_forward(network: Any, x_t_BCTHW: Tensor, t_B: Tensor, text_BLD: Tensor) 
         t_B * WAN_TIMESTEPS, text_BLD, None
     )
     modulation_B6M = modulation_B6M.unflatten(1, (6, -1))
-    rope_NE = _rope(network, x_t_BCTHW)
+    rope_NE2 = _rope(network, x_t_BCTHW)
     h_BNM = _embedded(network, x_t_BCTHW)
     for block in network.blocks:
-        arguments = (block, h_BNM, text_BLM, modulation_B6M, rope_NE)
+        run = getattr(block, _COMPILED, _block)
+        arguments = (block, h_BNM, text_BLM, modulation_B6M, rope_NE2)
         if network.gradient_checkpointing and torch.is_grad_enabled():
-            h_BNM = checkpoint(_block, *arguments, use_reentrant=False)
+            h_BNM = checkpoint(run, *arguments, use_reentrant=False)
         else:
-            h_BNM = _block(*arguments)
+            h_BNM = run(*arguments)
     shift, scale = (network.scale_shift_table + time_BM.unsqueeze(1)).chunk(2, dim=1)
     h_BNM = _modulated(network.norm_out, h_BNM, shift, scale)
     return _unpatched(network, network.proj_out(h_BNM), x_t_BCTHW)
+
+
+def compile_blocks(network: Any, backend: str = "inductor") -> None:
+    """Run the blocks through torch.compile from now on: one compilation serves all of them, as they are alike.
+
+    What can't be compiled (no compiler at hand, say) runs as it is.
+    """
+    import torch._dynamo
+
+    torch._dynamo.config.suppress_errors = True
+    compiled = torch.compile(_block, backend=backend)
+    for block in network.blocks:
+        setattr(block, _COMPILED, compiled)
+
+
+_COMPILED = "_kinoswarm_compiled"
 
 
 def restore_buffers(network: Any) -> None:
@@ -92,24 +109,31 @@ def _embedded(network: Any, x_BCTHW: Tensor) -> Tensor:
 
 
 def _block(
-    block: Any, h_BNM: Tensor, text_BLM: Tensor, modulation_B6M: Tensor, rope_NE: Tensor
+    block: Any, h_BNM: Tensor, text_BLM: Tensor, modulation_B6M: Tensor, rope_NE2: Tensor
 ) -> Tensor:
     table = block.scale_shift_table + modulation_B6M
     shift, scale, gate, shift_2, scale_2, gate_2 = table.chunk(6, dim=1)
-    attended = _self_attention(block.attn1, _modulated(block.norm1, h_BNM, shift, scale), rope_NE)
+    attended = _self_attention(block.attn1, _modulated(block.norm1, h_BNM, shift, scale), rope_NE2)
     h_BNM = torch.addcmul(h_BNM, attended, gate)
     h_BNM = h_BNM + _cross_attention(block.attn2, block.norm2(h_BNM), text_BLM)
-    return torch.addcmul(h_BNM, block.ffn(_modulated(block.norm3, h_BNM, shift_2, scale_2)), gate_2)
+    fed = _feed_forward(block.ffn, _modulated(block.norm3, h_BNM, shift_2, scale_2))
+    return torch.addcmul(h_BNM, fed, gate_2)
+
+
+def _feed_forward(ffn: Any, h_BNM: Tensor) -> Tensor:
+    """Its layers one by one: diffusers' own activation asks for torch's version, which compilers stumble over."""
+    out_BNM: Tensor = ffn.net[2](functional.gelu(ffn.net[0].proj(h_BNM), approximate="tanh"))
+    return out_BNM
 
 
 def _modulated(norm: Any, h_BNM: Tensor, shift_B1M: Tensor, scale_B1M: Tensor) -> Tensor:
     return torch.addcmul(shift_B1M, norm(h_BNM), 1 + scale_B1M)
 
 
-def _self_attention(attention: Any, h_BNM: Tensor, rope_NE: Tensor) -> Tensor:
+def _self_attention(attention: Any, h_BNM: Tensor, rope_NE2: Tensor) -> Tensor:
     q_BNM, k_BNM, v_BNM = _queries_keys_values(attention, h_BNM)
-    q_BANE = _rotated(_heads(attention.norm_q(q_BNM), attention.heads), rope_NE)
-    k_BANE = _rotated(_heads(attention.norm_k(k_BNM), attention.heads), rope_NE)
+    q_BANE = _rotated(_heads(attention.norm_q(q_BNM), attention.heads), rope_NE2)
+    k_BANE = _rotated(_heads(attention.norm_k(k_BNM), attention.heads), rope_NE2)
     return _attended(attention, q_BANE, k_BANE, _heads(v_BNM, attention.heads))
 
 
@@ -140,16 +164,20 @@ def _heads(x_BNM: Tensor, heads: int) -> Tensor:
     return x_BNM.view(batch, length, heads, width // heads).transpose(1, 2)
 
 
-def _rotated(x_BANE: Tensor, rope_NE: Tensor) -> Tensor:
-    """Rotate pairs of features by their position's angles, as one complex product."""
-    pairs = torch.view_as_complex(x_BANE.float().reshape(*x_BANE.shape[:-1], -1, 2))
-    return torch.view_as_real(pairs * rope_NE).flatten(-2).type_as(x_BANE)
+def _rotated(x_BANE: Tensor, rope_NE2: Tensor) -> Tensor:
+    """Rotate pairs of features by their position's angles, as one complex product; compilers want it in reals."""
+    pairs = x_BANE.float().reshape(*x_BANE.shape[:-1], -1, 2)
+    if torch.compiler.is_compiling():
+        (a, b), (cos, sin) = pairs.unbind(-1), rope_NE2.unbind(-1)
+        return torch.stack([a * cos - b * sin, a * sin + b * cos], -1).flatten(-2).type_as(x_BANE)
+    turned = torch.view_as_complex(pairs) * torch.view_as_complex(rope_NE2)
+    return torch.view_as_real(turned).flatten(-2).type_as(x_BANE)
 
 
 def _rope(network: Any, x_BCTHW: Tensor) -> Tensor:
-    """Wan's rotary angles as unit complex numbers, shape (N, E / 2)."""
+    """Cosine and sine of Wan's rotary angles, shape (N, E / 2, 2)."""
     cos, sin = network.rope(x_BCTHW)
-    return torch.complex(cos[0, :, 0, 0::2].float(), sin[0, :, 0, 1::2].float())
+    return torch.stack([cos[0, :, 0, 0::2].float(), sin[0, :, 0, 1::2].float()], -1)
 
 
 def _patches(x_BCTHW: Tensor, patch: tuple[int, ...]) -> Tensor:

@@ -200,6 +200,17 @@ def remember_fit(node: NodeContext, fit: ev.Fit, batch_size: int) -> None:
     node.folder.keep_self_test(node.self_test)
 
 
+def leave_mode(node: NodeContext, mode: ModeSpec) -> None:
+    """A mode that does not fit after all: the next pull proposes those that come after it, if there are any."""
+    test = node.self_test
+    known = (test.modes if test else []) or list(node.the_charter().model.modes)
+    if test is None or mode not in known[:-1]:
+        return
+    left = known[known.index(mode) + 1 :]
+    node.self_test = structs.replace(test, modes=left)
+    node.folder.keep_self_test(node.self_test)
+
+
 async def _run_self_test(node: NodeContext) -> SelfTestDone:
     charter = node.the_charter()
     work_dir = node.folder.root / "self-test"

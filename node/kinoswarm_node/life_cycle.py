@@ -276,7 +276,8 @@ def _out_of_memory(state: NodeState, event: ev.OutOfMemory, seed: int) -> Step:
     if smaller is None:
         sentence = (
             "This segment does not fit into this machine's memory, even one clip at a time with activation "
-            "checkpointing. A card with more memory, or a mode such as LoRA if the swarm offers one, would do."
+            "checkpointing. A card with more memory would do; where the swarm offers a mode that takes less, such as "
+            "LoRA, this machine asks for it next."
         )
         return _give_up(state, Code.WORK_FAILED, sentence)
     activity = ev.Train(segment=state.segment, fit=smaller)

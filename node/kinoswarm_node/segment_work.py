@@ -16,7 +16,8 @@ from kinoswarm_node import life_events as ev
 from kinoswarm_node import own_samples
 from kinoswarm_node.context import NodeContext
 from kinoswarm_node.following import coordinator_hints
-from kinoswarm_node.joining import remember_fit
+from kinoswarm_node.joining import leave_mode, remember_fit
+from kinoswarm_node.life_cycle import smaller_fit
 from kinoswarm_node.pulling import train_order
 from kinoswarm_protocol.charter import ClusterEntry
 from kinoswarm_protocol.envelope import seal
@@ -112,7 +113,7 @@ async def train(node: NodeContext, segment: ev.Segment, fit: ev.Fit) -> ev.Event
         done, _ = await asyncio.wait({reporter, worker}, return_when=asyncio.FIRST_COMPLETED)
         if worker not in done:
             return ev.Withdrawn(sentence=reporter.result())
-        return await _finished(node, segment, worker)
+        return await _finished(node, segment, fit, worker)
     finally:
         for task in (reporter, worker):
             task.cancel()
@@ -120,7 +121,7 @@ async def train(node: NodeContext, segment: ev.Segment, fit: ev.Fit) -> ev.Event
 
 
 async def _finished(
-    node: NodeContext, segment: ev.Segment, worker: "asyncio.Task[object]"
+    node: NodeContext, segment: ev.Segment, fit: ev.Fit, worker: "asyncio.Task[object]"
 ) -> ev.Event:
     try:
         result = worker.result()
@@ -128,6 +129,8 @@ async def _finished(
         return ev.WorkerDied(sentence=str(error))
     except WorkerError as error:
         if error.out_of_memory:
+            if smaller_fit(fit, segment.batch_size) is None:
+                leave_mode(node, train_order(stored_lease(node, segment.lease_id)).mode)
             return ev.OutOfMemory(sentence=str(error))
         return ev.WorkFailed(code=_code(error.code), sentence=str(error))
     if not isinstance(result, TrainDone):
@@ -137,10 +140,10 @@ async def _finished(
             "the training gave numbers that are not finite; this machine's memory may be faulty"
         )
         return ev.WorkFailed(code=Code.NOT_FINITE, sentence=sentence)
-    fit = ev.Fit(
+    used = ev.Fit(
         micro_batch=result.micro_batch, checkpoint_activations=result.checkpoint_activations
     )
-    remember_fit(node, fit, segment.batch_size)
+    remember_fit(node, used, segment.batch_size)
     await _store(node, segment.lease_id, await _outcome(node, result))
     return ev.Trained()
 
@@ -166,6 +169,7 @@ async def _train_job(node: NodeContext, segment: ev.Segment, fit: ev.Fit) -> Tra
         resume_every_s=node.settings.resume_every_s,
         resume_bytes_per_day=node.settings.max_writes_gb_per_day * 1e9,
         checkpoint_activations=fit.checkpoint_activations,
+        compile_network=node.settings.compile_network,
         steps_per_progress=max(1, order.steps // 200),
     )
 

@@ -64,6 +64,10 @@ class NodeSettings(BaseSettings):
     micro_batch: Annotated[int, Field(ge=0, le=65_536)] = Field(
         default=0, description="Clips per backward pass, 1 to 65536; 0 lets the worker choose."
     )
+    compile_network: bool = Field(
+        default=False,
+        description="Compile the expert with torch.compile: faster on a GPU with Triton, slow to start; false is off.",
+    )
     resume_every_s: Annotated[float, Field(ge=1.0, le=86_400.0)] = Field(
         default=300.0, description="Seconds between resume points, 1 to 86400."
     )

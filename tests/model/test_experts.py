@@ -12,7 +12,12 @@ from kinoswarm_model.experts import (
     tensor_shapes,
 )
 from kinoswarm_model.seed_weights import OUTPUT_GAIN, lowest_cosines
-from kinoswarm_model.wan_forward import position_channels, stock_wan_forward, wan_forward
+from kinoswarm_model.wan_forward import (
+    compile_blocks,
+    position_channels,
+    stock_wan_forward,
+    wan_forward,
+)
 from kinoswarm_protocol.errors import LimitExceeded, MalformedBytes, RemoteError
 from kinoswarm_protocol.specs import ExpertSpec, ModelSpec
 
@@ -162,3 +167,23 @@ def test_fresh_pixel_expert_starts_as_an_orthonormal_codec() -> None:
     patches = there.view(32, 3, -1).transpose(1, 2).flatten(1)
     back = network.get_submodule("proj_out").weight.detach()
     torch.testing.assert_close(patches @ back, OUTPUT_GAIN * torch.eye(32), atol=1e-5, rtol=0)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method", "ignore:The .grad attribute")
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_compiled_blocks_compute_the_same_and_keep_their_names(backend: str) -> None:
+    model = tiny_model()
+    expert, compiled = build_expert(model, seed=3), build_expert(model, seed=3)
+    compile_blocks(compiled.network, backend)
+    clip = model.clip
+    x_t = torch.randn(2, clip.channels, clip.frames, clip.height, clip.width)
+    tokens, mask = null_text(2, model, torch.device("cpu"))
+    t_B = torch.tensor([0.2, 0.9])
+    torch._dynamo.utils.counters.clear()
+    found = compiled(x_t, t_B, tokens, mask)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= 1
+    assert not torch._dynamo.utils.counters["graph_break"]
+    torch.testing.assert_close(found, expert(x_t, t_B, tokens, mask), rtol=1e-4, atol=1e-5)
+    found.sum().backward()
+    assert set(compiled.network.state_dict()) == set(expert.network.state_dict())
+    torch._dynamo.reset()

@@ -231,6 +231,15 @@ def test_what_does_not_fit_at_all_is_told_to_the_swarm(tmp_path: Path) -> None:
     assert [line.state for line in node.folder.history()] == ["failed"]
 
 
+def test_a_mode_that_does_not_fit_is_not_proposed_again(tmp_path: Path) -> None:
+    world = World(tmp_path, worker_faults=[out_of_memory() for _ in range(4)])
+    node = world.node()
+    live_until(Daemon(node), world, "The swarm knows")
+    assert node.self_test is not None
+    assert [mode.label for mode in node.self_test.modes] == ["8bit-adam", "lora-r16"]
+    assert node.folder.self_test("auto", node.self_test.threads) == node.self_test
+
+
 def test_a_dead_worker_is_restarted_and_resumes(tmp_path: Path) -> None:
     world = World(tmp_path, worker_faults=[worker_death(), worker_death()])
     state = live(Daemon(world.node(), once=True))
