@@ -41,6 +41,8 @@ class GenerateConfig(Struct, frozen=True, kw_only=True):
     """1 is off."""
     top_k: Annotated[int, Meta(ge=1, le=MAX_CLUSTERS)] | None = None
     """Experts mixed at every step; more than there are means all."""
+    threshold: Annotated[float, Meta(gt=0.0, le=1.0)] | None = None
+    """Mix every expert of at least this probability, and the most probable one always, instead of the top k."""
     clips_per_prompt: Annotated[int, Meta(ge=1, le=MAX_CLIPS)] = 1
     batch_size: Annotated[int, Meta(ge=1, le=MAX_CLIPS)] = 1
     """Clips at once; 1 keeps a clip's bytes independent of its neighbours."""
@@ -108,6 +110,7 @@ def recipe_settings(recipe: RecipeSpec, config: GenerateConfig) -> "SampleSettin
         guidance=recipe.guidance if config.guidance is None else config.guidance,
         shift=recipe.shift,
         top_k=recipe.top_k if config.top_k is None else config.top_k,
+        threshold=config.threshold,
     )
 
 

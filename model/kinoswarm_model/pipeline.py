@@ -150,12 +150,15 @@ class RoutedVideoPipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
         top_k: int | None = None,
+        threshold: float | None = None,
         num_videos_per_prompt: int = 1,
         generator: torch.Generator | None = None,
         output_type: str = "np",
         callback_on_step_end: StepCallback | None = None,
     ) -> VideoOutput:
         """Generate clips; None takes the recipe's own value.
+
+        With `threshold`, every expert of at least that probability is mixed instead of the top k.
 
         `frames` is for `np` an array (N, T, H, W, 3) in 0..1, for `pt` a tensor (N, T, 3, H, W) in 0..1, for `pil` a
         list of lists of pictures. Raises LocalError for prompts or settings that can't be used.
@@ -166,6 +169,7 @@ class RoutedVideoPipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers
             steps=num_inference_steps,
             guidance=guidance_scale,
             top_k=top_k,
+            threshold=threshold,
             clips_per_prompt=num_videos_per_prompt,
         )
         check_request(prompts, config)

@@ -28,6 +28,9 @@ def generate(
     top_k: Annotated[
         int | None, typer.Option(min=1, help="Experts mixed at every step; left out: the recipe's.")
     ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="Mix all experts of this probability instead, 0 to 1.")
+    ] = None,
     num: Annotated[
         int, typer.Option(min=1, max=1024, help="Clips to make, each of its own seed.")
     ] = 1,
@@ -61,6 +64,7 @@ def generate(
             steps=steps,
             guidance=guidance,
             top_k=top_k,
+            threshold=threshold,
             num=num,
             scale=scale,
             frames=frames,

@@ -32,6 +32,7 @@ class GenerateRequest:
     steps: int | None
     guidance: float | None
     top_k: int | None
+    threshold: float | None
     num: int
     scale: int
     frames: int | None
@@ -49,6 +50,7 @@ def run_generate(request: GenerateRequest) -> None:
         steps=request.steps,
         guidance=request.guidance,
         top_k=request.top_k,
+        threshold=request.threshold,
         clips_per_prompt=request.num,
         num_frames=request.frames,
         device=request.device,

@@ -216,6 +216,7 @@ def generate_request(**changes: object) -> GenerateRequest:
         "steps": None,
         "guidance": None,
         "top_k": None,
+        "threshold": None,
         "num": 1,
         "scale": 1,
         "frames": None,

@@ -1,11 +1,14 @@
 """Presets: their figures come from a formula that is held to what models really have and what autograd really keeps."""
 
+import json
 from contextlib import nullcontext
 
 import pytest
 import torch
 from msgspec import structs
+from typer.testing import CliRunner
 
+from kinoswarm_cli.main import app
 from kinoswarm_model.experts import Expert, build_expert, count_parameters, null_text
 from kinoswarm_model.lora import add_adapters
 from kinoswarm_model.presets import Geometry, preset, preset_for, preset_names, stated
@@ -115,6 +118,17 @@ def test_a_home_preset_fits_its_card(name: str) -> None:
 def test_every_preset_has_a_router_for_its_clips(name: str) -> None:
     found = sum(p.numel() for p in meta_router(stated(name).model, 8).parameters())
     assert 0 < found < parameters(stated(name).model)
+
+
+def test_the_command_states_every_preset_and_mode() -> None:
+    found = json.loads(CliRunner().invoke(app, ["presets", "--json"]).stdout)
+    assert [facts["name"] for facts in found] == preset_names()
+    for facts in found:
+        least = [mode["least_bytes"] for mode in facts["modes"]]
+        whole = [mode["without_checkpointing_bytes"] for mode in facts["modes"]]
+        assert all(a <= b for a, b in zip(least, whole, strict=True))
+    text = CliRunner().invoke(app, ["presets"]).stdout
+    assert "home-24gb: 1,413.3M parameters, 5,760 tokens for 33 frames of 320x512" in text
 
 
 def test_a_preset_of_latents_says_how_to_get_them() -> None:

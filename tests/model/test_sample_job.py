@@ -12,6 +12,7 @@ from kinoswarm_model.experts import build_expert
 from kinoswarm_model.jobs import JobProgress, SampleJob
 from kinoswarm_model.video_io import read_clip
 from kinoswarm_protocol.errors import LocalError
+from kinoswarm_protocol.specs import VaeSpec
 
 MODEL = tiny_model()
 
@@ -53,6 +54,9 @@ def test_the_most_frequent_caption_is_taken() -> None:
 
 
 def test_latents_are_no_clips_and_it_says_so(tmp_path: Path) -> None:
-    latent = structs.replace(MODEL, clip=structs.replace(MODEL.clip, codec="vae"))
+    vae = VaeSpec(
+        class_name="AutoencoderKLWan", frame_step=4, pixel_step=8, mean=[0.0] * 3, std=[1.0] * 3
+    )
+    latent = structs.replace(MODEL, clip=structs.replace(MODEL.clip, codec="vae"), vae=vae)
     with pytest.raises(LocalError, match="made of pixels only"):
         sample_job.run(job(tmp_path, model=latent), lambda progress: None)

@@ -49,6 +49,7 @@ def test_steps_guidance_and_top_k_change_the_clip(release: Release) -> None:
         GenerateConfig(seed=1, steps=2),
         GenerateConfig(seed=1, guidance=6.0),
         GenerateConfig(seed=1, top_k=2),
+        GenerateConfig(seed=1, threshold=0.01),
     ):
         (other,) = generate_from(release, ["a wall"], config)
         assert not np.array_equal(usual, other)
@@ -70,6 +71,9 @@ def test_progress_counts_all_steps(release: Release) -> None:
         (["x"], GenerateConfig(seed=-1), "seed"),
         (["x"], GenerateConfig(steps=0), "steps"),
         (["x"], GenerateConfig(top_k=0), "top_k"),
+        (["x"], GenerateConfig(threshold=1.5), "threshold"),
+        (["x"], GenerateConfig(num_frames=0), "num_frames"),
+        (["x"], GenerateConfig(dtype="int8"), "dtype"),  # type: ignore[arg-type]
         (["x"], GenerateConfig(guidance=float("nan")), "guidance"),
         (["x"] * 600, GenerateConfig(clips_per_prompt=2), "at most"),
     ],

@@ -20,6 +20,7 @@ from kinoswarm_model.data.errors import DataError
 from kinoswarm_model.data.inspecting import write_cluster_sheet
 from kinoswarm_model.data.prepare import PrepareConfig, prepare
 from kinoswarm_model.data.shards import read_shard
+from kinoswarm_model.evaluation.real_clips import heldout_clips
 from kinoswarm_model.generate import GenerateConfig, generate
 from kinoswarm_model.pipeline import RoutedVideoPipeline
 from kinoswarm_model.vae import CONFIG, WEIGHTS, VideoVae, named_vae
@@ -170,6 +171,18 @@ def test_a_release_without_its_vae_says_what_is_missing(swarm: SmallSwarm, tmp_p
     (tmp_path / "copy/vae" / WEIGHTS).unlink()
     with pytest.raises(LocalError, match=f"lacks vae/{WEIGHTS}"):
         RoutedVideoPipeline.from_pretrained(tmp_path / "copy")
+
+
+def test_a_release_of_latents_is_measured_on_pixels_of_its_own_size(
+    swarm: SmallSwarm, data: tuple[Path, DataManifest], tmp_path: Path
+) -> None:
+    config = PrepareConfig(num_clusters=2, frames=FRAMES)
+    manifest = prepare(data[0].parent / "clips", tmp_path / "pixels", config)
+    paths = [tmp_path / "pixels" / cluster.heldout.path for cluster in manifest.clusters]
+    assert heldout_clips(paths, swarm.model, 3, seed=0).pixels.shape == (3, FRAMES, SIZE, SIZE, 3)
+    latents = [data[0] / cluster.heldout.path for cluster in data[1].clusters]
+    with pytest.raises(LocalError, match="without --vae"):
+        heldout_clips(latents, swarm.model, 3, seed=0)
 
 
 def test_latents_are_no_pictures(data: tuple[Path, DataManifest], tmp_path: Path) -> None:
