@@ -53,7 +53,8 @@ class FoundingConfig:
     p2p_port: int = 0
     """0 picks a free port, which is then kept."""
     http_port: int = 0
-    target_version: int = 2
+    target_version: int = 0
+    """Versions to train per expert; 0 is the preset's, which may be without end."""
     content_note: str = ""
     data_licence: str = "CC0-1.0"
     seed: int = 0
@@ -156,7 +157,9 @@ def _chosen_preset(manifest: DataManifest, config: FoundingConfig) -> tuple[Pres
     named = preset_for(config.preset, geometry)
     chosen, notes = fit_to_data(named, manifest)
     text = structs.replace(chosen.model.text, encoder=manifest.text_encoder, dim=manifest.text_dim)
-    policy = structs.replace(chosen.policy, target_version=config.target_version)
+    policy = structs.replace(
+        chosen.policy, target_version=config.target_version or chosen.policy.target_version
+    )
     if config.segment_steps:
         notes = []
         policy = structs.replace(

@@ -27,7 +27,9 @@ def create(
     host: Annotated[
         list[str] | None, typer.Option(help="Address or name that nodes can reach; repeatable.")
     ] = None,
-    target_version: Annotated[int, typer.Option(min=1, help="Versions to train per expert.")] = 2,
+    target_version: Annotated[
+        int, typer.Option(min=0, help="Versions to train per expert; 0 is the preset's.")
+    ] = 0,
     seed_steps: Annotated[
         int, typer.Option(min=0, help="Steps of the common seed; 0 is the preset's.")
     ] = 0,

@@ -209,6 +209,7 @@ def leave_mode(node: NodeContext, mode: ModeSpec) -> None:
     left = known[known.index(mode) + 1 :]
     node.self_test = structs.replace(test, modes=left)
     node.folder.keep_self_test(node.self_test)
+    _tell_fit(node)
 
 
 async def _run_self_test(node: NodeContext) -> SelfTestDone:

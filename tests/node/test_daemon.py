@@ -15,8 +15,9 @@ from node.scripted import (
     out_of_memory,
     worker_death,
 )
+from protocol.samples import charter
 
-from kinoswarm_model.jobs import SelfTestJob, TrainJob
+from kinoswarm_model.jobs import FULL, SelfTestJob, TrainJob
 from kinoswarm_model.supervisor import WorkerError
 from kinoswarm_node import life_events as ev
 from kinoswarm_node import sending
@@ -40,6 +41,7 @@ from kinoswarm_protocol.messages import (
     Submit,
     TrainOutcome,
 )
+from kinoswarm_protocol.specs import ModeSpec
 
 LEASE_0 = f"{0:032x}"
 
@@ -232,11 +234,18 @@ def test_what_does_not_fit_at_all_is_told_to_the_swarm(tmp_path: Path) -> None:
 
 
 def test_a_mode_that_does_not_fit_is_not_proposed_again(tmp_path: Path) -> None:
-    world = World(tmp_path, worker_faults=[out_of_memory() for _ in range(4)])
+    modes = [FULL, ModeSpec(name="adam8bit"), ModeSpec(name="lora", rank=16)]
+    model = structs.replace(charter().model, modes=modes)
+    world = World(
+        tmp_path,
+        worker_faults=[out_of_memory() for _ in range(4)],
+        charter_changes={"model": model},
+    )
     node = world.node()
     live_until(Daemon(node), world, "The swarm knows")
     assert node.self_test is not None
-    assert [mode.label for mode in node.self_test.modes] == ["8bit-adam", "lora-r16"]
+    assert node.self_test.modes == modes[1:]
+    assert "full would not fit" in node.board.status.fit
     assert node.folder.self_test("auto", node.self_test.threads) == node.self_test
 
 
