@@ -8,7 +8,7 @@ import typer
 
 from kinoswarm_cli.errors_and_exits import ExitCode
 from kinoswarm_node.checkup import Finding, State, Where
-from kinoswarm_node.checkup_probes import examine_machine, examine_swarm
+from kinoswarm_node.checkup_probes import examine_machine, examine_swarm, free_listen
 from kinoswarm_node.home import Home
 from kinoswarm_node.invites import get_invite
 from kinoswarm_node.settings import NodeSettings
@@ -29,7 +29,8 @@ def examine(settings: NodeSettings, typed: str | None) -> list[Finding]:
         opened = get_invite(typed)
     except KinoswarmError as error:
         return [*findings, _bad_invite(error)]
-    return [*findings, _about(opened.body), *asyncio.run(examine_swarm(opened.body))]
+    listen = free_listen(settings)
+    return [*findings, _about(opened.body), *asyncio.run(examine_swarm(opened.body, listen))]
 
 
 def show(findings: Sequence[Finding], as_json: bool) -> None:

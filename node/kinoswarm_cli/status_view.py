@@ -62,6 +62,7 @@ def node_table(status: NodeStatus, running: bool) -> RenderableType:
         ("node", f"{status.pseudonym} {status.peer_id}"),
         ("swarm", status.swarm_name),
         ("listens at", "\n".join(status.addresses) if running else ""),
+        ("reachable", status.reach if running else ""),
         ("state", state),
         ("because", status.reason),
         ("governor", status.governor.reason if status.governor else ""),

@@ -6,6 +6,9 @@ from enum import StrEnum
 
 from msgspec import Struct
 
+from kinoswarm_network.client import ReachReport
+from kinoswarm_network.multiaddresses import tcp_port
+from kinoswarm_node.reachability import is_cut_off, reach_in_words
 from kinoswarm_protocol.limits import MAX_CLOCK_SKEW_MS
 
 _GIB = 1024**3
@@ -122,6 +125,14 @@ def judge_reach(own_address: str, listen: Sequence[str]) -> Finding:
     )
 
 
+def judge_dial_back(report: ReachReport) -> Finding | None:
+    """What peers found that dialled this machine back; None when nobody tried."""
+    if not report.asked:
+        return None
+    state = State.ADVICE if is_cut_off(report) else State.FINE
+    return Finding(name="dialled back", state=state, sentence=reach_in_words(report))
+
+
 def judge_way(way: Way) -> Finding:
     """One address of the invite, on its own line."""
     if not way.problem:
@@ -178,12 +189,3 @@ def judge_clock(ways: Sequence[Way]) -> Finding | None:
 def proven_ahead(ahead_ms: int, took_ms: int) -> int:
     """Of a clock's lead as seen when its reply arrived, what a reply that took `took_ms` cannot explain; in ms."""
     return ahead_ms if ahead_ms > 0 else min(0, ahead_ms + took_ms)
-
-
-def tcp_port(address: str) -> int:
-    """The fixed TCP port in a multiaddress to listen on; 0 when it names none or any free one."""
-    parts = address.split("/")
-    if len(parts) < 5 or parts[3] != "tcp" or not (parts[4].isascii() and parts[4].isdecimal()):
-        return 0
-    port = int(parts[4][:6])
-    return port if port < 65_536 else 0

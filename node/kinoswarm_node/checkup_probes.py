@@ -4,6 +4,7 @@ Leaves nothing behind: it works under a key of no meaning, in a folder that is r
 """
 
 import asyncio
+import contextlib
 import errno
 import shutil
 import socket
@@ -14,10 +15,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from kinoswarm_network.blob_store import BlobStore
-from kinoswarm_network.client import NetworkClient, NetworkConfig
+from kinoswarm_network.client import NetworkClient, NetworkConfig, ReachReport
 from kinoswarm_network.coordinator_client import CoordinatorClient
 from kinoswarm_network.http_client import HttpSource
 from kinoswarm_network.identity import load_or_create_key
+from kinoswarm_network.multiaddresses import tcp_port
 from kinoswarm_node.checkup import (
     Finding,
     State,
@@ -25,12 +27,12 @@ from kinoswarm_node.checkup import (
     Where,
     judge_card,
     judge_clock,
+    judge_dial_back,
     judge_disk,
     judge_reach,
     judge_way,
     judge_ways,
     proven_ahead,
-    tcp_port,
 )
 from kinoswarm_node.governor.gpu_sense import open_gpu_sense
 from kinoswarm_node.home import Home, running_pid
@@ -43,8 +45,8 @@ from kinoswarm_protocol.invite import Invite
 from kinoswarm_protocol.limits import CONNECT_TIMEOUT_S
 from kinoswarm_protocol.messages import AskStatus, SwarmStatus
 
-_OUTSIDE = ("192.0.2.1", 9)
-"""A documentation address (RFC 5737): choosing a route to it sends nothing."""
+_OUTSIDE = {socket.AF_INET: ("192.0.2.1", 9), socket.AF_INET6: ("2001:db8::1", 9)}
+"""Documentation addresses (RFC 5737, RFC 3849): choosing a route to them sends nothing."""
 
 _IP_FAMILIES = {"ip4": socket.AF_INET, "ip6": socket.AF_INET6}
 
@@ -66,34 +68,42 @@ def examine_machine(settings: NodeSettings) -> list[Finding]:
     ]
 
 
-async def examine_swarm(invite: Invite) -> list[Finding]:
-    """Each name and each address of the invite, one by one, and the clock against those that answer."""
+def free_listen(settings: NodeSettings) -> list[str]:
+    """Where the doctor may listen as the node would: nowhere while the node itself does, or where it never would."""
+    is_running = running_pid(Home(settings.home)) is not None
+    return [] if is_running or settings.https_only else list(settings.listen)
+
+
+async def examine_swarm(invite: Invite, listen: Sequence[str] = ()) -> list[Finding]:
+    """Each name and each address of the invite, one by one, and the clock against those that answer.
+
+    Peers that answer dial back at `listen`; it is empty while a running node has the ports.
+    """
     with tempfile.TemporaryDirectory(prefix="kinoswarm-doctor-") as folder:
-        web, peers = await asyncio.gather(
+        web, (peers, reach) = await asyncio.gather(
             asyncio.gather(
                 *(_ask_web(url, invite, Path(folder)) for url in web_addresses(invite.addresses))
             ),
-            _ask_peers(invite, Path(folder)),
+            _ask_peers(invite, Path(folder), listen),
         )
     ways = [*peers, *web]
     names = await asyncio.gather(*(_resolve(name) for name in _host_names(invite.addresses)))
-    clock = judge_clock(ways)
+    extra = [finding for finding in (judge_clock(ways), judge_dial_back(reach)) if finding]
     return [
         *names,
         *(judge_way(way) for way in ways),
         judge_ways(ways),
-        *([clock] if clock else []),
+        *extra,
     ]
 
 
 def own_address() -> str:
-    """The address that this machine uses towards the internet; empty without a route. Sends nothing."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(_OUTSIDE)
-        except OSError:
-            return ""
-        return str(probe.getsockname()[0])
+    """The address that this machine uses towards the internet, IPv4 first; empty without a route. Sends nothing."""
+    for family, outside in _OUTSIDE.items():
+        with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect(outside)
+            return str(probe.getsockname()[0])
+    return ""
 
 
 def _examine_port(address: str, is_running: bool) -> Finding:
@@ -135,33 +145,38 @@ async def _ask_web(url: str, invite: Invite, folder: Path) -> Way:
     return Way(address=url, problem="", clock_ahead_ms=ahead_ms)
 
 
-async def _ask_peers(invite: Invite, folder: Path) -> list[Way]:
-    """Each bootstrap peer, dialled by a network process of its own."""
+async def _ask_peers(
+    invite: Invite, folder: Path, listen: Sequence[str]
+) -> tuple[list[Way], ReachReport]:
+    """Each bootstrap peer, dialled by a network process of its own; and whether they can dial it back."""
     addresses = peer_addresses(invite.addresses)
+    reach = ReachReport(asked=0, reached=False)
     if not addresses:
-        return []
+        return [], reach
     config = NetworkConfig(
         home=str(folder / "network"),
         swarm=invite.swarm,
         key_file=str(folder / "doctor-peer.key"),
         founder=invite.founder,
         coordinators=list(invite.coordinators),
-        listen=[],
+        listen=list(listen),
         client_mode=True,
     )
     try:
         client = await NetworkClient.start(config, _answer_nobody)
     except LocalError as error:
-        return [Way(address=address, problem=str(error)) for address in addresses]
+        return [Way(address=address, problem=str(error)) for address in addresses], reach
     try:
         found = (await client.connect(addresses)).reports
+        reach = await client.reach()
     except RemoteError as error:
-        return [Way(address=address, problem=str(error)) for address in addresses]
+        return [Way(address=address, problem=str(error)) for address in addresses], reach
     finally:
         await client.stop()
-    return [
+    ways = [
         Way(address=r.address, problem=r.problem, clock_ahead_ms=r.clock_ahead_ms) for r in found
     ]
+    return ways, reach
 
 
 def _host_names(addresses: Sequence[str]) -> list[str]:

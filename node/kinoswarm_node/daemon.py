@@ -199,7 +199,7 @@ class Daemon:
             ]
             with contextlib.suppress(KinoswarmError):
                 await node.network.announce(self._node_record(), blobs)
-                node.board.reachable_at(node.network.addresses())
+                node.board.reachable_at(node.network.addresses(), node.network.reach())
             await self._stay_in_touch()
 
     async def _stay_in_touch(self) -> None:

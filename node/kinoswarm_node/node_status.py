@@ -64,6 +64,8 @@ class NodeStatus(Struct, frozen=True, kw_only=True):
     confined: list[str] = []
     """What the worker may not do."""
     addresses: list[str] = []
+    reach: str = ""
+    """Whether strangers can dial this node, in words; empty while nobody has tried."""
     """Where others may dial this node; kept on this machine."""
     account: str = ""
     """The account that this machine's work counts for, as the coordinator says; empty while it counts for itself."""

@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec import structs
 
 from kinoswarm_network.blob_store import BlobStore
-from kinoswarm_network.client import NetworkClient, NetworkConfig
+from kinoswarm_network.client import NetworkClient, NetworkConfig, ReachReport
 from kinoswarm_network.durable import write_atomic
 from kinoswarm_network.http_client import HttpSource
 from kinoswarm_network.transport import PeerTransport, Transport
 from kinoswarm_node.ports import OnBytes
+from kinoswarm_node.reachability import is_cut_off, reach_in_words
 from kinoswarm_protocol.envelope import Opened
 from kinoswarm_protocol.errors import Code, LocalError, Refused, RemoteError, Unreachable
 from kinoswarm_protocol.ids import BlobId, PeerId
@@ -87,6 +89,8 @@ class PeerNetwork:
         self._client: NetworkClient | None = None
         self._ended: asyncio.Task[None] | None = None
         self._store = BlobStore(plan.store, plan.config.quota_bytes)
+        self._config = plan.config
+        self._reach = ReachReport(asked=0, reached=False)
         self._coordinators: Sequence[PeerId] = plan.invite.coordinators
         self._addresses: list[str] = []
         self._sources: list[HttpSource] = []
@@ -97,10 +101,26 @@ class PeerNetwork:
         if self._client is not None and self._ended is not None and self._ended.done():
             await self.stop()
         if self._client is None:
-            self._client = await NetworkClient.start(self._plan.config, _answer_nobody)
-            self._ended = asyncio.create_task(self._client.wait_ended())
-        await self._client.connect(self._known_peers())
-        await self._client.refresh_addresses()
+            await self._start_process()
+        await self._running().connect(self._known_peers())
+        await self._running().refresh_addresses()
+        await self._find_reach()
+
+    async def _start_process(self) -> None:
+        self._client = await NetworkClient.start(self._config, _answer_nobody)
+        self._ended = asyncio.create_task(self._client.wait_ended())
+
+    async def _find_reach(self) -> None:
+        """Have peers dial back. A node that nobody can dial would be a dead entry in others' DHT: it turns client."""
+        if self._config.client_mode:
+            return
+        with contextlib.suppress(RemoteError):
+            self._reach = await self._running().reach()
+        if is_cut_off(self._reach):
+            self._config = structs.replace(self._config, client_mode=True)
+            await self._end_process()
+            await self._start_process()
+            await self._running().connect(self._known_peers())
 
     def transports(self) -> list[Transport]:
         """The coordinators over libp2p, then over HTTP."""
@@ -202,7 +222,11 @@ class PeerNetwork:
 
     def addresses(self) -> list[str]:
         """See ports.Network."""
-        return self._running().addresses[:MAX_ADDRESSES]
+        return [] if self._config.client_mode else self._running().addresses[:MAX_ADDRESSES]
+
+    def reach(self) -> str:
+        """See ports.Network."""
+        return reach_in_words(self._reach)
 
     async def remember_peers(self, hints: Sequence[ProviderHint]) -> None:
         """The newest first, bounded; a cache that can't be written is no reason to stop."""
@@ -215,9 +239,12 @@ class PeerNetwork:
 
     async def stop(self) -> None:
         """See ports.Network."""
-        client, self._client = self._client, None
         for source in self._sources:
             await source.close()
+        await self._end_process()
+
+    async def _end_process(self) -> None:
+        client, self._client = self._client, None
         if client is not None:
             await client.stop()
 

@@ -67,6 +67,9 @@ class Network(Protocol):
     def addresses(self) -> list[str]:
         """Where others may dial this node; empty when nobody can."""
 
+    def reach(self) -> str:
+        """Whether strangers can dial this node, and what would help, in words; empty while nobody has tried."""
+
     async def stop(self) -> None:
         """End the network process; nothing of it is left."""
 

@@ -117,10 +117,10 @@ class StatusBoard:
         )
         self._write_sometimes()
 
-    def reachable_at(self, addresses: list[str]) -> None:
-        """Where others may dial this node now."""
-        if addresses != self.status.addresses:
-            self.status = structs.replace(self.status, addresses=addresses)
+    def reachable_at(self, addresses: list[str], reach: str) -> None:
+        """Where others may dial this node now, and whether they can, in words."""
+        if (addresses, reach) != (self.status.addresses, self.status.reach):
+            self.status = structs.replace(self.status, addresses=addresses, reach=reach)
             self._write()
 
     def counts_for(self, account: str, name: str) -> None:

@@ -119,6 +119,10 @@ class WebNetwork:
         """See ports.Network."""
         return []
 
+    def reach(self) -> str:
+        """See ports.Network."""
+        return "not needed: this node talks to the coordinator's web address alone"
+
     async def stop(self) -> None:
         """See ports.Network."""
         self._caps.month.write()

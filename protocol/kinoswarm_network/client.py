@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, TypeVar
 
 from kinoswarm_network import ipc
 from kinoswarm_network.durable import disk_errors
-from kinoswarm_network.ipc import AddressReport, ConnectReport, NetworkConfig, Traffic
+from kinoswarm_network.ipc import AddressReport, ConnectReport, NetworkConfig, ReachReport, Traffic
 from kinoswarm_network.link import Link, OnProgress
 from kinoswarm_protocol.envelope import Opened
 from kinoswarm_protocol.errors import LimitExceeded, LocalError, MalformedBytes, RemoteError
@@ -22,6 +22,7 @@ from kinoswarm_protocol.ids import BlobId, PeerId
 from kinoswarm_protocol.limits import (
     CONTROL_TIMEOUT_S,
     DHT_TIMEOUT_S,
+    DIAL_BACK_TIMEOUT_S,
     MAX_CONTROL_FRAME,
     NETWORK_START_TIMEOUT_S,
     NETWORK_STOP_TIMEOUT_S,
@@ -107,6 +108,11 @@ class NetworkClient:
         ready = await self._ask(ipc.AskAddresses(), ipc.Ready, _LOCAL_TIMEOUT_S)
         self.addresses = ready.addresses
         return self.addresses
+
+    async def reach(self) -> ReachReport:
+        """Have connected peers dial this node back."""
+        wait_s = DIAL_BACK_TIMEOUT_S + 2 * CONTROL_TIMEOUT_S + _SLACK_S
+        return await self._ask(ipc.AskReach(), ReachReport, wait_s)
 
     async def control(
         self,
@@ -274,5 +280,6 @@ __all__ = [
     "NetworkClient",
     "NetworkConfig",
     "Provider",
+    "ReachReport",
     "Traffic",
 ]

@@ -13,7 +13,7 @@ from typing import Any
 from kinoswarm_network.daemon import Daemon, DaemonFiles
 from kinoswarm_network.hivemind_parts import HivemindParts
 from kinoswarm_network.ipc import NetworkConfig
-from kinoswarm_network.multiaddresses import connect_problem, peer_in, stream_problem
+from kinoswarm_network.multiaddresses import connect_problem, direct_host, peer_in, stream_problem
 from kinoswarm_network.stream_frames import dht_prefix, refusal
 from kinoswarm_network.streams import Stream
 from kinoswarm_protocol.errors import (
@@ -68,6 +68,15 @@ class Host:
     async def num_peers(self) -> int:
         """Peers connected now."""
         return len(await self.p2p.list_peers())
+
+    async def seen_at(self) -> dict[PeerId, str]:
+        """The IP address of every peer that is connected without a relay, as its packets show it."""
+        found: dict[PeerId, str] = {}
+        for info in await self.p2p.list_peers():
+            for address in info.addrs:
+                if host := direct_host(str(address)):
+                    found[PeerId(info.peer_id.to_base58())] = host
+        return found
 
     async def connect(self, peer: PeerId, addresses: list[str]) -> None:
         """Connect unless connected already. Raises Unreachable in plain words, MalformedBytes for a bad address."""

@@ -126,6 +126,10 @@ class AskAddresses(_Frame, frozen=True, kw_only=True, tag="addresses"):
     pass
 
 
+class AskReach(_Frame, frozen=True, kw_only=True, tag="reach"):
+    pass
+
+
 class AskTraffic(_Frame, frozen=True, kw_only=True, tag="traffic"):
     pass
 
@@ -199,6 +203,18 @@ class Blob(_Frame, frozen=True, kw_only=True, tag="blob"):
     path: Text
 
 
+class ReachReport(_Frame, frozen=True, kw_only=True, tag="reached"):
+    """Whether peers could dial this node back."""
+
+    asked: int
+    """Peers that tried; 0 says nothing."""
+    reached: bool
+    """Whether at least one got through."""
+    host: Text = ""
+    """Where they see this node."""
+    port: int = 0
+
+
 class Traffic(_Frame, frozen=True, kw_only=True, tag="counted"):
     """Since the network process started, in bytes of blobs and control frames; overheads are not counted."""
 
@@ -229,6 +245,7 @@ Body = (
     | PinBlob
     | FetchBlob
     | AskAddresses
+    | AskReach
     | AskTraffic
     | Stop
     | InboundControl
@@ -238,6 +255,7 @@ Body = (
     | Stored
     | Found
     | Blob
+    | ReachReport
     | Traffic
     | Done
 )

@@ -63,3 +63,20 @@ def stream_problem(peer: PeerId, message: str) -> str:
             f"{peer} is reached, but takes no part in this swarm (or has an incompatible version)"
         )
     return f"{peer}: {connect_problem(message)}"
+
+
+def direct_host(address: str) -> str:
+    """The IP address in a multiaddress of a direct connection; empty for a relayed one and for names."""
+    parts = address.split("/")
+    if len(parts) < 3 or parts[1] not in ("ip4", "ip6") or "p2p-circuit" in parts:
+        return ""
+    return parts[2]
+
+
+def tcp_port(address: str) -> int:
+    """The TCP port in a multiaddress; 0 when it names none, or any free one."""
+    parts = address.split("/")
+    if len(parts) < 5 or parts[3] != "tcp" or not (parts[4].isascii() and parts[4].isdecimal()):
+        return 0
+    port = int(parts[4][:6])
+    return port if port < 65_536 else 0

@@ -20,13 +20,14 @@ from kinoswarm_network.home_folder import HomeFolder
 from kinoswarm_network.host import Host
 from kinoswarm_network.identity import load_or_create_key, write_libp2p_identity
 from kinoswarm_network.link import Link, OnProgress
-from kinoswarm_network.multiaddresses import parse_address
+from kinoswarm_network.multiaddresses import parse_address, tcp_port
 from kinoswarm_network.rate_caps import Caps, MonthlyCap, utc_now
+from kinoswarm_network.reach import DialBackDesk, Reached, ask_to_dial_back, reach_protocol
 from kinoswarm_network.stream_frames import blob_protocol
 from kinoswarm_network.traffic import Counters
 from kinoswarm_protocol.errors import LocalError, MalformedBytes, RemoteError
 from kinoswarm_protocol.ids import PeerId
-from kinoswarm_protocol.limits import CONTROL_TIMEOUT_S
+from kinoswarm_protocol.limits import CONTROL_TIMEOUT_S, PEERS_THAT_DIAL_BACK
 from kinoswarm_protocol.records import Authority
 
 _PROGRESS_EVERY_S = 0.1
@@ -108,6 +109,8 @@ class NetworkProcess:
                 return ipc.Done()
             case ipc.AskAddresses():
                 return ipc.Ready(peer=parts.host.peer, addresses=await parts.host.addresses())
+            case ipc.AskReach():
+                return await _reach(parts)
             case ipc.AskTraffic():
                 return await _traffic(parts)
             case _:
@@ -137,6 +140,7 @@ class NetworkProcess:
         )
         await host.serve(blob_protocol(config.swarm), BlobServer(store, counters, caps).serve)
         await self._parts.control.listen()
+        await host.serve(reach_protocol(config.swarm), DialBackDesk(host).serve)
         for work in (self._watch_daemon(host), self._stay_joined(self._parts)):
             task = asyncio.create_task(work)
             task.add_done_callback(self._end_with)
@@ -261,6 +265,27 @@ class _Seldom:
         self._later = None
         self._next_s = self._loop.time() + _PROGRESS_EVERY_S
         self._on_progress(*self._latest)
+
+
+async def _reach(parts: _Parts) -> ipc.ReachReport:
+    """Ask a few connected peers at once; those that refuse or do not know the question count for nothing."""
+    ports = [port for address in await parts.host.addresses() if (port := tcp_port(address))]
+    if not ports:
+        return ipc.ReachReport(asked=0, reached=False)
+    peers = list(await parts.host.seen_at())[:PEERS_THAT_DIAL_BACK]
+    asked = (ask_to_dial_back(parts.host, parts.config.swarm, peer, ports[0]) for peer in peers)
+    found = []
+    for answer in await asyncio.gather(*asked, return_exceptions=True):
+        if isinstance(answer, Reached):
+            found.append(answer)
+        elif not isinstance(answer, RemoteError):
+            raise answer
+    return ipc.ReachReport(
+        asked=len(found),
+        reached=any(answer.open for answer in found),
+        host=found[0].host if found else "",
+        port=ports[0],
+    )
 
 
 async def _traffic(parts: _Parts) -> ipc.Traffic:

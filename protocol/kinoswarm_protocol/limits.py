@@ -108,6 +108,13 @@ STREAM_IDLE_TIMEOUT_S = 60.0
 """A stream whose other side asks nothing for this long is closed."""
 
 PING_TIMEOUT_S = 5.0
+DIAL_BACK_TIMEOUT_S = 5.0
+DIAL_BACK_EVERY_S = 10.0
+"""One address is dialled back this seldom, whoever asks."""
+
+PEERS_THAT_DIAL_BACK = 3
+"""Asked at once; one that gets through is enough."""
+
 REJOIN_EVERY_S = 20.0
 """A node that lost all its DHT peers (a coordinator restarted, a router was off) tries again this often."""
 

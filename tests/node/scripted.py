@@ -414,6 +414,9 @@ class FakeNetwork:
     def addresses(self) -> list[str]:
         return self.reachable_at if self.started else []
 
+    def reach(self) -> str:
+        return "yes"
+
     async def stop(self) -> None:
         self.started = False
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from protocol.samples import BLOB, COORDINATOR, FOUNDER, NODE, SWARM, invite
 
-from kinoswarm_network.client import NetworkConfig
+from kinoswarm_network.client import NetworkClient, NetworkConfig, ReachReport
 from kinoswarm_node.peer_network import (
     MAX_CACHED_PEERS,
     PeerNetwork,
@@ -142,3 +142,50 @@ def test_amended_addresses_are_tried_before_the_invites(tmp_path: Path) -> None:
     before = [str(source) for source in found._sources]
     found._know(["http://new.example:1", *before])
     assert [str(source) for source in found._sources] == ["http://new.example:1", *before]
+
+
+class ProcessBehindNat:
+    """A network process whose peers see it at a public address and never get through."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        self.config = config
+        self.addresses = [PEER]
+        self.stopped = False
+
+    async def connect(self, addresses: list[str]) -> None:
+        """Everybody answers."""
+
+    async def refresh_addresses(self) -> None:
+        """They stay the same."""
+
+    async def wait_ended(self) -> None:
+        """It ends at once, for all that these tests care."""
+
+    async def reach(self) -> ReachReport:
+        return ReachReport(asked=2, reached=False, host="8.8.4.4", port=4001)
+
+    async def stop(self) -> None:
+        self.stopped = True
+
+
+def test_a_node_that_nobody_can_dial_goes_on_in_client_mode(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[ProcessBehindNat] = []
+
+    async def start(config: NetworkConfig, on_control: object) -> ProcessBehindNat:
+        started.append(ProcessBehindNat(config))
+        return started[-1]
+
+    monkeypatch.setattr(NetworkClient, "start", start)
+
+    async def scenario() -> None:
+        node = network(tmp_path)
+        await node.start()
+        assert [process.config.client_mode for process in started] == [False, True]
+        assert [process.stopped for process in started] == [True, False]
+        assert node.addresses() == []
+        assert "forward TCP port 4001" in node.reach()
+        await node.stop()
+
+    asyncio.run(scenario())
