@@ -39,6 +39,16 @@ class Server:
         return f"postgresql+psycopg://postgres@/{name}?host={self.folder}"
 
 
+def drop_tables(url: str) -> None:
+    """Leave a database as if no log had been in it: quicker than a new database."""
+    from kinoswarm_coordinator.database import engine_of
+    from kinoswarm_coordinator.sql_log import _METADATA
+
+    engine = engine_of(url)
+    _METADATA.drop_all(engine)
+    engine.dispose()
+
+
 def programs() -> Path | None:
     """Where initdb and pg_ctl are; Debian keeps them out of the path."""
     found = shutil.which("pg_ctl")

@@ -3,17 +3,21 @@
 One scripted run (join, lease, hand in, judge, merge) through the real service with signed requests; at every boundary
 the disk is copied twice, together with what nodes had been told by then. Every copy must open, and hold everything that
 was acknowledged: no contribution lost, none counted twice, no lease granted twice, the ledger equal to the fold.
+On PostgreSQL the server does the writing; there the coordinator dies at every statement and on both sides of a commit.
 """
 
 import asyncio
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 from coordinator.crash_vfs import CrashDisk, crash_vfs
+from coordinator.postgresql import drop_tables
 from coordinator.small_swarm import rules, trained, trusted_outcome, unamended
 from protocol.samples import BLOB, COORDINATOR, SWARM
+from sqlalchemy import event
 
 from kinoswarm_coordinator import events as ev
 from kinoswarm_coordinator.credit import Ledger, ledger_of
@@ -207,13 +211,80 @@ def test_nothing_acknowledged_is_lost_and_nothing_counts_twice_wherever_it_dies(
         for name, data in crash.files.items():
             (folder / name).write_bytes(data)
         try:
-            asyncio.run(_lives_on(folder, crash.told))
+            asyncio.run(_lives_on(sqlite_url(folder / "log.sqlite"), crash.told))
         except Exception as error:
             raise AssertionError(f"crash {index} of {len(crashes)}: {crash.what}") from error
 
 
-async def _lives_on(folder: Path, told: Told) -> None:
-    log = SqlLog(sqlite_url(folder / "log.sqlite"))
+class Killed(BaseException):
+    """The coordinator ends here."""
+
+
+class DyingLog(SqlLog):
+    """Ends at its n-th boundary: before a statement, before a commit, or after it and before the reply."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.boundaries, self.dies_at = 0, 10**9
+        event.listen(self._engine, "before_cursor_execute", self._asked)
+        event.listen(self._engine, "commit", lambda connection: self._reached())
+
+    def append(self, events: Sequence[ev.Event]) -> None:
+        super().append(events)
+        self._reached()
+
+    def _asked(self, connection: object, cursor: object, statement: str, *rest: object) -> None:
+        if "events.body" not in statement:  # reading the log changes nothing
+            self._reached()
+
+    def _reached(self) -> None:
+        self.boundaries += 1
+        if self.boundaries >= self.dies_at:
+            raise Killed
+
+
+@pytest.mark.parametrize(
+    "every",
+    [pytest.param(9, id="some"), pytest.param(1, id="all", marks=pytest.mark.slow)],
+)
+def test_the_same_holds_on_postgresql_at_every_statement_and_commit(
+    postgresql_url: str, every: int
+) -> None:
+    whole = DyingLog(postgresql_url)
+    _live(whole, Told())
+    num_boundaries = whole.boundaries
+    whole.close()
+    assert num_boundaries > 60
+    for dies_at in range(1, num_boundaries + 1, every):
+        drop_tables(postgresql_url)
+        told = Told()
+        try:
+            _dies(postgresql_url, told, dies_at)
+            asyncio.run(_lives_on(postgresql_url, told))
+        except Exception as error:
+            raise AssertionError(f"dead at boundary {dies_at} of {num_boundaries}") from error
+
+
+def _live(log: SqlLog, told: Told) -> None:
+    assert log.lead("first").next
+    asyncio.run(script(Life(log, told)))
+
+
+def _dies(url: str, told: Told, dies_at: int) -> None:
+    log = DyingLog(url)
+    log.dies_at = dies_at
+    with pytest.raises(Killed):
+        _live(log, told)
+    log.dies_at = 10**9
+    log._lead = None  # it is dead: it gives nothing up
+    log.close()
+    after = SqlLog(url)
+    after.promote()  # what a test does instead of waiting for the lease to run out
+    after.close()
+
+
+async def _lives_on(url: str, told: Told) -> None:
+    log = SqlLog(url)
     try:
         assert log.lead("restarted").next
         life = Life(log, told.copy())
