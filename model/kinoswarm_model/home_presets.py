@@ -112,7 +112,7 @@ def latent_recipe(
 
 
 def home_router() -> RouterSpec:
-    """Small beside any expert: 2% of the smallest one's FLOPs."""
+    """Small beside any expert: at most 4% of the FLOPs of a guided step."""
     return RouterSpec(
         width=384,
         depth=6,

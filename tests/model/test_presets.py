@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from kinoswarm_cli.main import app
 from kinoswarm_model.experts import Expert, build_expert, count_parameters, null_text
+from kinoswarm_model.flops import expert_flops, router_flops
 from kinoswarm_model.lora import add_adapters
 from kinoswarm_model.presets import Geometry, preset, preset_for, preset_names, stated
 from kinoswarm_model.router import meta_router
@@ -129,6 +130,15 @@ def test_the_command_states_every_preset_and_mode() -> None:
         assert all(a <= b for a, b in zip(least, whole, strict=True))
     text = CliRunner().invoke(app, ["presets"]).stdout
     assert "home-24gb: 1,413.3M parameters, 5,760 tokens for 33 frames of 320x512" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "most"), [("demo", 0.15), ("home-8gb", 0.05), ("home-12gb", 0.05), ("home-24gb", 0.02)]
+)
+def test_a_call_of_the_router_costs_little_beside_a_guided_step(name: str, most: float) -> None:
+    """Guidance calls the expert twice; this share is what routing to one expert adds to the time of a step."""
+    model = stated(name).model
+    assert router_flops(model, 8) < most * 2 * expert_flops(model)
 
 
 def test_a_preset_of_latents_says_how_to_get_them() -> None:
