@@ -7,6 +7,7 @@ from kinoswarm_coordinator import events as ev
 from kinoswarm_coordinator.scheduling import Granted, Pull, decide
 from kinoswarm_coordinator.state import Rules, SwarmState
 from kinoswarm_coordinator.submissions import Denied, receive
+from kinoswarm_protocol.charter import version_numbers
 from kinoswarm_protocol.envelope import open_envelope
 from kinoswarm_protocol.errors import Code, RemoteError
 from kinoswarm_protocol.ids import LeaseId, PeerId, SwarmId
@@ -101,7 +102,7 @@ def handle(state: SwarmState, rules: Rules, asked: Asked) -> Decision:
     """Decide about one request."""
     match asked.request.body:
         case Hello() as hello:
-            return _hello(state, asked, hello)
+            return _hello(state, rules, asked, hello)
         case PullLease() as pull:
             return _pull(state, rules, asked, pull)
         case Progress() as progress:
@@ -118,7 +119,18 @@ def handle(state: SwarmState, rules: Rules, asked: Asked) -> Decision:
             return _revoke(state, asked, revoke)
 
 
-def _hello(state: SwarmState, asked: Asked, hello: Hello) -> Decision:
+def _outdated(rules: Rules, version: str) -> str:
+    """Why a program of this version may not take part; empty when it may."""
+    oldest = rules.charter.min_version
+    if version_numbers(version) >= version_numbers(oldest):
+        return ""
+    return f"the swarm needs version {oldest} or newer, this is {version[:20]}; update the program"
+
+
+def _hello(state: SwarmState, rules: Rules, asked: Asked, hello: Hello) -> Decision:
+    outdated = _outdated(rules, hello.program_version)
+    if outdated:
+        return _refuse(Code.VERSION_MISMATCH, outdated)
     event = ev.NodeJoined(
         at_ms=asked.now_ms,
         peer=asked.signer,
@@ -154,6 +166,10 @@ def _revoke(state: SwarmState, asked: Asked, revoke: RevokeMachine) -> Decision:
 def _pull(state: SwarmState, rules: Rules, asked: Asked, pull: PullLease) -> Decision:
     if asked.signer not in state.nodes and asked.signer != rules.operator:
         return _refuse(Code.NOT_PERMITTED, "say hello before asking for work")
+    node = state.nodes.get(asked.signer)
+    outdated = _outdated(rules, node.program_version) if node is not None else ""
+    if outdated:
+        return _refuse(Code.VERSION_MISMATCH, outdated)
     answer = decide(
         state,
         rules,

@@ -8,7 +8,7 @@ import contextlib
 from collections.abc import Sequence
 
 from kinoswarm_node.context import NodeContext, program_version
-from kinoswarm_protocol.charter import Amendment, in_words
+from kinoswarm_protocol.charter import Amendment, in_words, version_numbers
 from kinoswarm_protocol.charter_chain import OpenedChain, chain_of, open_chain
 from kinoswarm_protocol.errors import LocalError, RemoteError, VersionMismatch
 from kinoswarm_protocol.ids import BlobId, PeerId
@@ -96,7 +96,7 @@ def update_of(amendments: Sequence[Amendment], running: str) -> str:
     """What to tell of the newest recommended version; empty when this program is as new."""
     for amendment in reversed(amendments):
         if amendment.new_version is not None:
-            if numbers(running) >= numbers(amendment.new_version):
+            if version_numbers(running) >= version_numbers(amendment.new_version):
                 return ""
             notes = f" What is new: {amendment.version_notes}" if amendment.version_notes else ""
             return (
@@ -108,21 +108,11 @@ def update_of(amendments: Sequence[Amendment], running: str) -> str:
 
 def check_version(oldest: str) -> None:
     """Raise VersionMismatch when the swarm asks for a newer program."""
-    if numbers(program_version()) < numbers(oldest):
+    if version_numbers(program_version()) < version_numbers(oldest):
         raise VersionMismatch(
             f"the swarm needs version {oldest} or newer, this is {program_version()}; "
             "update with: pip install --upgrade kinoswarm"
         )
-
-
-def numbers(version: str) -> tuple[int, ...]:
-    """`1.12.0` as numbers; whatever does not count as a number ends it."""
-    found = []
-    for part in version.split("."):
-        if not part.isdecimal() or len(part) > 9:
-            break
-        found.append(int(part))
-    return tuple(found)
 
 
 def coordinator_hints(node: NodeContext) -> list[ProviderHint]:

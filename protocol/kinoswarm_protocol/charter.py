@@ -191,6 +191,16 @@ def in_words(amendment: Amendment) -> str:
     return f"amendment {amendment.number} {'; '.join(parts) or 'changes nothing'}"
 
 
+def version_numbers(version: str) -> tuple[int, ...]:
+    """A program's `1.12.0` as numbers, to compare; whatever does not count as a number ends it."""
+    found = []
+    for part in version.split("."):
+        if not part.isdecimal() or len(part) > 9:
+            break
+        found.append(int(part))
+    return tuple(found)
+
+
 def is_coordinator(charter: Charter, peer: PeerId) -> bool:
     """Whether `peer` may sign leases, verdicts and releases of this swarm."""
     return peer in charter.coordinators

@@ -1,12 +1,13 @@
 """The founder amends: what is signed, how a running coordinator follows, when a key ends, what everybody may read."""
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 from coordinator.founded_folder import founded_folder
 from coordinator.small_swarm import SmallSwarm
+from msgspec import structs
 from protocol.samples import COORDINATOR, FOUNDER, NODE
 from typer.testing import CliRunner
 
@@ -26,11 +27,21 @@ from kinoswarm_network.identity import load_key
 from kinoswarm_protocol.charter import AMENDMENT, Amendment
 from kinoswarm_protocol.charter_chain import OpenedChain, lengthen, open_chain
 from kinoswarm_protocol.envelope import open_envelope, seal
-from kinoswarm_protocol.errors import KinoswarmError, LocalError, MalformedBytes
+from kinoswarm_protocol.errors import Code, KinoswarmError, LocalError, MalformedBytes
 from kinoswarm_protocol.ids import PeerId
 from kinoswarm_protocol.invite import read_invite
-from kinoswarm_protocol.messages import REPLY, REQUEST, Hello, Machine, Request, Welcome
+from kinoswarm_protocol.messages import (
+    REPLY,
+    REQUEST,
+    Hello,
+    Machine,
+    PullLease,
+    Refusal,
+    Request,
+    Welcome,
+)
 from kinoswarm_protocol.records import CHARTER_KEY, Authority, CharterRecord, open_record
+from kinoswarm_protocol.specs import ModeSpec
 
 NOW_MS = 1_700_000_000_000
 
@@ -202,3 +213,15 @@ def test_the_command_signs_and_says_what_it_signed(folder: SwarmFolder) -> None:
     assert "recommends version 0.9.0: less heat" in done.output
     (opened,) = chain_in(folder).amendments
     assert open_envelope(opened.raw, AMENDMENT, chain_in(folder).swarm).signer == FOUNDER.peer_id
+
+
+def test_a_program_that_became_too_old_gets_no_work_and_is_told_which_version_would() -> None:
+    swarm = SmallSwarm()
+    swarm.hello(NODE)
+    newer = structs.replace(swarm.rules.charter, min_version="0.1.1")
+    swarm.rules = replace(swarm.rules, charter=newer)
+    body = PullLease(modes=[ModeSpec(name="full")], clusters_on_disk=[], seconds_per_step=0.5)
+    for said in (swarm.ask(NODE, body).say, swarm.hello(NODE).say):
+        assert isinstance(said, Refusal)
+        assert said.code == Code.VERSION_MISMATCH
+        assert "needs version 0.1.1 or newer, this is 0.1.0" in said.sentence
