@@ -26,6 +26,7 @@ from kinoswarm_model.presets import Geometry, Preset, preset_for
 from kinoswarm_model.pretrained import model_started_from
 from kinoswarm_model.supervisor import WorkerSupervisor
 from kinoswarm_network.blob_store import BlobStore
+from kinoswarm_network.certificate import ensure_certificate
 from kinoswarm_network.durable import write_atomic
 from kinoswarm_network.identity import load_or_create_key
 from kinoswarm_protocol.charter import CHARTER, Charter, ClusterEntry, Licences, ShardEntry
@@ -53,6 +54,8 @@ class FoundingConfig:
     p2p_port: int = 0
     """0 picks a free port, which is then kept."""
     http_port: int = 0
+    https: bool = False
+    """Serve the web address over TLS with a certificate of its own, whose hash the invite carries."""
     target_version: int = 0
     """Versions to train per expert; 0 is the preset's, which may be without end."""
     content_note: str = ""
@@ -138,7 +141,8 @@ def create_swarm(
     store.add_file(folder.charter)
     chain = open_chain(chain_of(raw), swarm)
     write_charter_file(folder, founder, chain, charter.created_at_ms)
-    invite = write_invite(founder, _invite(charter, swarm))
+    pin = _certificate_sha256(folder, config)
+    invite = write_invite(founder, structs.replace(_invite(charter, swarm), certificate_sha256=pin))
     write_atomic(folder.invite, (invite + "\n").encode(), mode=0o644)
     return Founded(swarm, invite, folder.root, notes)
 
@@ -273,7 +277,7 @@ def _addresses(config: FoundingConfig, ports: _Ports, peer: PeerId) -> list[str]
         kind = _address_kind(host)
         found.append(f"/{kind}/{host}/tcp/{ports.p2p}/p2p/{peer}")
         shown = f"[{host}]" if kind == "ip6" else host
-        found.append(f"http://{shown}:{ports.http}")
+        found.append(f"{'https' if config.https else 'http'}://{shown}:{ports.http}")
     return found
 
 
@@ -323,6 +327,13 @@ def _toml(texts: list[str]) -> str:
 def _toml_text(text: str) -> str:
     escaped = "".join(f"\\u{ord(c):04x}" if ord(c) < 32 or c in '"\\\x7f' else c for c in text)
     return f'"{escaped}"'
+
+
+def _certificate_sha256(folder: SwarmFolder, config: FoundingConfig) -> str:
+    if not config.https:
+        return ""
+    hosts = config.hosts or ("127.0.0.1",)
+    return ensure_certificate(folder.certificate, "Kinoswarm coordinator", hosts).sha256
 
 
 def _invite(charter: Charter, swarm: SwarmId) -> Invite:

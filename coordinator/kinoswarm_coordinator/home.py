@@ -48,6 +48,11 @@ class SwarmFolder:
         return self.home / "key.next"
 
     @property
+    def certificate(self) -> Path:
+        """Of the coordinator's web address, where it has its own instead of a CA's; its key lies beside it."""
+        return self.home / "web.crt"
+
+    @property
     def log(self) -> Path:
         return self.home / "log.sqlite"
 

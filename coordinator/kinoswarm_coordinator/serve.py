@@ -43,6 +43,7 @@ from kinoswarm_coordinator.web.rate_limit import RateLimit
 from kinoswarm_coordinator.web.sources import WebSources
 from kinoswarm_model.supervisor import WorkerSupervisor
 from kinoswarm_network.blob_store import BlobStore
+from kinoswarm_network.certificate import certificate_at
 from kinoswarm_network.client import NetworkClient, NetworkConfig
 from kinoswarm_network.listening import bound_socket, server_of
 from kinoswarm_protocol.charter import Charter
@@ -272,7 +273,8 @@ async def _run_parts(
         port=settings.admin_port,
     )
     watch = AmendmentWatch(service=service, folder=folder, network=network)
-    up.on_ready(_serving(up.bound, settings, network, founding))
+    secure = certificate_at(folder.certificate) is not None
+    up.on_ready(_serving(up.bound, settings, network, founding, secure))
     try:
         async with asyncio.TaskGroup() as tasks:
             intake.resume()
@@ -375,6 +377,8 @@ def _server(sources: WebSources, settings: CoordinatorSettings) -> uvicorn.Serve
         control_limit = RateLimit(settings.control_per_s, settings.control_burst)
     app = create_app(sources, limit=limit, control_limit=control_limit)
     config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off")
+    if own := certificate_at(sources.folder.certificate):
+        config.ssl_certfile, config.ssl_keyfile = str(own.path), str(own.key_path)
     return server_of(config)
 
 
@@ -391,10 +395,11 @@ def _serving(
     settings: CoordinatorSettings,
     network: NetworkClient,
     founding: Founding,
+    secure: bool,
 ) -> Serving:
     host = "127.0.0.1" if settings.http_host in ("0.0.0.0", "::") else settings.http_host  # noqa: S104
     return Serving(
-        page=f"http://{host}:{bound.getsockname()[1]}/",
+        page=f"{'https' if secure else 'http'}://{host}:{bound.getsockname()[1]}/",
         addresses=network.addresses,
         invite=founding.invite,
         swarm=founding.swarm,

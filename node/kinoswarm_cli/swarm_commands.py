@@ -27,6 +27,13 @@ def create(
     host: Annotated[
         list[str] | None, typer.Option(help="Address or name that nodes can reach; repeatable.")
     ] = None,
+    https: Annotated[
+        bool,
+        typer.Option(
+            "--https",
+            help="Serve the page and the nodes over TLS with a certificate of its own, which the invite pins.",
+        ),
+    ] = False,
     target_version: Annotated[
         int, typer.Option(min=0, help="Versions to train per expert; 0 is the preset's.")
     ] = 0,
@@ -55,6 +62,7 @@ def create(
         name=name,
         preset=preset,
         hosts=tuple(host or ()),
+        https=https,
         target_version=target_version,
         seed_steps=seed_steps,
         segment_steps=segment_steps,

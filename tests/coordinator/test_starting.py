@@ -6,6 +6,7 @@ import socket
 import stat
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from kinoswarm_model.data.data_manifest import (
 from kinoswarm_model.data.shards import make_shard, write_shard
 from kinoswarm_model.data.text import TextBatch
 from kinoswarm_network.blob_store import BlobStore
+from kinoswarm_network.certificate import ensure_certificate
 from kinoswarm_protocol.charter import open_charter
 from kinoswarm_protocol.errors import HashMismatch, LocalError
 from kinoswarm_protocol.invite import read_invite
@@ -114,12 +116,17 @@ def test_founding_twice_says_what_to_do_instead(founded: SwarmFolder) -> None:
 def test_an_interrupted_founding_goes_on_with_the_same_keys(tmp_path: Path) -> None:
     """Stopped before the invite was written: keys, shards and seed are there already."""
     data = prepared_data(tmp_path / "data")
-    create_swarm(data, tmp_path / "swarm", CONFIG)
+    config = replace(CONFIG, https=True)
+    create_swarm(data, tmp_path / "swarm", config)
     folder = SwarmFolder(tmp_path / "swarm")
+    pin = read_invite(folder.invite.read_text()).body.certificate_sha256
     key, seed = folder.founder_key.read_bytes(), len(BlobStore(folder.store).blobs())
     folder.invite.unlink()
-    create_swarm(data, tmp_path / "swarm", CONFIG)
+    create_swarm(data, tmp_path / "swarm", config)
     assert folder.founder_key.read_bytes() == key
+    invite = read_invite(folder.invite.read_text()).body
+    assert pin == invite.certificate_sha256 == ensure_certificate(folder.certificate, "", []).sha256
+    assert any(address.startswith("https://") for address in invite.addresses)
     assert len(BlobStore(folder.store).blobs()) <= seed + 1  # the charter carries its own time
 
 

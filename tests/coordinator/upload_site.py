@@ -78,6 +78,7 @@ class UploadSite:
 
         app.include_router(upload_routes(self.uploads))
         bound = bound_socket("127.0.0.1", 0, "")
+        bound.listen()
         config = uvicorn.Config(app, log_level="critical", access_log=False, lifespan="off")
         server = server_of(config)
         serving = asyncio.create_task(server.serve(sockets=[bound]))

@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from node.scripted import NOW_MS, World
 
+from kinoswarm_network.certificate import fingerprint_of
 from kinoswarm_node.context import NodeContext
 from kinoswarm_node.identity_backup import open_key
 from kinoswarm_node.limits_file import LIVE
 from kinoswarm_node.live_settings import LiveSettings
 from kinoswarm_node.page.app import create_app
-from kinoswarm_node.page.certificate import fingerprint_of
 from kinoswarm_node.page.guard import COOKIE, MARK, Asked, Guard
 from kinoswarm_node.page.server import serving_page
 from kinoswarm_node.page.source import PageSource

@@ -87,6 +87,7 @@ async def web_swarm(folder: Path, steps: int) -> AsyncIterator[WebSwarm]:
     for path in (base, shard, charter_file):
         assert store.add_file(path) in world.blobs
     bound = bound_socket("127.0.0.1", 0, "")
+    bound.listen()
     config = uvicorn.Config(
         _routes(world, store), log_level="critical", access_log=False, lifespan="off"
     )

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import uvicorn
 
+from kinoswarm_network.certificate import Certificate, ensure_certificate
 from kinoswarm_network.durable import create_atomic
 from kinoswarm_network.listening import bound_socket, server_of
 from kinoswarm_node.context import NodeContext
 from kinoswarm_node.page.app import create_app
-from kinoswarm_node.page.certificate import Certificate, ensure_certificate
 from kinoswarm_node.page.guard import Guard
 from kinoswarm_node.page.source import PageSource
 from kinoswarm_node.page_address import forget_address, write_address
@@ -36,7 +36,7 @@ async def serving_page(node: NodeContext) -> AsyncIterator[str]:
     listener = _listen(host, settings.page_port)
     shown = f"{_bracketed(host)}:{listener.getsockname()[1]}"
     guard = Guard(_token(settings.home), _names(shown), "https" if secure else "http")
-    certificate = ensure_certificate(settings.home, host) if secure else None
+    certificate = _certificate(settings.home, host) if secure else None
     server = _server(node, guard, certificate)
     address = f"{'https' if secure else 'http'}://{shown}/enter?token={_token(settings.home)}"
     write_address(settings.home, address, certificate.fingerprint if certificate else "")
@@ -49,6 +49,10 @@ async def serving_page(node: NodeContext) -> AsyncIterator[str]:
         task.cancel()
         listener.close()
         forget_address(settings.home)
+
+
+def _certificate(home: Path, host: str) -> Certificate:
+    return ensure_certificate(home / f"page-{host.replace(':', '_')}.crt", "Kinoswarm node", [host])
 
 
 def _server(node: NodeContext, guard: Guard, certificate: Certificate | None) -> uvicorn.Server:

@@ -1,8 +1,9 @@
-"""A self-signed certificate for the local page on other machines at home. Owns its files and its fingerprint."""
+"""Self-signed certificates, for servers at home that no CA vouches for. Owns their files and their fingerprints."""
 
 import datetime
 import hashlib
 import ipaddress
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,13 +25,27 @@ class Certificate(NamedTuple):
     fingerprint: str
     """SHA-256 of the certificate, in pairs of digits, as browsers show it."""
 
+    @property
+    def sha256(self) -> str:
+        """The same as plain lower-case digits, as an invite carries it."""
+        return self.fingerprint.replace(":", "").lower()
 
-def ensure_certificate(home: Path, host: str) -> Certificate:
-    """The certificate of a home for one address; made when there is none yet."""
-    stem = f"page-{host.replace(':', '_')}"
-    path, key_path = home / f"{stem}.crt", home / f"{stem}.key"
+
+def certificate_at(path: Path) -> Certificate | None:
+    """The certificate in `path`, with its key beside it; None when either is missing."""
+    key_path = path.with_suffix(".key")
     if not (path.exists() and key_path.exists()):
-        _make(path, key_path, host)
+        return None
+    return Certificate(path, key_path, fingerprint_of(path.read_bytes()))
+
+
+def ensure_certificate(path: Path, common_name: str, hosts: Sequence[str]) -> Certificate:
+    """The certificate in `path`, for these addresses and names; made when there is none yet."""
+    found = certificate_at(path)
+    if found is not None:
+        return found
+    key_path = path.with_suffix(".key")
+    _make(path, key_path, common_name, hosts)
     return Certificate(path, key_path, fingerprint_of(path.read_bytes()))
 
 
@@ -42,10 +57,17 @@ def fingerprint_of(pem: bytes) -> str:
     return ":".join(digest[index : index + 2].upper() for index in range(0, len(digest), 2))
 
 
-def _make(path: Path, key_path: Path, host: str) -> None:
+def _named(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
+
+
+def _make(path: Path, key_path: Path, common_name: str, hosts: Sequence[str]) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Kinoswarm node")])
-    address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(host))])
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+    address = x509.SubjectAlternativeName([_named(host) for host in hosts])
     certificate = (
         x509.CertificateBuilder()
         .subject_name(name)
