@@ -69,7 +69,9 @@ class Link:
         self._waiting[call] = (future, on_progress)
         try:
             await self._send(Call(call=call, body=pack(body)))
-            answer = await asyncio.wait_for(future, timeout_s)
+            # not wait_for, which loses a cancellation that meets the answer (github.com/python/cpython/issues/86296)
+            async with asyncio.timeout(timeout_s):
+                answer = await future
         except TimeoutError:
             await self._send(Cancel(call=call))
             raise LocalError(

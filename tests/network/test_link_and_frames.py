@@ -66,6 +66,29 @@ async def linked(
         await asyncio.gather(*serving, return_exceptions=True)
 
 
+def test_a_cancellation_that_meets_the_answer_still_ends_the_caller() -> None:
+    """A service that is told to end is often in the middle of a call: lost there, it would run on for ever."""
+
+    async def never(body: ipc.Body, _: OnProgress) -> ipc.Body:
+        await asyncio.Event().wait()
+        return ipc.Done()
+
+    async def both_at_once() -> None:
+        async with linked(never) as (near, *_):
+            asking = asyncio.create_task(near.call(ipc.AskTraffic(), ipc.Done, 10.0))
+            for _turn in range(
+                10
+            ):  # the call is on its way, and nothing but the answer is waited for
+                await asyncio.sleep(0)
+            ((future, _),) = near._waiting.values()
+            future.set_result(ipc.Done())
+            asking.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asking
+
+    asyncio.run(both_at_once())
+
+
 def test_many_calls_at_once_get_their_own_answers() -> None:
     async def echo(body: ipc.Body, _: OnProgress) -> ipc.Body:
         assert isinstance(body, ipc.AddBlob)
