@@ -28,11 +28,7 @@ def create(
         list[str] | None, typer.Option(help="Address or name that nodes can reach; repeatable.")
     ] = None,
     https: Annotated[
-        bool,
-        typer.Option(
-            "--https",
-            help="Serve the page and the nodes over TLS with a certificate of its own, which the invite pins.",
-        ),
+        bool, typer.Option("--https", help="Serve over TLS; the invite pins its own certificate.")
     ] = False,
     target_version: Annotated[
         int, typer.Option(min=0, help="Versions to train per expert; 0 is the preset's.")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from coordinator.upload_site import upload_site
 from network.peers import FOUNDER, NOBODY, Nodes
 from network.web import serving
 
@@ -14,8 +15,9 @@ from kinoswarm_network.blob_store import BlobStore
 from kinoswarm_network.http_client import HttpSource
 from kinoswarm_network.transport import PeerTransport, Transport
 from kinoswarm_protocol.errors import Refused, Unreachable
-from kinoswarm_protocol.ids import BlobId
+from kinoswarm_protocol.ids import BlobId, LeaseId
 from kinoswarm_protocol.limits import MIB
+from kinoswarm_protocol.messages import ProviderHint
 
 
 @dataclass
@@ -85,3 +87,37 @@ def test_nobody_is_unreachable(runner: asyncio.Runner, way: Way) -> None:
 
 def test_a_way_names_itself_for_messages(way: Way) -> None:
     assert str(way.transport).startswith(("peer 12D3Koo", "http://127.0.0.1:"))
+
+
+async def brought_by_libp2p(nodes: Nodes, source: Path) -> Path | None:
+    """The peer fetches over the connection on which it was asked: it needs no address of ours."""
+    transport = PeerTransport(nodes.third, nodes.first.peer_id, nodes.first.addresses)
+    blob = await nodes.third.add_blob(source)
+    assert await transport.ask(b"here is my result")
+    await transport.deliver(LeaseId("1" * 32), blob)
+    return await nodes.first.fetch_blob(
+        blob, [ProviderHint(peer=nodes.third.peer_id, addresses=[])]
+    )
+
+
+async def brought_by_http(folder: Path, source: Path) -> Path | None:
+    site = upload_site(folder)
+    lease_id, blob = site.waiting(source.read_bytes())
+    async with site.served() as transport:
+        await transport.deliver(lease_id, blob)
+    return site.theirs.path_of(blob)
+
+
+@pytest.mark.parametrize("way_there", ["libp2p", "http"])
+def test_a_result_that_nobody_else_has_reaches_the_peer(
+    runner: asyncio.Runner, nodes: Nodes, source: Path, tmp_path: Path, way_there: str
+) -> None:
+    source.write_bytes(os.urandom(2 * MIB + 9))
+    bringing = (
+        brought_by_libp2p(nodes, source)
+        if way_there == "libp2p"
+        else brought_by_http(tmp_path, source)
+    )
+    path = runner.run(bringing)
+    assert path is not None
+    assert path.read_bytes() == source.read_bytes()

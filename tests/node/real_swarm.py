@@ -23,6 +23,7 @@ from kinoswarm_protocol.invite import write_invite
 from kinoswarm_protocol.messages import TrainOutcome
 from kinoswarm_protocol.specs import ModelSpec
 
+DEAD_WEB = "http://127.0.0.1:1"
 LOOPBACK = "/ip4/127.0.0.1/tcp/0"
 
 
@@ -35,8 +36,9 @@ class RealSwarm:
 
     @property
     def invite_text(self) -> str:
+        """Its web address is dead, so whatever works does so through libp2p."""
         changed = structs.replace(
-            invite(), swarm=self.world.swarm, addresses=list(self.client.addresses)
+            invite(), swarm=self.world.swarm, addresses=[DEAD_WEB, *self.client.addresses]
         )
         return write_invite(FOUNDER, changed)
 
