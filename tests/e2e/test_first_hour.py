@@ -97,7 +97,7 @@ async def first_hour(you: Volunteer) -> None:
     await you.read_until("before you say go")
     await you.type("resume")
     await you.read_until("Training on")
-    world.steps = 40
+    world.steps = 300  # the second segment: the first one's verdict is read before it is done
     await saved(you.home)
 
     game = you.folder / "kinogame"
