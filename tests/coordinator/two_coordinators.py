@@ -30,7 +30,6 @@ async def write_on(journal: Journal, name: str) -> None:
         )
         await journal.append([event])
         say(f"wrote {number}")
-        await asyncio.sleep(0.05)
 
 
 async def lead(url: str, name: str) -> None:
