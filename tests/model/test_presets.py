@@ -129,7 +129,8 @@ def test_the_command_states_every_preset_and_mode() -> None:
         whole = [mode["without_checkpointing_bytes"] for mode in facts["modes"]]
         assert all(a <= b for a, b in zip(least, whole, strict=True))
     text = CliRunner().invoke(app, ["presets"]).stdout
-    assert "home-24gb: 1,413.3M parameters, 5,760 tokens for 33 frames of 320x512" in text
+    assert "1,413.3M parameters, 33 frames of 320x512 as latents of a VAE, 5,760 tokens" in text
+    assert max(map(len, text.splitlines())) <= 110
 
 
 @pytest.mark.parametrize(
