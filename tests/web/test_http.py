@@ -66,6 +66,20 @@ def test_other_sites_may_show_the_newest_releases_first_clip(ask, served: WebSou
     assert (part.status_code, len(part.content)) == (206, 10)
 
 
+def test_a_releases_page_shows_the_figures_of_its_own_versions(ask, served: WebSources) -> None:
+    first = ask(get("/releases/1")).text
+    view = served.view()
+    release, cluster = view.releases[0], view.clusters[0]
+    version = release.expert_versions[0]
+    loss = next(v.heldout_loss for v in cluster.versions if v.version == version)
+    assert version < cluster.versions[-1].version
+    row = re.search(r'<a href="/clusters/0">.*?</tr>', first, re.DOTALL)[0]
+    assert f'data-label="version" class="number">{version}<' in row
+    assert f">{loss:.4f}<" in row
+    assert f">{release.share_by_expert[0]:.0%}<" in row
+    assert "The router names the right expert" in first
+
+
 def test_hostile_names_are_escaped(ask) -> None:
     page = ask(get("/")).text
     assert HOSTILE not in page

@@ -199,6 +199,7 @@ def _environment() -> Environment:
         grouped=words.grouped,
         percent=words.percent,
         since_seed=words.since_seed,
+        upto=words.upto,
         curve=curve.loss_curve,
         shares=curve.share_bar,
     )

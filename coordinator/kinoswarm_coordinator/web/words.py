@@ -56,6 +56,11 @@ def percent(share: float | None) -> str:
     return "–" if share is None or not math.isfinite(share) else f"{share:.0%}"
 
 
+def upto(versions: list[VersionView], version: int) -> list[VersionView]:
+    """The versions from the seed to this one."""
+    return [found for found in versions if found.version <= version]
+
+
 def since_seed(versions: list[VersionView]) -> str:
     """How the held-out loss moved since version 0: −12.5%; empty before there are two measurements."""
     points = measured(versions)
