@@ -18,6 +18,7 @@ import torch
 from benchmarks.quality.cells import RESULTS, read_cells
 from benchmarks.quality.clips import quality_data
 from benchmarks.quality.grid import GRIDS, HEADLINE, MONOLITH, Grid, grid_of
+from benchmarks.quality.latents import fit_codec, with_latents
 from benchmarks.quality.measure import yardstick
 from benchmarks.quality.plot import write_plot, write_sheet
 from benchmarks.quality.run import Bench, run_grid
@@ -75,9 +76,12 @@ def _part(text: str) -> tuple[int, int]:
 
 def _bench(grid: Grid, name: str, work: Path, results: Path) -> Bench:
     data = quality_data(work, grid.regime.film)
+    measured_by = yardstick(data, grid.regime, work)
+    if grid.regime.latent is not None:
+        data = with_latents(data, fit_codec(data.fit.pixels, grid.regime.latent))
     return Bench(
         data=data,
-        yardstick=yardstick(data, grid.regime, work),
+        yardstick=measured_by,
         weights=work / "weights" / name,
         results=results,
         command=f"python -m benchmarks.quality run --grid {name}",

@@ -20,6 +20,7 @@ from benchmarks.quality.places import PLACES
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kinoswarm_model.clip_codecs import Decode, pixels_of
 from kinoswarm_model.data import filming
 from kinoswarm_model.data.cluster import TEXT_WEIGHT, assign_clusters
 from kinoswarm_model.data.features import PictureFeatures
@@ -80,12 +81,16 @@ class Clips:
     """A row for every distinct caption, U in all."""
     text_row: NDArray[np.int64]
     """(N,) row of `text`."""
+    latents: NDArray[np.float32] | None = None
+    """(N, K, T', H', W') what networks see instead of pixels, where a codec was fitted."""
 
     def __len__(self) -> int:
         return len(self.pixels)
 
     def x_0(self, rows: Tensor) -> Tensor:
-        """Clean clips in -1..1, float32, shape (B, C, T, H, W)."""
+        """What networks learn to make: latents, or pixels in -1..1; float32, shape (B, C, T, H, W)."""
+        if self.latents is not None:
+            return torch.from_numpy(self.latents[rows.numpy()])
         return torch.from_numpy(self.pixels[rows.numpy()]).float().div_(127.5).sub_(1.0)
 
     def text_of(self, rows: Tensor) -> TextBatch:
@@ -106,6 +111,7 @@ class Clips:
             place=self.place[rows],
             motion=self.motion[rows],
             text_row=self.text_row[rows],
+            latents=None if self.latents is None else self.latents[rows],
         )
 
     def frames_last(self) -> NDArray[np.uint8]:
@@ -125,6 +131,8 @@ class QualityData:
     """(fit clips, 1280): what places are clustered by, beside their captions."""
     places: list[str]
     """What captions call them."""
+    decode: Decode = pixels_of
+    """(B, C, T, H, W) as networks make them to pixels of shape (B, T, H, W, 3)."""
 
     def cluster_of_place(self, num_clusters: int, seed: int) -> NDArray[np.int64]:
         """(places,) a cluster for every place, whole: that of most of its clips in the two-level balanced k-means."""

@@ -117,6 +117,7 @@ def generate(
         expert=lambda k: side.experts[k],
         available_K=[True] * len(side.experts),
         router=side.router,
+        decode=data.decode,
     )
     settings = SampleSettings(
         steps=regime.sample_steps,

@@ -7,6 +7,7 @@ common seed and the router cost: all FLOPs of the experts' side together are at 
 from dataclasses import dataclass
 
 from benchmarks.quality.clips import MAX_TOKENS, FilmPlan
+from benchmarks.quality.latents import LatentPlan
 
 from kinoswarm_model.presets import TEXT_DIM, TEXT_ENCODER
 from kinoswarm_protocol.specs import (
@@ -59,6 +60,8 @@ class Regime:
     shift: float = 3.0
     t_floor: float = 0.4
     text_dropout: float = 0.1
+    latent: LatentPlan | None = None
+    """How clips are encoded; None leaves pixels."""
 
 
 _UNUSED_RATE = 1e-3
@@ -67,7 +70,9 @@ _UNUSED_RATE = 1e-3
 
 def model_of(regime: Regime) -> ModelSpec:
     """The swarm model of this regime: what `build_expert`, the router and the sampler take."""
-    film, size, router = regime.film, regime.network, regime.router
+    film, size, router, plan = regime.film, regime.network, regime.router, regime.latent
+    channels = plan.channels if plan else 3
+    t, h, w = plan.patch if plan else (1, 1, 1)
     return ModelSpec(
         preset="quality",
         expert=ExpertSpec(
@@ -76,8 +81,8 @@ def model_of(regime: Regime) -> ModelSpec:
                 "patch_size": list(size.patch),
                 "num_attention_heads": size.heads,
                 "attention_head_dim": size.head_dim,
-                "in_channels": 3 + size.positions,
-                "out_channels": 3,
+                "in_channels": channels + size.positions,
+                "out_channels": channels,
                 "text_dim": TEXT_DIM,
                 "freq_dim": 64,
                 "ffn_dim": size.ffn,
@@ -88,10 +93,10 @@ def model_of(regime: Regime) -> ModelSpec:
         ),
         clip=ClipSpec(
             codec="pixel",
-            channels=3,
-            frames=film.frames,
-            height=film.height,
-            width=film.width,
+            channels=channels,
+            frames=film.frames // t,
+            height=film.height // h,
+            width=film.width // w,
             fps=8,
         ),
         text=TextSpec(encoder=TEXT_ENCODER, dim=TEXT_DIM, max_tokens=MAX_TOKENS),
