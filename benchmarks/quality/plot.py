@@ -49,7 +49,7 @@ def _bars(axis: Any, rows: Sequence[Row], read: Read) -> None:
     for place, value in zip(places, values, strict=True):
         ratio = values[0] / value
         axis.annotate(f" {value:.3f} ({ratio:.2f}x)", (value, place), va="center", fontsize=8)
-    axis.margins(x=0.25)
+    axis.margins(x=0.32)
 
 
 def write_sheet(path: Path, bench: Bench, cells: Sequence[Cell], names: tuple[str, str]) -> None:

@@ -18,6 +18,8 @@ from kinoswarm_node.context import NodeContext
 from kinoswarm_node.own_samples import OwnSample
 from kinoswarm_node.page.server import serving_page
 
+ENOUGH_DATA = 4
+"""readyState of a clip that plays."""
 CHROMIUM = shutil.which("chromium")
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 PHONE = {"width": 390, "height": 844}
@@ -161,7 +163,7 @@ def test_a_clip_of_my_expert_plays_on_a_phone(served: Served, browser_page: Any)
     folder.keep_text("samples.json", json.encode([made]))
     page.goto(served.address)
     expect(page.locator("#samples li")).to_contain_text("grey hall <b>, version 3: a hall of grey")
-    page.wait_for_function("document.querySelector('#samples video').readyState >= 1")
+    expect(page.locator("#samples video")).to_have_js_property("readyState", ENOUGH_DATA)
     assert page.evaluate("document.querySelector('#samples video').videoWidth") == 64
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
     assert page.complaints == []

@@ -44,7 +44,7 @@ class Served:
     ) -> None:
         self.sources: WebSources = with_desk(folder) if can_try else sources(folder)
         if shown is not None:
-            parts = {f.name: getattr(self.sources, f.name) for f in fields(WebSources)}
+            parts = {f.name: getattr(self.sources, f.name) for f in fields(WebSources) if f.init}
             self.sources = Shown(shown=shown, **parts)
         self.socket = socket.socket()
         self.socket.bind(("127.0.0.1", 0))

@@ -27,11 +27,13 @@ def test_a_new_volunteer_appears_without_a_reload(browser, live: Served) -> None
 
 
 def test_an_update_leaves_clips_playing_and_details_open(browser, live: Served) -> None:
+    from playwright.sync_api import expect
+
     visit = Visit(browser, live.address, viewport=DESKTOP)
     visit.page.wait_for_selector("#beat[data-state=live]")
     visit.page.click("summary")
     visit.page.evaluate("window.clip = document.querySelector('video')")
-    visit.page.wait_for_function("window.clip.currentTime > 0 && !window.clip.paused")
+    expect(visit.page.locator("video").first).to_have_js_property("paused", False)
     live.volunteer_joins("newcomer-43")
     visit.page.wait_for_selector("text=newcomer-43")
     assert visit.page.evaluate("window.clip === document.querySelector('video')")
@@ -41,13 +43,15 @@ def test_an_update_leaves_clips_playing_and_details_open(browser, live: Served) 
 
 
 def test_all_clips_stop_on_one_button_and_stay_stopped(browser, live: Served) -> None:
+    from playwright.sync_api import expect
+
     visit = Visit(browser, live.address, viewport=DESKTOP)
     visit.page.click("text=Pause all clips")
     live.volunteer_joins("newcomer-44")
     visit.page.wait_for_selector("text=newcomer-44")
     assert visit.page.evaluate("[...document.querySelectorAll('video')].every(v => v.paused)")
     visit.page.click("text=Play all clips")
-    visit.page.wait_for_function("!document.querySelector('video').paused")
+    expect(visit.page.locator("video").first).to_have_js_property("paused", False)
     visit.close()
 
 

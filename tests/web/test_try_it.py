@@ -24,6 +24,9 @@ from kinoswarm_protocol.errors import BadSignature, HashMismatch, LocalError
 from kinoswarm_protocol.invite import read_invite
 from kinoswarm_protocol.provenance import PROVENANCE, open_provenance
 
+ENOUGH_DATA = 4
+"""readyState of a clip that plays."""
+
 
 class ScriptedWorker:
     """Denoises in three steps, or dies as often as it is told to."""
@@ -267,12 +270,14 @@ def trying(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 @pytest.mark.skipif(CHROMIUM is None, reason="Debian's chromium is not installed")
 def test_a_visitor_watches_a_clip_being_made(browser, trying: Served) -> None:
+    from playwright.sync_api import expect
+
     visit = Visit(browser, trying.address + "try", viewport=DESKTOP)
     visit.page.fill("#prompt", "a long corridor")
     visit.page.click("form.try button")
     visit.page.wait_for_selector("video", timeout=120_000)
     assert visit.page.locator("#picks li").count() == 4
-    visit.page.wait_for_function("document.querySelector('video').readyState >= 2")
+    expect(visit.page.locator("video")).to_have_js_property("readyState", ENOUGH_DATA)
     visit.keep("try-desktop")
     visit.close()
     phone = Visit(browser, visit.page.url, viewport=PHONE)
