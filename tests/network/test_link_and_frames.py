@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from network.peers import FOUNDER
+from node.scripted import give_way
 
 from kinoswarm_network import ipc, ipc_frames
 from kinoswarm_network.link import Handler, Link, OnProgress
@@ -76,10 +77,9 @@ def test_a_cancellation_that_meets_the_answer_still_ends_the_caller() -> None:
     async def both_at_once() -> None:
         async with linked(never) as (near, *_):
             asking = asyncio.create_task(near.call(ipc.AskTraffic(), ipc.Done, 10.0))
-            for _turn in range(
-                10
-            ):  # the call is on its way, and nothing but the answer is waited for
-                await asyncio.sleep(0)
+            while not near._waiting:  # the call is on its way; then only the answer is waited for
+                await give_way()
+            await give_way()
             ((future, _),) = near._waiting.values()
             future.set_result(ipc.Done())
             asking.cancel()
