@@ -1,6 +1,6 @@
 """What the pages and the public API cost: size of the first view, server time in a large swarm, cached reads a second.
 
-    python benchmarks/dashboard.py [--nodes 10000] [--contributions 250000] [--seconds 10] [--connections 16]
+    python -m benchmarks.dashboard [--nodes 10000] [--contributions 250000] [--seconds 10] [--connections 16]
 
 A swarm of that size is folded from its events (four per contribution: a million by default) and served by the program's
 own application in a process of its own. A second process reads the pages over keep-alive connections, as a cache in
@@ -259,7 +259,7 @@ def report(arguments: argparse.Namespace, found: dict, server_pid: int) -> None:
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], check=True, capture_output=True, text=True
     )
-    print(f"command: python {' '.join(sys.argv)}")
+    print(f"command: python -m benchmarks.dashboard {' '.join(sys.argv[1:])}")
     print(
         f"machine: {platform.system()} {platform.machine()}, {os.cpu_count()} cores, "
         f"Python {platform.python_version()}; commit {commit.stdout.strip()}"
