@@ -27,7 +27,7 @@ quality: $(STAMP)
 	$(BIN)/python -m benchmarks.quality plot
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -m "not slow"
+	KINOSWARM_SCREENSHOTS=$(CURDIR)/screenshots $(BIN)/python -m pytest -m "not slow"
 
 check: format lint types contracts test
 
@@ -44,4 +44,4 @@ contracts: $(STAMP)
 	$(BIN)/lint-imports
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) screenshots .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -8,9 +8,22 @@ from pathlib import Path
 import pytest
 from data.footage import footage
 from e2e.processes import PATIENCE_S, Swarm, kinoswarm
+from web.browsing import CHROMIUM, DESKTOP, FLAGS, PHONE, Visit
 
 pytestmark = pytest.mark.e2e
 TARGET = 2
+PAGES = [
+    "",
+    "clusters/0",
+    "nodes",
+    "releases",
+    "releases/1",
+    "verdicts",
+    "leaderboard",
+    "ledger",
+    "health",
+    "join",
+]
 CLIPS_PER_SCENE = 40
 """Enough that two segments of an expert do not learn them by heart and are refused for it."""
 SEGMENT_STEPS = 1000
@@ -69,6 +82,30 @@ def test_node_and_coordinator_die_and_the_run_still_ends_well(swarm: Swarm) -> N
     assert {cluster["version"] for cluster in status["clusters"]} == {TARGET}
     assert status["contributions_by_state"]["merged"] >= 2 * TARGET
     assert [node for node in status["nodes"] if node["failed"]] == []
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="Debian's chromium is not installed")
+def test_the_page_follows_the_swarm_in_a_real_browser(swarm: Swarm) -> None:
+    """A volunteer who comes appears without a reload; no page of the swarm makes the browser complain."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        overview = Visit(browser, swarm.page, viewport=DESKTOP)
+        overview.page.wait_for_selector("#beat[data-state=live]")
+        overview.page.evaluate("window.marker = 'not reloaded'")
+        swarm.join("latecomer")
+        overview.page.wait_for_selector("text=latecomer", timeout=PATIENCE_S * 1000)
+        assert overview.page.evaluate("window.marker") == "not reloaded"
+        overview.keep("swarm-overview-desktop")
+        overview.close()
+        for path in PAGES:
+            visit = Visit(browser, swarm.page + path, viewport=PHONE)
+            visit.page.wait_for_selector("#beat[data-state=live]")
+            assert visit.page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+            visit.keep(f"swarm-{path.replace('/', '-') or 'overview'}-phone")
+            visit.close()
+        browser.close()
 
 
 def test_the_release_is_downloaded_and_generates_the_same_bytes_again(swarm: Swarm) -> None:

@@ -104,6 +104,7 @@ class Visit:
     def keep(self, name: str) -> None:
         """A screenshot, where somebody wants to look at them."""
         if folder := os.environ.get("KINOSWARM_SCREENSHOTS"):
+            Path(folder).mkdir(parents=True, exist_ok=True)
             self.page.screenshot(path=Path(folder) / f"{name}.png", full_page=True)
 
     def close(self) -> None:
