@@ -156,6 +156,7 @@ class _Demo:
             coordinator = self.trees.start("coordinator", arguments)
             self._wait_for(lambda: self._status(coordinator) is not None, coordinator, "the page")
             self.screen.page = page_address(self.out / "swarm")
+            self.screen.say(f"the swarm's page is at {self.screen.page}")
             nodes = [self._start_node(index) for index in range(self.config.nodes)]
         return coordinator, nodes
 
