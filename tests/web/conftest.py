@@ -18,6 +18,6 @@ def browser() -> Iterator[object]:
 
 @pytest.fixture(scope="module")
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    serving = Served(tmp_path_factory.mktemp("swarm"))
+    serving = Served(tmp_path_factory.mktemp("swarm"), can_try=True)
     yield serving
     serving.stop()

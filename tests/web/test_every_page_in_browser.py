@@ -20,6 +20,7 @@ PAGES = {
     "ledger": "ledger",
     "health": "health",
     "join": "join",
+    "try": "try",
 }
 
 
