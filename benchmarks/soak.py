@@ -179,6 +179,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--save", action="store_true", help="keep samples and plot")
     options = parser.parse_args()
+    begun = about()
     with tempfile.TemporaryDirectory(prefix="kinoswarm-soak-") as root:
         samples = soak(Path(root), options.minutes)
     measured = figures(samples)
@@ -186,7 +187,7 @@ def main() -> None:
         print(f"{name:32} {value:10.4g}")
     if options.save:
         RESULTS.mkdir(exist_ok=True)
-        result = {**about(), "figures": measured, "samples": [asdict(s) for s in samples]}
+        result = {**begun, "figures": measured, "samples": [asdict(s) for s in samples]}
         (RESULTS / "soak.json").write_text(json.dumps(result, indent=1) + "\n")
         plot(samples, RESULTS / "soak.png")
 
