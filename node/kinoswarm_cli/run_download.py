@@ -15,6 +15,7 @@ from kinoswarm_network.blob_store import BlobStore
 from kinoswarm_node.copy_release import CopyRelease
 from kinoswarm_node.home import Home
 from kinoswarm_node.invites import get_invite, is_address
+from kinoswarm_node.light_visit import light_visiting
 from kinoswarm_node.peer_network import PEERS_FILE, cached_peers
 from kinoswarm_node.ports import OnBytes
 from kinoswarm_node.release_download import Downloaded, ReleaseSource, download_release
@@ -27,15 +28,27 @@ from kinoswarm_protocol.invite import Invite
 from kinoswarm_protocol.records import Authority
 
 
-def run_download(typed: str, out: Path, peers: Sequence[str], as_json: bool) -> None:
+@dataclass(frozen=True)
+class WayThere:
+    """How the user wants a swarm to be reached."""
+
+    peers: Sequence[str]
+    """Addresses of more peers than the invite names."""
+    light: bool
+    """Over py-libp2p alone."""
+
+
+def run_download(typed: str, out: Path, there: WayThere, as_json: bool) -> None:
     """Download into `out` and say what lies there. Raises KinoswarmError."""
     folder = out.expanduser().absolute()
     invite = get_invite(typed).body
     started = time.monotonic()
     address = typed.strip() if is_address(typed) else ""
     with reporting(quiet=as_json, in_bytes=True) as report:
-        way = _Way(invite, address, [*peers, *_met_peers(invite.swarm)])
-        got = asyncio.run(_download(way, folder, report))
+        peers = [*there.peers, *_met_peers(invite.swarm)]
+        way = _Way(invite, address, peers)
+        download = _download_light if there.light else _download
+        got = asyncio.run(download(way, folder, report))
     _tell(got, time.monotonic() - started, as_json)
 
 
@@ -54,14 +67,21 @@ class _Way:
     peers: list[str]
 
 
+async def _download_light(way: _Way, folder: Path, report: Report) -> Downloaded:
+    """From the swarm's peers by the second implementation of libp2p."""
+    scratch = _scratch(folder)
+    async with light_visiting(way.invite, scratch, way.peers) as visit:
+        source = ReleaseSource(visit.look_up, await visit.authority(), visit.fetch, _now_ms)
+        got = await download_release(source, folder, _shown(report))
+    shutil.rmtree(scratch, ignore_errors=True)
+    return got
+
+
 async def _download(way: _Way, folder: Path, report: Report) -> Downloaded:
     """From the coordinator; when none answers, from the swarm's peers, or from the copy at the typed address."""
     invite, address = way.invite, way.address
-    scratch = folder.with_name(f".{folder.name}.download")
+    scratch, on_bytes = _scratch(folder), _shown(report)
     authority = Authority(invite.swarm, invite.founder, frozenset(invite.coordinators))
-
-    def on_bytes(done: int, total: int) -> None:
-        report(done, total, "downloading")
 
     try:
         async with visiting(invite, scratch, way.peers) as visit:
@@ -73,6 +93,15 @@ async def _download(way: _Way, folder: Path, report: Report) -> Downloaded:
         got = await _download_from_copy(address, authority, folder, scratch, on_bytes)
     shutil.rmtree(scratch, ignore_errors=True)  # kept when it failed: the next try goes on from it
     return got
+
+
+def _scratch(folder: Path) -> Path:
+    """Where blobs wait until they are all there; kept when a download breaks, so that the next one goes on."""
+    return folder.with_name(f".{folder.name}.download")
+
+
+def _shown(report: Report) -> OnBytes:
+    return lambda done, total: report(done, total, "downloading")
 
 
 async def _download_from_copy(

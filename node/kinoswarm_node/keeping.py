@@ -16,7 +16,7 @@ from kinoswarm_node.context import NodeContext
 from kinoswarm_protocol.envelope import Opened, open_envelope
 from kinoswarm_protocol.errors import BadSignature, RemoteError
 from kinoswarm_protocol.ids import BlobId
-from kinoswarm_protocol.limits import MAX_RECORD_BYTES
+from kinoswarm_protocol.limits import MAX_RECORD_BYTES, MAX_RECORDS_PER_LOOKUP
 from kinoswarm_protocol.messages import RELEASE, Lookup, Records, ReleaseManifest
 from kinoswarm_protocol.records import (
     CHARTER_KEY,
@@ -26,6 +26,7 @@ from kinoswarm_protocol.records import (
     ReleaseRecord,
     newest,
     open_record,
+    plain_key_of,
     provider_keys,
 )
 
@@ -64,6 +65,14 @@ async def keep_alive(node: NodeContext) -> None:
     serves = node.settings.keep_release_gb > 0 and not node.settings.https_only
     if release is not None and serves:
         await _hold(node, release.body)
+
+
+def kept_records(root: Path, key: str) -> list[bytes]:
+    """The signed records under one plain key that are kept in a swarm's folder; as they were when they were learnt."""
+    if key not in KEPT_KEYS:
+        return []
+    found = [raw for raw in _read_list(root / _RECORDS) if _lies_under(raw, key)]
+    return found[:MAX_RECORDS_PER_LOOKUP]
 
 
 def held_tables(node: NodeContext) -> list[BlobId]:
@@ -175,6 +184,13 @@ def _read_list(path: Path) -> list[bytes]:
             return msgspec.msgpack.decode(file.read(_MAX_FILE), type=list[bytes])
     except (OSError, msgspec.DecodeError):
         return []
+
+
+def _lies_under(raw: bytes, key: str) -> bool:
+    try:
+        return plain_key_of(raw) == key
+    except RemoteError:
+        return False  # the file is damaged; it is written anew at the next look
 
 
 def _quietly(done: int, total: int) -> None:

@@ -12,14 +12,14 @@ import msgspec
 from msgspec import structs
 
 from kinoswarm_network.blob_store import BlobStore
-from kinoswarm_network.client import NetworkClient, NetworkConfig, ReachReport
+from kinoswarm_network.client import NetworkClient, NetworkConfig, OnControl, ReachReport
 from kinoswarm_network.durable import write_atomic
 from kinoswarm_network.http_client import HttpSource
 from kinoswarm_network.transport import PeerTransport, Transport
 from kinoswarm_node.ports import OnBytes
 from kinoswarm_node.reachability import is_cut_off, reach_in_words
 from kinoswarm_protocol.envelope import Opened
-from kinoswarm_protocol.errors import Code, LocalError, Refused, RemoteError, Unreachable
+from kinoswarm_protocol.errors import LocalError, RemoteError, Unreachable
 from kinoswarm_protocol.ids import BlobId, PeerId
 from kinoswarm_protocol.invite import Invite
 from kinoswarm_protocol.keys import KeyPair
@@ -79,6 +79,8 @@ class PeerNetworkPlan:
     config: NetworkConfig
     store: Path
     peers_file: Path
+    on_control: OnControl
+    """Answers what peers ask of this node."""
 
 
 class PeerNetwork:
@@ -107,7 +109,7 @@ class PeerNetwork:
         await self._find_reach()
 
     async def _start_process(self) -> None:
-        self._client = await NetworkClient.start(self._config, _answer_nobody)
+        self._client = await NetworkClient.start(self._config, self._plan.on_control)
         self._ended = asyncio.create_task(self._client.wait_ended())
 
     async def _find_reach(self) -> None:
@@ -262,11 +264,6 @@ class PeerNetwork:
 
     def _cached_peers(self) -> list[str]:
         return cached_peers(self._plan.peers_file)
-
-
-async def _answer_nobody(peer: PeerId, request: bytes) -> bytes:
-    """A node takes no control requests."""
-    raise Refused(Code.NOT_PERMITTED, "this is a volunteer's node, not a coordinator")
 
 
 def _now_ms() -> int:

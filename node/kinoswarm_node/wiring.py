@@ -16,6 +16,7 @@ from kinoswarm_node.governor.sensors import MachineSensors
 from kinoswarm_node.governor.watch import Governor
 from kinoswarm_node.home import Home
 from kinoswarm_node.live_settings import LiveSettings
+from kinoswarm_node.lookup_desk import LookupDesk
 from kinoswarm_node.node_status import NodeStatus
 from kinoswarm_node.peer_network import PEERS_FILE, PeerNetwork, PeerNetworkPlan, web_addresses
 from kinoswarm_node.ports import Network
@@ -47,7 +48,7 @@ def build_node(plan: NodePlan, listener: Listener, now_ms: Callable[[], int]) ->
         key=plan.key,
         invite=plan.invite,
         folder=plan.folder,
-        network=_network(plan),
+        network=_network(plan, now_ms),
         trainer=WorkerSupervisor(
             plan.home.root / "worker.log", limits=_worker_limits(plan.settings)
         ),
@@ -95,8 +96,8 @@ def _governor(home: Home, live: LiveSettings) -> Governor:
     return Governor(sensors, live.rules, lambda: int(time.monotonic() * 1000))
 
 
-def _network(plan: NodePlan) -> Network:
-    return _web_network(plan) if plan.settings.https_only else _peer_network(plan)
+def _network(plan: NodePlan, now_ms: Callable[[], int]) -> Network:
+    return _web_network(plan) if plan.settings.https_only else _peer_network(plan, now_ms)
 
 
 def _web_network(plan: NodePlan) -> WebNetwork:
@@ -114,7 +115,7 @@ def _web_network(plan: NodePlan) -> WebNetwork:
     )
 
 
-def _peer_network(plan: NodePlan) -> PeerNetwork:
+def _peer_network(plan: NodePlan, now_ms: Callable[[], int]) -> PeerNetwork:
     config = NetworkConfig(
         home=str(plan.folder.root / "network"),
         swarm=plan.invite.swarm,
@@ -137,5 +138,6 @@ def _peer_network(plan: NodePlan) -> PeerNetwork:
             config=config,
             store=plan.home.blobs_path,
             peers_file=plan.folder.root / PEERS_FILE,
+            on_control=LookupDesk(plan.key, plan.invite.swarm, plan.folder.root, now_ms).answer,
         )
     )

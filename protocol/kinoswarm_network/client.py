@@ -218,7 +218,7 @@ class NetworkClient:
                 stdout=log,
                 stderr=log,
                 pass_fds=[theirs.fileno()],
-                env=_environment(),
+                env=network_environment(),
                 start_new_session=True,  # Ctrl-C is the service's to handle; and one group to kill
             )
         reader, writer = await asyncio.open_unix_connection(sock=ours)
@@ -259,7 +259,7 @@ class NetworkClient:
         return opened if opened.body.key == key else None
 
 
-def _environment() -> dict[str, str]:
+def network_environment() -> dict[str, str]:
     """Ours, without needless threads, and able to import this package wherever it lies."""
     package_root = str(Path(__file__).resolve().parent.parent)
     search = os.pathsep.join(filter(None, [package_root, os.environ.get("PYTHONPATH", "")]))

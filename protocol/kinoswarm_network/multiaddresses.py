@@ -7,11 +7,19 @@ from kinoswarm_protocol.limits import MAX_ADDRESS
 
 _TRANSPORTS = ("ip4", "ip6", "dns", "dns4", "dns6", "dnsaddr")
 
-_CONNECT_PROBLEMS = {
+_ANOTHER_PEER = (
+    "somebody else answers at this address: the other machine has a new identity, or the port is "
+    "another program's"
+)
+_NO_LIBP2P = "something answers there that does not speak libp2p"
+_TRIED_A_MOMENT_AGO = "it did not answer a moment ago and is not tried again so soon"
+_UNKNOWN_ADDRESS = "no address of it is known"
+
+_CONNECT_PROBLEMS = {  # p2pd's words and py-libp2p's; the first that fits counts
     "connection refused": "nobody listens there (connection refused): is the other program running, and is the port "
     "right?",
-    "peer id mismatch": "somebody else answers at this address: the other machine has a new identity, or the port is "
-    "another program's",
+    "peer id mismatch": _ANOTHER_PEER,
+    "peer id does not correspond": _ANOTHER_PEER,
     "no route to host": "there is no way to that machine from here (no route to host): check the address and "
     "the network",
     "network is unreachable": "this machine has no network that leads there",
@@ -19,10 +27,12 @@ _CONNECT_PROBLEMS = {
     "context deadline exceeded": "no answer in time: the machine is off, or a firewall or router between drops the "
     "connection",
     "dial to self attempted": "this is our own address",
-    "failed to negotiate security protocol": "something answers there that does not speak libp2p",
+    "failed to negotiate security protocol": _NO_LIBP2P,
+    "failed to negotiate the secure protocol": _NO_LIBP2P,
     "no such host": "its name is not known (DNS)",
-    "backoff": "it did not answer a moment ago and is not tried again so soon",
-    "no addresses": "no address of it is known",
+    "backoff": _TRIED_A_MOMENT_AGO,
+    "negative cache": _TRIED_A_MOMENT_AGO,
+    "no addresses": _UNKNOWN_ADDRESS,
     "routing: not found": "no address of it is known, and no peer could tell one",
     "failed to find any peer in table": "no address of it is known, and no peer is connected that could tell one",
 }

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from kinoswarm_network.client import NetworkClient
 from kinoswarm_network.link import OnProgress
 from kinoswarm_protocol.ids import BlobId, LeaseId, PeerId
 from kinoswarm_protocol.limits import CONTROL_TIMEOUT_S
@@ -35,10 +34,24 @@ class Transport(Protocol):
         """
 
 
-class PeerTransport:
-    """libp2p streams to a peer, through the network process."""
+class PeerClient(Protocol):
+    """A process of ours that speaks libp2p: NetworkClient, or LightClient with another implementation of it."""
 
-    def __init__(self, client: NetworkClient, peer: PeerId, addresses: Sequence[str]) -> None:
+    async def control(
+        self, peer: PeerId, addresses: Sequence[str], request: bytes, timeout_s: float
+    ) -> bytes:
+        """The peer's answer to a control request. Raises Unreachable or Refused."""
+
+    async def fetch_blob(
+        self, blob: BlobId, providers: Sequence[ProviderHint], on_progress: OnProgress | None = None
+    ) -> Path:
+        """Bring a blob here, every chunk verified; resumes. Raises a RemoteError or LocalError."""
+
+
+class PeerTransport:
+    """libp2p streams to a peer, through a network process."""
+
+    def __init__(self, client: PeerClient, peer: PeerId, addresses: Sequence[str]) -> None:
         self._client = client
         self._hint = ProviderHint(peer=peer, addresses=list(addresses))
 

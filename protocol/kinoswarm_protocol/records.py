@@ -282,6 +282,18 @@ def open_record(value: bytes, authority: Authority) -> Opened[Any]:
     return opened
 
 
+def plain_key_of(value: bytes) -> str:
+    """The key that a record carries, for one that was opened before: nothing is verified here.
+
+    Raises MalformedBytes or LimitExceeded.
+    """
+    envelope = decode(value, Envelope, MAX_RECORD_BYTES)
+    rule = _RULE_BY_KIND.get(envelope.kind)
+    if rule is None:
+        raise MalformedBytes(f"record of unknown kind {envelope.kind!r}")
+    return str(decode(envelope.payload, rule.kind.type, rule.kind.max_bytes).key)
+
+
 def check_record(
     key_hash: bytes,
     subkey: object,

@@ -1,4 +1,4 @@
-"""One suite for every way to a peer: libp2p and HTTP must behave alike."""
+"""One suite for every way to a peer: libp2p by two implementations, and HTTP, must behave alike."""
 
 import asyncio
 import os
@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 from coordinator.upload_site import upload_site
-from network.peers import FOUNDER, NOBODY, Nodes
+from network.peers import FOUNDER, NOBODY, Nodes, config
 from network.web import serving
 
 from kinoswarm_network.blob_store import BlobStore
 from kinoswarm_network.http_client import HttpSource
+from kinoswarm_network.light_client import LightClient
 from kinoswarm_network.transport import PeerTransport, Transport
 from kinoswarm_protocol.errors import Refused, Unreachable
 from kinoswarm_protocol.ids import BlobId, LeaseId
@@ -29,7 +30,7 @@ class Way:
     to_nobody: Transport
 
 
-@pytest.fixture(params=["libp2p", "http"])
+@pytest.fixture(params=["libp2p", "py-libp2p", "http"])
 def way(
     request: pytest.FixtureRequest, runner: asyncio.Runner, nodes: Nodes, tmp_path: Path
 ) -> Iterator[Way]:
@@ -39,6 +40,15 @@ def way(
             lambda path: runner.run(nodes.first.add_blob(path)),
             PeerTransport(nodes.third, FOUNDER.peer_id, [NOBODY]),
         )
+        return
+    if request.param == "py-libp2p":
+        light = runner.run(LightClient.start(config(tmp_path / "light")))
+        yield Way(
+            PeerTransport(light, nodes.first.peer_id, nodes.first.addresses),
+            lambda path: runner.run(nodes.first.add_blob(path)),
+            PeerTransport(light, FOUNDER.peer_id, [NOBODY]),
+        )
+        runner.run(light.stop())
         return
     with serving(BlobStore(tmp_path / "theirs")) as server:
         ours = BlobStore(tmp_path / "ours")

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from protocol.samples import BLOB, COORDINATOR, FOUNDER, NODE, SWARM, invite
 
 from kinoswarm_network.client import NetworkClient, NetworkConfig, ReachReport
+from kinoswarm_node.lookup_desk import LookupDesk
 from kinoswarm_node.peer_network import (
     MAX_CACHED_PEERS,
     PeerNetwork,
@@ -48,6 +49,7 @@ def network(folder: Path) -> PeerNetwork:
         config=config,
         store=folder / "blobs",
         peers_file=folder / "peers.json",
+        on_control=LookupDesk(NODE, SWARM, folder, now_ms).answer,
     )
     return PeerNetwork(plan)
 
