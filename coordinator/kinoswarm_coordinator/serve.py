@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,14 +39,15 @@ from kinoswarm_coordinator.state import Rules
 from kinoswarm_coordinator.submissions import expired
 from kinoswarm_coordinator.try_desk import TryDesk
 from kinoswarm_coordinator.try_queue import TryRules
+from kinoswarm_coordinator.uploads import Uploads
 from kinoswarm_coordinator.web.app import create_app
-from kinoswarm_coordinator.web.rate_limit import RateLimit
 from kinoswarm_coordinator.web.sources import WebSources
 from kinoswarm_model.supervisor import WorkerSupervisor
 from kinoswarm_network.blob_store import BlobStore
 from kinoswarm_network.certificate import certificate_at
 from kinoswarm_network.client import NetworkClient, NetworkConfig
 from kinoswarm_network.listening import bound_socket, server_of
+from kinoswarm_network.rate_limit import RateLimit
 from kinoswarm_protocol.charter import Charter
 from kinoswarm_protocol.charter_chain import OpenedChain, coordinators_ever
 from kinoswarm_protocol.errors import LocalError
@@ -55,6 +57,7 @@ from kinoswarm_protocol.keys import KeyPair
 
 _log = structlog.get_logger("serve")
 _TRAFFIC_EVERY_S = 5.0
+_SWEEP_EVERY_S = 3_600.0
 _KEPT_CLIPS = 100
 """Of visitors, newest."""
 
@@ -221,6 +224,8 @@ def _network_config(
         coordinators=founding.charter.coordinators,
         store=str(folder.store),
         listen=settings.listen,
+        control_per_s=settings.control_per_s,
+        control_burst=settings.control_burst,
     )
 
 
@@ -284,6 +289,7 @@ async def _run_parts(
             tasks.create_task(_watch_traffic(service, network))
             tasks.create_task(_fill_pages(sources))
             tasks.create_task(door.run())
+            tasks.create_task(_sweep_uploads(sources.uploads))
             tasks.create_task(_make_copies(sources, settings.copy_every_s))
             tasks.create_task(_end_with(network.wait_ended, "the network process ended"))
             tasks.create_task(service.journal.wait_failed())
@@ -316,6 +322,12 @@ async def _tick(service: Service, watch: AmendmentWatch, tick_s: float) -> None:
         await watch.look()
         state, now_ms = service.journal.state, service.now_ms()
         await service.record(expired(state, now_ms) + expired_delegations(state, now_ms))
+
+
+async def _sweep_uploads(uploads: Uploads) -> None:
+    while True:
+        await uploads.sweep(time.time())
+        await asyncio.sleep(_SWEEP_EVERY_S)
 
 
 async def _watch_traffic(service: Service, network: NetworkClient) -> None:

@@ -135,7 +135,6 @@ class Service:
             charter=self.rules.charter_blob,
             amendments=list(self.in_force.amendment_blobs),
             notice=notice,
-            observed_reachable=False,
             account=delegation.account if delegation else None,
         )
 

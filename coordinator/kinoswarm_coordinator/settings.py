@@ -66,7 +66,8 @@ class CoordinatorSettings(BaseSettings):
         default=50.0,
         ge=0.0,
         le=1e6,
-        description="Requests a second (hello, pull, submit …) of all nodes at one address; 0 is no limit.",
+        description="Requests a second (hello, pull, submit …) of all nodes at one web address, or of one "
+        "peer over libp2p; 0 is no limit.",
     )
     control_burst: int = Field(
         default=500, ge=1, le=10**6, description="How many of them may come at once."

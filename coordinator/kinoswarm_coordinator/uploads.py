@@ -25,6 +25,9 @@ MAX_OPEN_UPLOADS = 64
 UPLOAD_PAUSE_S = 60.0
 """An upload that brought nothing new for this long counts as given up."""
 
+PARTIAL_KEPT_S = 86_400.0
+"""What a broken upload left is kept this long for its sender to go on: a day offline is usual at home."""
+
 _LARGEST_BY_BASE = 2
 _HEADER_BYTES = MIB
 
@@ -40,6 +43,19 @@ def upload_limit(state: SwarmState, lease_id: LeaseId, blob: BlobId, base_bytes:
     if not isinstance(work.outcome, TrainOutcome) or work.outcome.delta != blob:
         return 0
     return min(work.outcome.delta_bytes, _LARGEST_BY_BASE * base_bytes + _HEADER_BYTES)
+
+
+def _settled_among(state: SwarmState, blobs: set[BlobId]) -> set[BlobId]:
+    """Those of `blobs` that contributions name, all of them settled."""
+    if not blobs:
+        return set()
+    named: set[BlobId] = set()
+    waited_for: set[BlobId] = set()
+    for lease_id, work in state.work.items():
+        if isinstance(work.outcome, TrainOutcome) and work.outcome.delta in blobs:
+            found = waited_for if lease_id in state.unsettled else named
+            found.add(BlobId(work.outcome.delta))
+    return named - waited_for
 
 
 @dataclass
@@ -112,6 +128,17 @@ class Uploads:
                 upload.grew_at_s = self.clock()
             if not upload.partial.missing:
                 await self._finish(upload)
+
+    async def sweep(self, now_s: float) -> list[BlobId]:
+        """Remove what broken uploads left: at once when their contribution is settled, else a day after they rested.
+
+        `now_s` is the wall clock, as the disk's times are. Returns what was removed.
+        """
+        left = await asyncio.to_thread(self.store.partials)
+        idle = {blob: at_s for blob, at_s in left.items() if blob not in self._open}
+        settled = _settled_among(self.state(), set(idle))
+        gone = [b for b, at_s in idle.items() if b in settled or now_s - at_s > PARTIAL_KEPT_S]
+        return [b for b in gone if await asyncio.to_thread(self.store.drop_partial, b)]
 
     def close(self) -> None:
         """Let go of all files; uploads resume after a restart."""

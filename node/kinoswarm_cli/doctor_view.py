@@ -42,6 +42,17 @@ def show(findings: Sequence[Finding], as_json: bool) -> None:
         typer.echo(f"{_MARKS[finding.state]:<6}{finding.name}: {finding.sentence}")
         if finding.to_do:
             typer.echo(f"      → {finding.to_do}")
+    typer.echo(f"\n{_in_short(findings)}")
+
+
+def _in_short(findings: Sequence[Finding]) -> str:
+    """What it comes down to, for those who read one line."""
+    wrong = [finding.name for finding in findings if finding.state is State.WRONG]
+    if wrong:
+        return f"In the way of taking part: {', '.join(wrong)}. What to do stands under each (→)."
+    if _NO_INVITE in findings:
+        return "This machine is ready. Whether the swarm is there shows with its invite: kinoswarm doctor INVITE"
+    return "Nothing is in the way of taking part: kinoswarm join INVITE"
 
 
 def exit_code_for(findings: Sequence[Finding]) -> ExitCode:

@@ -1,6 +1,9 @@
 """What the doctor's readings mean: one finding each, with what to do. Pure; checkup_probes.py measures."""
 
+import errno
 import ipaddress
+import os
+import sys
 from collections.abc import Sequence
 from enum import StrEnum
 
@@ -12,6 +15,11 @@ from kinoswarm_node.reachability import is_cut_off, reach_in_words
 from kinoswarm_protocol.limits import MAX_CLOCK_SKEW_MS
 
 _GIB = 1024**3
+_SET_CLOCK = {
+    "linux": "`sudo timedatectl set-ntp true`",
+    "darwin": "System Settings, Date & Time, set automatically",
+    "win32": "Settings, Time & language, set time automatically",
+}
 
 
 class State(StrEnum):
@@ -114,7 +122,8 @@ def judge_reach(own_address: str, listen: Sequence[str]) -> Finding:
     forward = (
         f"forward TCP port {ports[0]} of your router to {own_address}"
         if ports
-        else "choose a fixed port (listen = /ip4/0.0.0.0/tcp/4001) and forward it in your router"
+        else "listen on a fixed port (`kinoswarm join INVITE --listen /ip4/0.0.0.0/tcp/4001`) and forward it in your "
+        "router"
     )
     return Finding(
         name="reachability",
@@ -133,7 +142,39 @@ def judge_dial_back(report: ReachReport) -> Finding | None:
     return Finding(name="dialled back", state=state, sentence=reach_in_words(report))
 
 
-def judge_way(way: Way) -> Finding:
+def judge_port(address: str, fault: int | None, held_by: str, is_running: bool) -> Finding:
+    """Whether the node can listen at `address`: `fault` is the errno of trying, None when it went well.
+
+    `held_by` names the program that has the port, as far as this user may see it.
+    """
+    name, port = f"listening on {address}", tcp_port(address)
+    if fault is None:
+        sentence = f"port {port} is free" if port else "any free port will do"
+        return Finding(name=name, state=State.FINE, sentence=sentence)
+    if fault == errno.EADDRINUSE and is_running:
+        return Finding(name=name, state=State.FINE, sentence="your running node listens there")
+    sentence, to_do = _port_trouble(port, fault, held_by)
+    return Finding(name=name, state=State.WRONG, sentence=sentence, to_do=to_do)
+
+
+def _port_trouble(port: int, fault: int, held_by: str) -> tuple[str, str]:
+    other = "kinoswarm join INVITE --listen /ip4/0.0.0.0/tcp/0"
+    if fault == errno.EADDRINUSE:
+        return (
+            f"port {port} is taken by {held_by or 'another program'}",
+            f"stop that program, or choose another port: `{other}` takes any free one",
+        )
+    if fault == errno.EADDRNOTAVAIL:
+        return "this machine does not have that address", f"listen on all of its own: `{other}`"
+    if fault in (errno.EACCES, errno.EPERM):
+        return (
+            f"this user may not open port {port}",
+            f"choose one above 1023: `{other}` takes any free one",
+        )
+    return f"port {port} cannot be used ({os.strerror(fault)})", f"choose another: `{other}`"
+
+
+def judge_way(way: Way, others_answer: bool) -> Finding:
     """One address of the invite, on its own line."""
     if not way.problem:
         return Finding(name=way.address, state=State.FINE, sentence="answers", where=Where.THERE)
@@ -141,7 +182,7 @@ def judge_way(way: Way) -> Finding:
         name=way.address,
         state=State.ADVICE,
         sentence=way.problem,
-        to_do="not needed while another address answers",
+        to_do="nothing: another address answers, and one is enough" if others_answer else "",
         where=Where.THERE,
     )
 
@@ -161,7 +202,7 @@ def judge_ways(ways: Sequence[Way]) -> Finding:
         state=State.WRONG,
         sentence=f"none of {len(ways)} addresses of this invite answers",
         to_do="if other sites open, ask whoever invited you whether the swarm is up, and for a fresh invite; if "
-        "they don't, check this machine's connection and its firewall",
+        "they don't, check this machine's connection, and that its firewall lets programs out",
         where=Where.THERE,
     )
 
@@ -177,13 +218,24 @@ def judge_clock(ways: Sequence[Way]) -> Finding | None:
             name="clock", state=State.FINE, sentence=f"within {MAX_CLOCK_SKEW_MS / 1000:g} s"
         )
     direction = "behind" if ahead_ms > 0 else "ahead of"
+    off = duration_in_words(abs(ahead_ms))
     return Finding(
         name="clock",
         state=State.WRONG,
-        sentence=f"this machine's clock is {abs(ahead_ms) / 1000:.1f} s {direction} the swarm's, which allows "
-        f"{MAX_CLOCK_SKEW_MS / 1000:g} s",
-        to_do="switch on automatic time (NTP): `timedatectl set-ntp true` on Linux",
+        sentence=f"this machine's clock is {off} {direction} the swarm's; beyond {MAX_CLOCK_SKEW_MS / 1000:g} s "
+        "peers turn it away",
+        to_do=f"set the clock by the network (NTP): {_SET_CLOCK.get(sys.platform, _SET_CLOCK['linux'])}; then run the "
+        "doctor again",
     )
+
+
+def duration_in_words(ms: int) -> str:
+    """A length of time as people say it."""
+    seconds = ms / 1000
+    for size, name in ((86_400, "days"), (3_600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {name}"
+    return f"{seconds:.1f} s"
 
 
 def proven_ahead(ahead_ms: int, took_ms: int) -> int:

@@ -11,12 +11,16 @@ import socket
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import psutil
+from msgspec import structs
+
 from kinoswarm_network.blob_store import BlobStore
 from kinoswarm_network.client import NetworkClient, NetworkConfig, ReachReport
-from kinoswarm_network.coordinator_client import CoordinatorClient
+from kinoswarm_network.coordinator_client import CoordinatorClient, reason_of
 from kinoswarm_network.http_client import HttpSource
 from kinoswarm_network.identity import load_or_create_key
 from kinoswarm_network.multiaddresses import tcp_port
@@ -29,6 +33,7 @@ from kinoswarm_node.checkup import (
     judge_clock,
     judge_dial_back,
     judge_disk,
+    judge_port,
     judge_reach,
     judge_way,
     judge_ways,
@@ -86,12 +91,13 @@ async def examine_swarm(invite: Invite, listen: Sequence[str] = ()) -> list[Find
             ),
             _ask_peers(invite, Path(folder), listen),
         )
-    ways = [*peers, *web]
     names = await asyncio.gather(*(_resolve(name) for name in _host_names(invite.addresses)))
+    unknown = {name.host for name in names if not name.known}
+    ways = [_without_name(way, unknown) for way in (*peers, *web)]
     extra = [finding for finding in (judge_clock(ways), judge_dial_back(reach)) if finding]
     return [
-        *names,
-        *(judge_way(way) for way in ways),
+        *(_judge_name(name) for name in names),
+        *(judge_way(way, any(not other.problem for other in ways)) for way in ways),
         judge_ways(ways),
         *extra,
     ]
@@ -107,24 +113,27 @@ def own_address() -> str:
 
 
 def _examine_port(address: str, is_running: bool) -> Finding:
-    name, parts = f"listening on {address}", address.split("/")
-    port = tcp_port(address)
+    parts, port = address.split("/"), tcp_port(address)
     if not port or parts[1] not in _IP_FAMILIES:
-        return Finding(name=name, state=State.FINE, sentence="any free port is taken at the start")
+        return judge_port(address, None, "", is_running)
     try:
         with socket.socket(_IP_FAMILIES[parts[1]], socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((parts[2], port))
     except OSError as error:
-        if error.errno == errno.EADDRINUSE and is_running:
-            return Finding(name=name, state=State.FINE, sentence="your running node listens there")
-        return Finding(
-            name=name,
-            state=State.WRONG,
-            sentence=f"port {port} cannot be used: {error.strerror}",
-            to_do="stop the program that has it, or choose another port in listen (0 is any free one)",
-        )
-    return Finding(name=name, state=State.FINE, sentence=f"port {port} is free")
+        held_by = _holder_of(port) if error.errno == errno.EADDRINUSE else ""
+        return judge_port(address, error.errno or 0, held_by, is_running)
+    return judge_port(address, None, "", is_running)
+
+
+def _holder_of(port: int) -> str:
+    """The program that listens on a TCP port; empty when this user may not see it."""
+    try:
+        listening = psutil.net_connections("tcp")
+        pid = next((c.pid for c in listening if c.laddr and c.laddr.port == port and c.pid), None)
+        return f"{psutil.Process(pid).name()} (process {pid})" if pid is not None else ""
+    except psutil.Error:
+        return ""
 
 
 async def _ask_web(url: str, invite: Invite, folder: Path) -> Way:
@@ -139,7 +148,7 @@ async def _ask_web(url: str, invite: Invite, folder: Path) -> Way:
             client.learn = Learning(client, [source]).learn
             await client.ask(AskStatus(), SwarmStatus)
     except KinoswarmError as error:
-        return Way(address=url, problem=str(error))
+        return Way(address=url, problem=reason_of(error, url))
     took_ms = round((time.monotonic() - started_s) * 1000)
     ahead_ms = proven_ahead(client.clock_ahead_ms, took_ms)
     return Way(address=url, problem="", clock_ahead_ms=ahead_ms)
@@ -179,32 +188,56 @@ async def _ask_peers(
     return ways, reach
 
 
+@dataclass(frozen=True)
+class _Name:
+    """A host name of the invite, and whether DNS knows it."""
+
+    host: str
+    known: bool
+
+
 def _host_names(addresses: Sequence[str]) -> list[str]:
     """The names in the addresses that DNS must know, each once."""
-    of_web = [urlsplit(url).hostname or "" for url in web_addresses(addresses)]
-    of_peers = [a.split("/")[2] for a in peer_addresses(addresses) if a.startswith("/dns")]
-    return [
-        name
-        for name in dict.fromkeys([*of_web, *of_peers])
-        if name and ":" not in name and not name.replace(".", "").isdecimal()
-    ]
+    found = [_host_in(a) for a in (*web_addresses(addresses), *peer_addresses(addresses))]
+    return [name for name in dict.fromkeys(found) if name]
 
 
-async def _resolve(name: str) -> Finding:
+def _host_in(address: str) -> str:
+    """The host name in an address; empty for an IP address."""
+    if address.startswith("/"):
+        return address.split("/")[2] if address.startswith("/dns") else ""
+    name = urlsplit(address).hostname or ""
+    return "" if ":" in name or name.replace(".", "").isdecimal() else name
+
+
+def _without_name(way: Way, unknown: set[str]) -> Way:
+    """The same way; when DNS does not know its name, that is what is wrong with it."""
+    if way.problem and _host_in(way.address) in unknown:
+        return structs.replace(way, problem="its name is not known (DNS)")
+    return way
+
+
+async def _resolve(host: str) -> _Name:
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
-            await asyncio.get_running_loop().getaddrinfo(name, None)
+            await asyncio.get_running_loop().getaddrinfo(host, None)
     except (OSError, TimeoutError, UnicodeError):
+        return _Name(host, known=False)
+    return _Name(host, known=True)
+
+
+def _judge_name(name: _Name) -> Finding:
+    if name.known:
         return Finding(
-            name=f"name {name}",
-            state=State.ADVICE,
-            sentence="DNS does not know it, or does not answer",
-            to_do="if no name works, check the DNS server in this machine's network settings; else ask for a fresh "
-            "invite",
-            where=Where.THERE,
+            name=f"name {name.host}", state=State.FINE, sentence="DNS knows it", where=Where.THERE
         )
     return Finding(
-        name=f"name {name}", state=State.FINE, sentence="DNS knows it", where=Where.THERE
+        name=f"name {name.host}",
+        state=State.ADVICE,
+        sentence="DNS does not know it, or does not answer",
+        to_do="if no name works, check the DNS server in this machine's network settings; else ask for a fresh "
+        "invite",
+        where=Where.THERE,
     )
 
 

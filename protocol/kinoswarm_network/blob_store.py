@@ -9,6 +9,7 @@ import hashlib
 import os
 import secrets
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -137,6 +138,19 @@ class BlobStore:
         """The manifest that an interrupted download of `blob` left, or None."""
         path = self.root / "partial" / f"{blob}.manifest"
         return path.read_bytes() if path.is_file() else None
+
+    def partials(self) -> dict[BlobId, float]:
+        """Downloads that are not complete, with the time (s) at which each last grew."""
+        found: dict[BlobId, float] = {}
+        for path in (self.root / "partial").glob("*.manifest"):
+            with suppress(FileNotFoundError, MalformedBytes):  # finished just now; no file of ours
+                newest = max(path.stat().st_mtime, path.with_suffix(".chunks").stat().st_mtime)
+                found[parse_blob_id(path.stem)] = newest
+        return found
+
+    def drop_partial(self, blob: BlobId) -> bool:
+        """Delete what an interrupted download of `blob` left, unless somebody goes on with it right now."""
+        return PartialBlob.remove_if_idle(self.root / "partial", blob)
 
     def finish(self, partial: PartialBlob) -> Path:
         """Turn a complete download into a blob; raises LocalError when chunks are missing."""

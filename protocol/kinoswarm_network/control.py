@@ -1,15 +1,17 @@
 """Control requests over streams, both ways. Owns their exchange; what a request says is the service's business."""
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 
 from kinoswarm_network.exchange import receive_reply
 from kinoswarm_network.host import Host
+from kinoswarm_network.rate_limit import RateLimit
 from kinoswarm_network.stream_frames import Sending, control_protocol, refusal
 from kinoswarm_network.streams import Stream
 from kinoswarm_network.traffic import Counters
 from kinoswarm_protocol.codec import encode
-from kinoswarm_protocol.errors import KinoswarmError, Unreachable
+from kinoswarm_protocol.errors import Code, KinoswarmError, Refused, Unreachable
 from kinoswarm_protocol.ids import PeerId, SwarmId
 from kinoswarm_protocol.limits import CONTROL_TIMEOUT_S, MAX_CONTROL_FRAME
 
@@ -21,12 +23,19 @@ class ControlChannel:
     """Asks peers and answers them."""
 
     def __init__(
-        self, host: Host, counters: Counters, swarm: SwarmId, on_control: OnControl
+        self,
+        host: Host,
+        counters: Counters,
+        swarm: SwarmId,
+        on_control: OnControl,
+        limit: RateLimit | None = None,
     ) -> None:
+        """`limit` bounds what one peer may ask; None is no bound."""
         self._host = host
         self._counters = counters
         self._protocol = control_protocol(swarm)
         self._on_control = on_control
+        self._limit = limit
         self._ending: set[asyncio.Task[None]] = set()
 
     async def listen(self) -> None:
@@ -63,6 +72,7 @@ class ControlChannel:
         request = await stream.receive(MAX_CONTROL_FRAME, CONTROL_TIMEOUT_S)
         self._counters.bytes_down += len(request)
         try:
+            self._require_patience(stream.peer)
             answer = await self._on_control(stream.peer, request)
         except KinoswarmError as error:
             await stream.send(refusal(error), CONTROL_TIMEOUT_S)
@@ -71,6 +81,15 @@ class ControlChannel:
             await stream.send_raw(answer, CONTROL_TIMEOUT_S)
             self._counters.bytes_up += len(answer)
         await stream.await_acknowledgement()
+
+    def _require_patience(self, peer: PeerId) -> None:
+        """Raise Refused(rate_limited) when `peer` asks faster than it may."""
+        if self._limit is None:
+            return
+        wait_s = self._limit.wait_s(peer, asyncio.get_running_loop().time())
+        if wait_s > 0.0:
+            sentence = f"you ask too often; ask again in {math.ceil(wait_s)} s"
+            raise Refused(Code.RATE_LIMITED, sentence)
 
 
 async def _acknowledge(stream: Stream) -> None:

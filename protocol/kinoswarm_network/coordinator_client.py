@@ -12,6 +12,7 @@ from kinoswarm_protocol.envelope import open_envelope, seal
 from kinoswarm_protocol.errors import (
     BadSignature,
     Code,
+    KinoswarmError,
     MalformedBytes,
     Refused,
     RemoteError,
@@ -59,6 +60,17 @@ UNREAD_REQUEST = "0" * 32
 def new_request_id() -> str:
     """32 random hex digits; the same id is answered the same, so a lost reply loses nothing."""
     return secrets.token_hex(16)
+
+
+_NOBODY = "no coordinator of the swarm could be reached"
+
+
+def reason_of(error: KinoswarmError, way: str) -> str:
+    """Why the only way that was tried failed, without naming it again."""
+    text = str(error)
+    if text.startswith(f"{_NOBODY} (") and text.endswith(")"):
+        text = text[len(_NOBODY) + 2 : -1]
+    return text.removeprefix(f"{way}: ").removeprefix(f"{way} ")
 
 
 def _wall_clock_ms() -> int:
@@ -177,12 +189,15 @@ class CoordinatorClient:
             raise outdated
         tried = "; ".join(problems) or "no address of it is known"
         kind = UnknownSigner if foreign else Unreachable
-        raise kind(f"no coordinator of the swarm could be reached ({tried})")
+        raise kind(f"{_NOBODY} ({tried})")
 
     def _checked(self, raw: bytes, request_id: str) -> Reply:
         opened = open_envelope(raw, REPLY, self.swarm)
         if opened.signer not in self.coordinators:
-            raise _Foreign(f"the reply is signed by {opened.signer}, which is no coordinator")
+            raise _Foreign(
+                f"the reply is signed by {opened.signer}, which is no coordinator of this swarm: another swarm's "
+                "answers there, or this invite is older than a change of its keys; ask for a fresh invite"
+            )
         if isinstance(opened.body.body, Refusal) and opened.body.request_id == UNREAD_REQUEST:
             return opened.body
         if opened.body.request_id != request_id:

@@ -8,6 +8,8 @@ from kinoswarm_protocol.ids import BlobIdField, PeerIdField, SwarmIdField
 from kinoswarm_protocol.limits import (
     CHUNK_TIMEOUT_S,
     CONNECT_TIMEOUT_S,
+    CONTROL_BURST,
+    CONTROL_PER_S,
     MAX_ADDRESS,
     MAX_CONTROL_FRAME,
     MAX_RECORD_BYTES,
@@ -62,6 +64,10 @@ class NetworkConfig(_Frame, frozen=True, kw_only=True):
     """Rate cap for blobs that are fetched from peers; 0 is off."""
     month_bytes: Bytes = 0
     """Cap for blobs in both directions in a calendar month; 0 is off."""
+    control_per_s: Annotated[float, Meta(ge=0.0, le=1e6)] = CONTROL_PER_S
+    """Control requests a second that one peer may ask; 0 is no limit."""
+    control_burst: Annotated[int, Meta(ge=1, le=10**6)] = CONTROL_BURST
+    """How many of them may come at once."""
     rejoin_every_s: Wait = REJOIN_EVERY_S
     """How often a node whose DHT peers are all gone tries the addresses that it knows."""
     connect_timeout_s: Wait = CONNECT_TIMEOUT_S

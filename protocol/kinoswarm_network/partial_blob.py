@@ -7,6 +7,7 @@ cost a chunk and never a blob.
 import errno
 import os
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -80,6 +81,18 @@ class PartialBlob:
         """Delete what a download of `blob` left in `folder`."""
         for suffix in _SUFFIXES:
             (folder / f"{blob}{suffix}").unlink(missing_ok=True)
+
+    @staticmethod
+    def remove_if_idle(folder: Path, blob: BlobId) -> bool:
+        """The same, unless another download holds them; whether they are gone."""
+        with suppress(FileNotFoundError), (folder / f"{blob}.data").open("r+b") as data:
+            try:
+                _lock_file(data, blob)
+            except LocalError:
+                return False
+            PartialBlob.remove_files(folder, blob)  # under the lock: nobody begins in between
+        PartialBlob.remove_files(folder, blob)
+        return True
 
     def _verified_chunks(self) -> bytearray:
         self._map.seek(0)

@@ -22,6 +22,7 @@ from kinoswarm_network.identity import load_or_create_key, write_libp2p_identity
 from kinoswarm_network.link import Link, OnProgress
 from kinoswarm_network.multiaddresses import parse_address, tcp_port
 from kinoswarm_network.rate_caps import Caps, MonthlyCap, utc_now
+from kinoswarm_network.rate_limit import RateLimit
 from kinoswarm_network.reach import DialBackDesk, Reached, ask_to_dial_back, reach_protocol
 from kinoswarm_network.stream_frames import blob_protocol
 from kinoswarm_network.traffic import Counters
@@ -135,7 +136,9 @@ class NetworkProcess:
             store=store,
             exchange=Exchange(host, store, counters, config.swarm, config.chunk_timeout_s, caps),
             caps=caps,
-            control=ControlChannel(host, counters, config.swarm, self._ask_service),
+            control=ControlChannel(
+                host, counters, config.swarm, self._ask_service, _control_limit(config)
+            ),
             counters=counters,
         )
         await host.serve(blob_protocol(config.swarm), BlobServer(store, counters, caps).serve)
@@ -176,6 +179,12 @@ class NetworkProcess:
         if any(not report.problem for report in reports):
             await parts.directory.meet_neighbours()
         return ipc.ConnectReport(reports=list(reports))
+
+
+def _control_limit(config: ipc.NetworkConfig) -> RateLimit | None:
+    if not config.control_per_s:
+        return None
+    return RateLimit(config.control_per_s, config.control_burst)
 
 
 def _caps(home: HomeFolder, config: ipc.NetworkConfig) -> Caps:

@@ -99,6 +99,10 @@ MAX_INBOUND_STREAMS = 128
 MAX_INBOUND_STREAMS_PER_PEER = 16
 """Streams served at once; more are told "overloaded" and may come again."""
 
+CONTROL_PER_S = 5.0
+CONTROL_BURST = 50
+"""Control requests of one peer that a node answers over libp2p, a second and at once: look-ups, few in a download."""
+
 CHUNKS_IN_FLIGHT = 4
 """Chunks asked for ahead on one stream: hides the round trip without holding much memory."""
 

@@ -341,7 +341,6 @@ class Welcome(_Wire, frozen=True, kw_only=True, tag="welcome"):
     amendments: Annotated[list[BlobIdField], Meta(max_length=MAX_AMENDMENTS)]
     """All of them, oldest first."""
     notice: Sentence
-    observed_reachable: bool
     account: PeerIdField | None = None
     """The account that this machine's work counts for from now on."""
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from coordinator.upload_site import UploadSite, upload_site
 from msgspec import structs
 
 from kinoswarm_coordinator.intake import Intake
-from kinoswarm_coordinator.uploads import UPLOAD_PAUSE_S
+from kinoswarm_coordinator.uploads import PARTIAL_KEPT_S, UPLOAD_PAUSE_S
 from kinoswarm_network.http_client import HttpSource
 from kinoswarm_protocol.errors import Code, HashMismatch, LimitExceeded, MalformedBytes, Refused
 from kinoswarm_protocol.ids import BlobId, LeaseId
@@ -218,6 +219,58 @@ class Recording:
 
     async def record(self, events: list) -> None:
         self.swarm.record(events)
+
+
+def broken_upload(site: UploadSite) -> tuple[LeaseId, BlobId]:
+    """One of two chunks came; then the coordinator's process ended."""
+    data = os.urandom(2 * MIB)
+    lease_id, blob = site.waiting(data)
+    _, manifest = encode_manifest(manifest_of([data[:MIB], data[MIB:]]))
+
+    async def bring_half() -> None:
+        await site.uploads.take_manifest(lease_id, blob, manifest)
+        await site.uploads.take_chunk(lease_id, blob, 0, data[:MIB])
+
+    asyncio.run(bring_half())
+    site.uploads.close()
+    site.uploads = site.restarted()
+    return lease_id, blob
+
+
+def left_on_disk(site: UploadSite) -> int:
+    return len(list((site.theirs.root / "partial").iterdir()))
+
+
+def test_what_a_broken_upload_left_goes_when_its_lease_is_settled(site: UploadSite) -> None:
+    lease_id, blob = broken_upload(site)
+    now_s = time.time()
+    assert asyncio.run(site.uploads.sweep(now_s)) == []
+    site.swarm.state.unsettled.discard(lease_id)
+    assert asyncio.run(site.uploads.sweep(now_s)) == [blob]
+    assert left_on_disk(site) == 0
+
+
+def test_an_upload_that_rests_for_a_day_is_given_up(site: UploadSite) -> None:
+    _, blob = broken_upload(site)
+    assert asyncio.run(site.uploads.sweep(time.time() + PARTIAL_KEPT_S + 60)) == [blob]
+    assert left_on_disk(site) == 0
+
+
+def test_a_download_under_way_is_never_swept(site: UploadSite) -> None:
+    """The network process holds it: another process with the same folder."""
+    lease_id, blob = broken_upload(site)
+    site.swarm.state.unsettled.discard(lease_id)
+    raw = site.theirs.partial_manifest(blob)
+    assert raw is not None
+    held = site.theirs.begin(blob, raw)
+    assert asyncio.run(site.uploads.sweep(time.time())) == []
+    held.close()
+    assert asyncio.run(site.uploads.sweep(time.time())) == [blob]
+
+
+def test_foreign_files_beside_uploads_disturb_nothing(site: UploadSite) -> None:
+    (site.theirs.root / "partial" / "notes.manifest").write_bytes(b"?")
+    assert asyncio.run(site.uploads.sweep(time.time())) == []
 
 
 def test_the_coordinator_settles_at_once_what_was_brought(site: UploadSite) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,9 +13,12 @@ from network.peers import (
     SWARM,
     Nodes,
     Stranger,
+    config,
+    echo,
     now_ms,
 )
 
+from kinoswarm_network.client import NetworkClient
 from kinoswarm_network.identity import load_key
 from kinoswarm_network.stream_frames import No, blob_protocol, control_protocol, read_reply_head
 from kinoswarm_network.streams import Stream
@@ -51,6 +55,26 @@ def test_a_peer_id_is_the_key_and_addresses_end_in_it(nodes: Nodes) -> None:
     key = load_key(nodes.folder / "first" / "key")
     assert nodes.first.peer_id == key.peer_id
     assert all(address.endswith(f"/p2p/{key.peer_id}") for address in nodes.first.addresses)
+
+
+def test_a_peer_that_asks_too_often_is_told_to_wait_and_others_are_not(
+    runner: asyncio.Runner, nodes: Nodes, tmp_path: Path
+) -> None:
+    async def hammer() -> bytes:
+        asked = await NetworkClient.start(
+            config(tmp_path, control_per_s=0.01, control_burst=3, bootstrap=[]), echo
+        )
+        try:
+            for _ in range(3):
+                await nodes.second.control(asked.peer_id, asked.addresses, b"x")
+            with pytest.raises(Refused, match=r"ask again in \d+ s") as refused:
+                await nodes.second.control(asked.peer_id, asked.addresses, b"x")
+            assert refused.value.code == Code.RATE_LIMITED
+            return await nodes.third.control(asked.peer_id, asked.addresses, b"x")
+        finally:
+            await asked.stop()
+
+    assert runner.run(hammer()).endswith(b"asked x")
 
 
 def test_the_first_node_and_those_that_join_it_report_no_problem(nodes: Nodes) -> None:

@@ -208,7 +208,6 @@ class World:
                     charter=blob_of(self.charter_raw),
                     amendments=[blob_of(raw) for raw in self.amendments],
                     notice="",
-                    observed_reachable=True,
                 )
             case PullLease():
                 return self.grant(request.request_id)

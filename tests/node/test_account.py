@@ -111,7 +111,6 @@ def counted(world: World) -> None:
                 charter=said.charter,
                 amendments=[],
                 notice="",
-                observed_reachable=True,
                 account=account,
             )
         return said

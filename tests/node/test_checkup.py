@@ -1,6 +1,8 @@
 """The doctor: what a reading means, and what a new user is told about a blocked port or a bad invite."""
 
+import errno
 import json
+import os
 import socket
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from kinoswarm_node.checkup import (
     judge_card,
     judge_clock,
     judge_disk,
+    judge_port,
     judge_reach,
     judge_way,
     judge_ways,
@@ -53,9 +56,30 @@ def test_a_missing_card_is_wrong_only_when_it_was_asked_for(
     assert judge_card(device, has_card).state is state
 
 
+@pytest.mark.parametrize(
+    ("fault", "sentence", "to_do"),
+    [
+        (errno.EADDRINUSE, "taken by nginx (process 7)", "stop that program"),
+        (errno.EADDRNOTAVAIL, "does not have that address", "listen on all of its own"),
+        (errno.EACCES, "this user may not open port 80", "above 1023"),
+        (errno.EAFNOSUPPORT, "cannot be used", "choose another"),
+    ],
+)
+def test_each_fault_of_a_port_has_its_own_advice(fault: int, sentence: str, to_do: str) -> None:
+    found = judge_port("/ip4/0.0.0.0/tcp/80", fault, "nginx (process 7)", is_running=False)
+    assert found.state is State.WRONG
+    assert sentence in found.sentence
+    assert to_do in found.to_do
+
+
+def test_a_port_that_the_own_node_has_is_fine() -> None:
+    found = judge_port("/ip4/0.0.0.0/tcp/4001", errno.EADDRINUSE, "python", is_running=True)
+    assert found.state is State.FINE
+
+
 def test_behind_a_router_the_port_to_forward_is_named() -> None:
     assert "port 4001 of your router to 192.168.1.7" in judge_reach("192.168.1.7", PORT_4001).to_do
-    assert "choose a fixed port" in judge_reach("192.168.1.7", ANY_PORT).to_do
+    assert "listen on a fixed port" in judge_reach("192.168.1.7", ANY_PORT).to_do
 
 
 def test_a_node_that_only_dials_out_has_nothing_to_open() -> None:
@@ -71,17 +95,31 @@ def test_a_public_address_needs_no_router() -> None:
 
 
 def test_a_dead_address_is_only_wrong_when_all_are_dead() -> None:
-    assert judge_way(way("nobody listens there")).state is State.ADVICE
+    dead = judge_way(way("nobody listens there"), others_answer=True)
+    assert (dead.state, dead.to_do) == (
+        State.ADVICE,
+        "nothing: another address answers, and one is enough",
+    )
+    assert judge_way(way("nobody listens there"), others_answer=False).to_do == ""
     assert judge_ways([way("nobody listens there"), way()]).state is State.FINE
     assert judge_ways([way("nobody listens there")]).state is State.WRONG
 
 
-@pytest.mark.parametrize(("ahead_ms", "words"), [(60_000, "behind"), (-60_000, "ahead of")])
+@pytest.mark.parametrize(
+    ("ahead_ms", "words"),
+    [
+        (90_000, "90.0 s behind"),
+        (-600_000, "10 minutes ahead of"),
+        (7_200_000, "2 hours behind"),
+        (-(10**9), "12 days ahead of"),
+    ],
+)
 def test_a_clock_that_is_off_is_told_with_its_direction(ahead_ms: int, words: str) -> None:
     found = judge_clock([way(ahead_ms=ahead_ms)])
     assert found is not None
     assert found.state is State.WRONG
-    assert f"60.0 s {words}" in found.sentence
+    assert words in found.sentence
+    assert "NTP" in found.to_do
 
 
 def test_one_peer_that_lies_about_the_time_changes_nothing() -> None:
@@ -134,6 +172,7 @@ def test_a_blocked_port_is_named_with_what_to_do(tmp_path: Path) -> None:
     assert code == ExitCode.LOCAL
     (blocked,) = [f for f in findings if str(port) in f["sentence"]]
     assert blocked["state"] == "wrong"
+    assert f"(process {os.getpid()})" in blocked["sentence"]
     assert "choose another port" in blocked["to_do"]
 
 

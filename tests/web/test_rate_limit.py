@@ -9,7 +9,7 @@ from web.served import sources
 
 from kinoswarm_coordinator.web.app import create_app
 from kinoswarm_coordinator.web.bounds import MAX_BODY_BYTES
-from kinoswarm_coordinator.web.rate_limit import RateLimit
+from kinoswarm_network.rate_limit import RateLimit
 
 
 def test_a_burst_is_allowed_then_the_rate() -> None:

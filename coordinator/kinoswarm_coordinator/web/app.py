@@ -13,12 +13,12 @@ from kinoswarm_coordinator.web.network_routes import network_routes
 from kinoswarm_coordinator.web.page_routes import page_routes, pages_of
 from kinoswarm_coordinator.web.plain_routes import plain_routes
 from kinoswarm_coordinator.web.problems import add_handlers
-from kinoswarm_coordinator.web.rate_limit import RateLimit
 from kinoswarm_coordinator.web.snapshots import Snapshots
 from kinoswarm_coordinator.web.sources import WebSources
 from kinoswarm_coordinator.web.traffic_count import TrafficCount
 from kinoswarm_coordinator.web.try_routes import TryCounter, try_api, try_pages
 from kinoswarm_coordinator.web.upload_routes import upload_routes
+from kinoswarm_network.rate_limit import RateLimit
 
 
 def create_app(

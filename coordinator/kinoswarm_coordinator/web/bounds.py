@@ -11,7 +11,7 @@ from http import HTTPStatus
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from kinoswarm_coordinator.web.problems import problem
-from kinoswarm_coordinator.web.rate_limit import RateLimit
+from kinoswarm_network.rate_limit import RateLimit
 
 MAX_BODY_BYTES = 64 * 1024
 _NODES_PREFIX = "/kinoswarm/"

@@ -24,8 +24,8 @@ from kinoswarm_coordinator.web.api_schema import Responses, answers, octets, pro
 from kinoswarm_coordinator.web.network_routes import FOREVER
 from kinoswarm_coordinator.web.page import Pages
 from kinoswarm_coordinator.web.problems import problem
-from kinoswarm_coordinator.web.rate_limit import RateLimit
 from kinoswarm_coordinator.web.snapshots import BEAT_S, MAX_STREAMS, Snapshots
+from kinoswarm_network.rate_limit import RateLimit
 from kinoswarm_protocol.limits import MAX_PROMPT
 
 WishId = Annotated[str, PathParameter(pattern=r"^[0-9a-f]{16}$", description="Id of a wish.")]
