@@ -13,7 +13,7 @@ COPY coordinator coordinator
 COPY node node
 RUN python -m venv /opt/venv \
     && /opt/venv/bin/pip install --no-cache-dir --constraint constraints.txt \
-        --extra-index-url https://download.pytorch.org/whl/cpu ".[coordinator,postgresql]" \
+        --extra-index-url https://download.pytorch.org/whl/cpu ".[coordinator,postgresql,s3]" \
     && mkdir /swarm \
     && chown kinoswarm:kinoswarm /swarm
 

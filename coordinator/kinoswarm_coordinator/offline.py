@@ -13,7 +13,7 @@ from kinoswarm_coordinator.serve import founded_service, open_log, read_founding
 from kinoswarm_coordinator.settings import load_settings
 from kinoswarm_coordinator.site_writer import site_facts, write_site
 from kinoswarm_coordinator.web.sources import WebSources
-from kinoswarm_network.blob_store import BlobStore
+from kinoswarm_network.shelved_store import open_store
 from kinoswarm_protocol.errors import LocalError
 
 
@@ -70,7 +70,7 @@ def write_copy(root: Path, out: Path, *, with_model: bool) -> MadeCopy:
         raise LocalError(f"the swarm in {root} was never served: there is nothing to show yet")
     sources = WebSources(
         service=founded_service(folder, founding, journal, settings, epoch),
-        store=BlobStore(folder.store),
+        store=open_store(folder.store, 0, settings.blobs),
         folder=folder,
         invite=founding.invite,
         ledger=ledger,

@@ -48,6 +48,7 @@ from kinoswarm_network.certificate import certificate_at
 from kinoswarm_network.client import NetworkClient, NetworkConfig
 from kinoswarm_network.listening import bound_socket, server_of
 from kinoswarm_network.rate_limit import RateLimit
+from kinoswarm_network.shelved_store import ShelvedBlobStore, open_store
 from kinoswarm_protocol.charter import Charter
 from kinoswarm_protocol.charter_chain import OpenedChain, coordinators_ever
 from kinoswarm_protocol.errors import LocalError
@@ -58,6 +59,7 @@ from kinoswarm_protocol.keys import KeyPair
 _log = structlog.get_logger("serve")
 _TRAFFIC_EVERY_S = 5.0
 _SWEEP_EVERY_S = 3_600.0
+_CATCH_UP_EVERY_S = 600.0
 _KEPT_CLIPS = 100
 """Of visitors, newest."""
 
@@ -144,6 +146,7 @@ def open_log(folder: SwarmFolder, settings: CoordinatorSettings) -> SqlLog:
 async def _lead(
     folder: SwarmFolder, founding: Founding, log: SqlLog, settings: CoordinatorSettings, up: _Up
 ) -> None:
+    store = await asyncio.to_thread(_open_store, folder, settings)
     ledger = Ledger(flops_per_step(founding.charter))
     journal = await asyncio.to_thread(Journal, log, ledger.apply)
     service = founded_service(folder, founding, journal, settings, log.epoch)
@@ -153,13 +156,21 @@ async def _lead(
         lambda peer, request: service.answer(request),
     )
     try:
-        sources = _web_sources(folder, service, founding, ledger)
+        sources = _web_sources(store, folder, service, founding, ledger)
         sources.heads = HeadSigner(
             log=log, key=founding.key, swarm=founding.swarm, now_ms=service.now_ms
         )
         await _run_parts(sources, network, settings, founding, up)
     finally:
         await network.stop()
+
+
+def _open_store(folder: SwarmFolder, settings: CoordinatorSettings) -> BlobStore:
+    """The folder, and the storage behind it once it has answered. Raises LocalError that says what to mend."""
+    store = open_store(folder.store, settings.cache_bytes, settings.blobs)
+    if isinstance(store, ShelvedBlobStore):
+        store.shelf.check()
+    return store
 
 
 def read_founding(folder: SwarmFolder) -> Founding:
@@ -223,6 +234,8 @@ def _network_config(
         founder=founding.charter.founder,
         coordinators=founding.charter.coordinators,
         store=str(folder.store),
+        shelf=settings.blobs,
+        quota_bytes=settings.cache_bytes,
         listen=settings.listen,
         control_per_s=settings.control_per_s,
         control_burst=settings.control_burst,
@@ -230,11 +243,11 @@ def _network_config(
 
 
 def _web_sources(
-    folder: SwarmFolder, service: Service, founding: Founding, ledger: Ledger
+    store: BlobStore, folder: SwarmFolder, service: Service, founding: Founding, ledger: Ledger
 ) -> WebSources:
     return WebSources(
         service=service,
-        store=BlobStore(folder.store),
+        store=store,
         folder=folder,
         invite=founding.invite,
         ledger=ledger,
@@ -290,6 +303,8 @@ async def _run_parts(
             tasks.create_task(_fill_pages(sources))
             tasks.create_task(door.run())
             tasks.create_task(_sweep_uploads(sources.uploads))
+            if isinstance(sources.store, ShelvedBlobStore):
+                tasks.create_task(_catch_up(sources.store))
             tasks.create_task(_make_copies(sources, settings.copy_every_s))
             tasks.create_task(_end_with(network.wait_ended, "the network process ended"))
             tasks.create_task(service.journal.wait_failed())
@@ -328,6 +343,14 @@ async def _sweep_uploads(uploads: Uploads) -> None:
     while True:
         await uploads.sweep(time.time())
         await asyncio.sleep(_SWEEP_EVERY_S)
+
+
+async def _catch_up(store: ShelvedBlobStore) -> None:
+    """What a storage that was away has not got yet, and what was founded before there was one."""
+    while True:
+        if num_blobs := await asyncio.to_thread(store.catch_up):
+            _log.info("brought blobs to the storage", num_blobs=num_blobs)
+        await asyncio.sleep(_CATCH_UP_EVERY_S)
 
 
 async def _watch_traffic(service: Service, network: NetworkClient) -> None:

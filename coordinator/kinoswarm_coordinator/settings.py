@@ -107,6 +107,18 @@ class CoordinatorSettings(BaseSettings):
         le=86_400.0,
         description="Seconds between signatures on where the event log ends.",
     )
+    blobs: str = Field(
+        default="",
+        max_length=500,
+        description="S3-compatible storage of all blobs, s3://BUCKET/PREFIX; empty keeps them in the folder alone. "
+        "Keys and endpoint come from AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL and AWS_REGION.",
+    )
+    cache_gb: float = Field(
+        default=0.0,
+        ge=0.0,
+        le=1e6,
+        description="Blobs kept in the folder when `blobs` names a storage, in GB; 0 keeps all.",
+    )
     database_url: str = Field(
         default="",
         max_length=500,
@@ -125,6 +137,11 @@ class CoordinatorSettings(BaseSettings):
         """Flags (init) over environment over the file that `load_settings` names."""
         file = TomlConfigSettingsSource(settings_cls, _file_in_use)
         return init_settings, env_settings, file
+
+    @property
+    def cache_bytes(self) -> int:
+        """The folder's quota: only where a storage behind it has everything."""
+        return int(self.cache_gb * 1e9) if self.blobs else 0
 
 
 _file_in_use: Path | None = None

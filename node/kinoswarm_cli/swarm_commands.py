@@ -102,6 +102,12 @@ def serve(
         int | None,
         typer.Option(min=0, help="Clips of their own prompts that visitors may have in an hour."),
     ] = None,
+    blobs: Annotated[
+        str | None,
+        typer.Option(
+            help="S3-compatible storage of all blobs, s3://BUCKET/PREFIX; keys from AWS_…"
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print what is up as JSON.")] = False,
 ) -> None:
     """Run the coordinator: leases, verdicts, versions, releases, page; and its worker."""
@@ -122,6 +128,7 @@ def serve(
         threads=threads,
         device=device,
         try_per_hour=try_per_hour,
+        blobs=blobs,
     )
     log_to(swarm.home / "coordinator.log")
 

@@ -73,7 +73,7 @@ class BlobServer:
     def _read_chunk(self, blob: BlobId, index: int) -> bytes:
         manifest = self._manifests.get(blob)
         if manifest is None:
-            if self._store.path_of(blob) is None:
+            if not self._store.has(blob):
                 raise _not_here(blob)
             manifest = self._store.manifest(blob)
             if len(self._manifests) >= _MANIFESTS_KEPT:

@@ -49,17 +49,24 @@ class BlobStore:
             (root / "incoming").mkdir(exist_ok=True)
         self._remove_abandoned()
 
-    def path_of(self, blob: BlobId) -> Path | None:
-        """The complete data file of `blob`, or None. Counts as a use."""
-        path = self._data(blob)
-        if not path.is_file() or not self._manifest(blob).is_file():
+    def has(self, blob: BlobId) -> bool:
+        """Whether the complete blob can be read from here."""
+        return self._data(blob).is_file() and self._manifest(blob).is_file()
+
+    def local_path_of(self, blob: BlobId) -> Path | None:
+        """The complete data file of `blob` in this very folder, or None. Counts as a use."""
+        if not BlobStore.has(self, blob):
             return None
         self._touch(blob)
-        return path
+        return self._data(blob)
+
+    def path_of(self, blob: BlobId) -> Path | None:
+        """The complete data file of `blob`, or None. Counts as a use."""
+        return self.local_path_of(blob)
 
     def manifest_bytes(self, blob: BlobId) -> bytes | None:
         """The encoded manifest of a complete blob, or None."""
-        return self._manifest(blob).read_bytes() if self.path_of(blob) else None
+        return self._manifest(blob).read_bytes() if self.local_path_of(blob) else None
 
     def manifest(self, blob: BlobId) -> BlobManifest:
         """The manifest of a complete blob; raises LocalError when it is not here or damaged."""
@@ -103,7 +110,7 @@ class BlobStore:
             try:
                 manifest = _copy(file, incoming)
                 blob, raw = encode_manifest(manifest)
-                if self.path_of(blob) is None:
+                if self.local_path_of(blob) is None:
                     self.admit(blob, raw, incoming)
             finally:
                 incoming.unlink(missing_ok=True)
@@ -147,6 +154,10 @@ class BlobStore:
                 newest = max(path.stat().st_mtime, path.with_suffix(".chunks").stat().st_mtime)
                 found[parse_blob_id(path.stem)] = newest
         return found
+
+    def is_being_downloaded(self, blob: BlobId) -> bool:
+        """Whether somebody, also another process, holds a download of `blob` right now."""
+        return PartialBlob.is_held(self.root / "partial", blob)
 
     def drop_partial(self, blob: BlobId) -> bool:
         """Delete what an interrupted download of `blob` left, unless somebody goes on with it right now."""

@@ -153,8 +153,8 @@ class NetworkClient:
         return (await self._ask(ipc.AddBlob(path=str(path.resolve())), ipc.Blob, None)).blob
 
     async def blob_path(self, blob: BlobId) -> Path | None:
-        """Where a whole, verified blob lies; None when it is not here. Never write to it."""
-        found = await self._ask(ipc.FindBlob(blob=blob), ipc.Blob, _LOCAL_TIMEOUT_S)
+        """Where a whole, verified blob lies, brought from the shelf when that has it; else None. Never write to it."""
+        found = await self._ask(ipc.FindBlob(blob=blob), ipc.Blob, None)
         return Path(found.path) if found.path else None
 
     async def drop_blob(self, blob: BlobId) -> None:

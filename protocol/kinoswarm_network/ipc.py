@@ -44,6 +44,8 @@ class NetworkConfig(_Frame, frozen=True, kw_only=True):
     """Whose coordinator, expert and release records count; `NetworkClient.set_authority` changes it."""
     store: Text = ""
     """Blob folder; empty is `<home>/blobs`."""
+    shelf: Text = ""
+    """S3-compatible storage behind the folder, s3://BUCKET/PREFIX; empty is none."""
     log_file: Text = ""
     """Where the process writes what it says; empty is `<home>/network.log`."""
     listen: AddressList = field(default_factory=lambda: ["/ip4/0.0.0.0/tcp/0"])

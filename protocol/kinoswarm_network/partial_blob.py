@@ -83,6 +83,16 @@ class PartialBlob:
             (folder / f"{blob}{suffix}").unlink(missing_ok=True)
 
     @staticmethod
+    def is_held(folder: Path, blob: BlobId) -> bool:
+        """Whether a download of `blob` has its files open, in whichever process."""
+        with suppress(FileNotFoundError), (folder / f"{blob}.data").open("r+b") as data:
+            try:
+                _lock_file(data, blob)
+            except LocalError:
+                return True
+        return False
+
+    @staticmethod
     def remove_if_idle(folder: Path, blob: BlobId) -> bool:
         """The same, unless another download holds them; whether they are gone."""
         with suppress(FileNotFoundError), (folder / f"{blob}.data").open("r+b") as data:

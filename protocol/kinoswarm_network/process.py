@@ -24,6 +24,7 @@ from kinoswarm_network.multiaddresses import parse_address, tcp_port
 from kinoswarm_network.rate_caps import Caps, MonthlyCap, utc_now
 from kinoswarm_network.rate_limit import RateLimit
 from kinoswarm_network.reach import DialBackDesk, Reached, ask_to_dial_back, reach_protocol
+from kinoswarm_network.shelved_store import open_store
 from kinoswarm_network.stream_frames import blob_protocol
 from kinoswarm_network.traffic import Counters
 from kinoswarm_protocol.errors import LocalError, MalformedBytes, RemoteError
@@ -122,9 +123,8 @@ class NetworkProcess:
             raise LocalError("the network process has started already")
         home = HomeFolder(Path(config.home))
         counters = Counters()
-        store = BlobStore(
-            Path(config.store) if config.store else home.path / "blobs", config.quota_bytes
-        )
+        folder = Path(config.store) if config.store else home.path / "blobs"
+        store = await asyncio.to_thread(open_store, folder, config.quota_bytes, config.shelf)
         caps = _caps(home, config)
         host = await _start_host(home, config)
         authority = Authority(config.swarm, config.founder, frozenset(config.coordinators))
@@ -232,9 +232,10 @@ async def _handle_blob(
     match body:
         case ipc.AddBlob():
             blob = await asyncio.to_thread(store.add_file, Path(body.path))
-            return ipc.Blob(blob=blob, path=str(store.path_of(blob) or ""))
+            return ipc.Blob(blob=blob, path=str(store.local_path_of(blob) or ""))
         case ipc.FindBlob():
-            return ipc.Blob(blob=body.blob, path=str(store.path_of(body.blob) or ""))
+            path = await asyncio.to_thread(store.path_of, body.blob)
+            return ipc.Blob(blob=body.blob, path=str(path or ""))
         case ipc.DropBlob():
             await asyncio.to_thread(store.drop, body.blob)
             return ipc.Done()

@@ -149,3 +149,26 @@ def test_prometheus_asks_the_coordinator_where_it_listens(composition: dict[str,
     address = coordinator["networks"]["swarm"]["ipv4_address"]
     assert target == f"{address}:{CoordinatorSettings.model_fields['http_port'].default}"
     assert job.get("metrics_path", "/metrics") == "/metrics"
+
+
+def test_the_storage_knows_every_option_that_it_is_started_with(
+    composition: dict[str, Any],
+) -> None:
+    program = Path(sys.executable).parent / "weed"
+    kind, *options = composition["services"]["storage"]["command"]
+    known = subprocess.run([program, "help", kind], capture_output=True, text=True)
+    for option in options:
+        assert f"\n  {option.partition('=')[0]}" in known.stdout + known.stderr, option
+
+
+def test_the_coordinators_blobs_lie_in_the_storage_that_is_started_with_its_keys(
+    composition: dict[str, Any],
+) -> None:
+    coordinator = composition["services"]["coordinator"]["environment"]
+    storage = composition["services"]["storage"]
+    bucket = coordinator["KINOSWARM_COORDINATOR_BLOBS"].split("/")[2]
+    assert f"-bucket={bucket}" in storage["command"]
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        assert coordinator[name] == storage["environment"][name]
+    assert coordinator["AWS_ENDPOINT_URL"] == "http://storage:8333"
+    assert "ports" not in storage, "nobody but the coordinator needs it"

@@ -1,5 +1,6 @@
 """The public API: what programs ask. Owns these routes and their bounds; everything is read-only."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from http import HTTPStatus
 from typing import Annotated
@@ -176,7 +177,7 @@ def _add_parts(router: APIRouter, sources: WebSources, snapshots: Snapshots) -> 
     )
     async def manifest(version: Version) -> Response:
         """The signed table of contents: an envelope of the coordinator's, see docs/protocol.md."""
-        raw = sources.release_manifest(version)
+        raw = await asyncio.to_thread(sources.release_manifest, version)
         if raw is None:
             return problem(HTTPStatus.NOT_FOUND, f"release {version} has no signed manifest here")
         return Response(raw, media_type="application/octet-stream", headers=CORS)

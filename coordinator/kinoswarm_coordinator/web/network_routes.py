@@ -1,5 +1,6 @@
 """The second way for nodes: the same envelopes and blobs as over libp2p. Owns these routes and their bounds."""
 
+import asyncio
 from http import HTTPStatus
 from typing import Annotated
 
@@ -10,9 +11,11 @@ from fastapi.responses import FileResponse, Response
 from kinoswarm_coordinator.web.api_schema import octets
 from kinoswarm_coordinator.web.bodies import OCTETS, bounded_body, octets_answer, too_large
 from kinoswarm_coordinator.web.problems import problem
+from kinoswarm_coordinator.web.shelved_answers import shelved_answer
 from kinoswarm_coordinator.web.sources import WebSources
 from kinoswarm_protocol.ids import BlobId
 from kinoswarm_protocol.limits import MAX_CONTROL_FRAME
+from kinoswarm_protocol.manifest import decode_manifest
 
 FOREVER = "public, max-age=31536000, immutable"
 BlobName = Annotated[str, PathParameter(pattern=r"^[0-9a-f]{64}$", description="Blob id.")]
@@ -48,7 +51,7 @@ def network_routes(sources: WebSources) -> APIRouter:
     )
     async def blob_manifest(blob: BlobName) -> Response:
         """Size and chunk hashes of a blob; its name is the hash of these bytes."""
-        raw = sources.manifest_bytes(BlobId(blob))
+        raw = await asyncio.to_thread(sources.manifest_bytes, BlobId(blob))
         if raw is None:
             return _no_blob(blob)
         return Response(raw, media_type=OCTETS, headers={"Cache-Control": FOREVER})
@@ -59,13 +62,18 @@ def network_routes(sources: WebSources) -> APIRouter:
         responses=octets("The whole blob.", ranges=True),
         response_class=Response,
     )
-    async def blob_data(blob: BlobName) -> Response:
+    async def blob_data(blob: BlobName, request: Request) -> Response:
         """A blob's bytes; answers Range."""
-        path = sources.blob_path(BlobId(blob))
-        if path is None:
-            return _no_blob(blob)
         headers = {"Cache-Control": FOREVER, "ETag": f'"{blob}"'}
-        return FileResponse(path, media_type=OCTETS, headers=headers)
+        path = sources.blob_path(BlobId(blob))
+        if path is not None:
+            return FileResponse(path, media_type=OCTETS, headers=headers)
+        raw = await asyncio.to_thread(sources.manifest_bytes, BlobId(blob))
+        if raw is None:
+            return _no_blob(blob)
+        manifest = decode_manifest(BlobId(blob), raw)
+        asked = request.headers.get("range")
+        return shelved_answer(sources.store, BlobId(blob), manifest, asked, headers)
 
     return router
 

@@ -186,11 +186,11 @@ class WebSources:
             return
 
     def blob_path(self, blob: BlobId) -> Path | None:
-        """The data file of a public blob."""
-        return self.store.path_of(blob)
+        """The data file of a public blob in this machine's folder."""
+        return self.store.local_path_of(blob)
 
     def manifest_bytes(self, blob: BlobId) -> bytes | None:
-        """The encoded manifest of a public blob."""
+        """The encoded manifest of a public blob, from here or the shelf. Blocks."""
         return self.store.manifest_bytes(blob)
 
     def is_kept(self, version: int) -> bool:
