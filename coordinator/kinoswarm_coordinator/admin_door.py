@@ -61,7 +61,9 @@ class AdminDoor:
         except RemoteError as error:
             return AdminAnswer(done=False, sentence=str(error)[:500])
         state = service.journal.state
-        result = administer(state, self.admins, opened.signer, opened.body, service.now_ms())
+        result = administer(
+            state, service.rules, self.admins, opened.signer, opened.body, service.now_ms()
+        )
         _log.info(
             "asked", signer=opened.signer, done=result.answer.done, why=result.answer.sentence
         )

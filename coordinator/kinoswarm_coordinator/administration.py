@@ -6,8 +6,8 @@ Every action is one event in the log with its signer: who did what to the swarm 
 from dataclasses import dataclass, field
 
 from kinoswarm_coordinator import events as ev
-from kinoswarm_coordinator.state import LineageKey, SwarmState
-from kinoswarm_coordinator.verdicts import set_aside
+from kinoswarm_coordinator.rolling_back import Rollback, resting_on, rolled_back
+from kinoswarm_coordinator.state import Rules, SwarmState
 from kinoswarm_protocol.admin import (
     MAX_AGE_MS,
     AdminAction,
@@ -20,8 +20,7 @@ from kinoswarm_protocol.admin import (
     RollBack,
     UnbanNode,
 )
-from kinoswarm_protocol.ids import LeaseId, PeerId
-from kinoswarm_protocol.messages import TrainOrder
+from kinoswarm_protocol.ids import PeerId
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,12 @@ class Administered:
 
 
 def administer(
-    state: SwarmState, admins: frozenset[PeerId], signer: PeerId, asked: AdminRequest, now_ms: int
+    state: SwarmState,
+    rules: Rules,
+    admins: frozenset[PeerId],
+    signer: PeerId,
+    asked: AdminRequest,
+    now_ms: int,
 ) -> Administered:
     """Decide about a request whose signature holds."""
     refused = _refused(state, admins, signer, asked, now_ms)
@@ -57,7 +61,7 @@ def administer(
                 return _no("there is no router yet, so no release can be made")
             return _yes("a release of the newest versions is the worker's next task", [acted])
         case RollBack() as wanted:
-            return _roll_back(state, acted, wanted, now_ms)
+            return _roll_back(state, rules, acted, wanted, now_ms)
 
 
 def _refused(
@@ -73,7 +77,7 @@ def _refused(
 
 
 def _roll_back(
-    state: SwarmState, acted: ev.AdminActed, wanted: RollBack, now_ms: int
+    state: SwarmState, rules: Rules, acted: ev.AdminActed, wanted: RollBack, now_ms: int
 ) -> Administered:
     key = (wanted.cluster, wanted.lineage)
     line = state.versions.get(key)
@@ -83,45 +87,22 @@ def _roll_back(
         return _no(f"expert {wanted.cluster} is at version {line[-1].version}; choose an older one")
     if wanted.to_version in state.withdrawn.get(key, set()):
         return _no(f"version {wanted.to_version} was itself withdrawn")
-    bad = {version.version for version in line if version.version > wanted.to_version}
-    resting = resting_on(state, key, bad)
-    set_asides = [
-        ev.VerdictGiven(
-            at_ms=now_ms,
-            verdict=set_aside(lease_id, state.work[lease_id].node, wanted.sentence, now_ms),
-        )
-        for lease_id in resting
-        if lease_id in state.undecided
+    doubted = [
+        lease_id for version in line[wanted.to_version + 1 :] for lease_id in version.contributions
     ]
-    rolled = ev.VersionRolledBack(
-        at_ms=now_ms,
-        cluster=wanted.cluster,
-        lineage=wanted.lineage,
-        version=line[-1].version + 1,
+    rollback = Rollback(
+        key=key,
         to_version=wanted.to_version,
-        withdrawn=sorted(bad),
-        contributions=[lease_id for lease_id in resting if lease_id in state.unmerged[key]],
         sentence=wanted.sentence,
+        refused=frozenset(doubted),
     )
+    resting = resting_on(state, key, set(range(wanted.to_version + 1, len(line))))
+    events = rolled_back(state, rules, rollback, now_ms)
     sentence = (
-        f"expert {wanted.cluster} is at version {rolled.version} with the content of version {wanted.to_version}; "
+        f"expert {wanted.cluster} is at version {len(line)} with the content of version {wanted.to_version}; "
         f"{len(resting)} contributions that rested on what is withdrawn are set aside"
     )
-    return _yes(sentence, [acted, *set_asides, rolled])
-
-
-def resting_on(state: SwarmState, key: LineageKey, versions: set[int]) -> list[LeaseId]:
-    """Contributions without a merge whose training began at one of these versions."""
-    found = []
-    for lease_id in sorted(state.undecided | state.unmerged[key]):
-        order = state.leases[lease_id].order
-        if (
-            isinstance(order, TrainOrder)
-            and (order.cluster, order.lineage) == key
-            and order.base_version in versions
-        ):
-            found.append(lease_id)
-    return found
+    return _yes(sentence, [acted, *events])
 
 
 def action_sentence(action: AdminAction) -> str:

@@ -48,6 +48,9 @@ class Ledger:
     by_peer: dict[PeerId, float] = field(default_factory=dict)
     by_account: dict[PeerId, dict[PeerId, float]] = field(default_factory=dict)
     """What an account's machines earned for it, by machine; a machine without an account is its own."""
+    verified: dict[PeerId, float] = field(default_factory=dict)
+    """By account: credit that an audit stands for. The rest is pending, and is taken back when an audit fails."""
+    _covered: set[LeaseId] = field(default_factory=set)
     _accounts: dict[PeerId, ev.MachineDelegated] = field(default_factory=dict)
     """Whom each delegated machine counts for now."""
     _orders: dict[LeaseId, TrainOrder] = field(default_factory=dict)
@@ -66,12 +69,29 @@ class Ledger:
                     at_ms,
                     verdict.sentence,
                 )
+            case ev.RunsCompared(covered=covered):
+                self._cover(covered)
             case ev.MachineDelegated():
                 self._accounts[event.peer] = event
             case ev.MachineReleased():
                 self._release(event)
             case _:
                 return
+
+    def pending(self, account: PeerId) -> float:
+        """Credit of an account that no audit stands for yet."""
+        return sum(self.by_account.get(account, {}).values()) - self.verified.get(account, 0.0)
+
+    def _cover(self, lease_ids: Iterable[LeaseId]) -> None:
+        for lease_id in lease_ids:
+            entry = self._credited.get(lease_id)
+            if entry is not None and lease_id not in self._covered:
+                self._covered.add(lease_id)
+                self._verify(entry, 1)
+
+    def _verify(self, entry: CreditEntry, sign: int) -> None:
+        account = PeerId(entry.account)
+        self.verified[account] = self.verified.get(account, 0.0) + sign * entry.flops
 
     def _release(self, event: ev.MachineReleased) -> None:
         held = self._accounts.get(event.peer)
@@ -108,8 +128,11 @@ class Ledger:
         machines[peer] = machines.get(peer, 0.0) + entry.flops
         if accepted:
             self._credited[lease_id] = entry
-        else:
+        elif before is not None:
             del self._credited[lease_id]
+            if lease_id in self._covered:
+                self._covered.discard(lease_id)
+                self._verify(before, -1)
 
 
 def ledger_of(events: Iterable[ev.Event], step_flops: float) -> Ledger:

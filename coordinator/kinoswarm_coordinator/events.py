@@ -2,10 +2,17 @@
 
 from msgspec import Struct
 
-from kinoswarm_coordinator.state import Purpose
+from kinoswarm_coordinator.state import AuditResult, Purpose
 from kinoswarm_protocol.admin import AdminAction
 from kinoswarm_protocol.ids import BlobId, LeaseId, PeerId
-from kinoswarm_protocol.messages import AccuracyAt, Lease, Outcome, ReleaseFile, Verdict
+from kinoswarm_protocol.messages import (
+    AccuracyAt,
+    DeltaDistance,
+    Lease,
+    Outcome,
+    ReleaseFile,
+    Verdict,
+)
 
 
 class _Event(Struct, frozen=True, kw_only=True, tag_field="event", forbid_unknown_fields=True):
@@ -54,6 +61,8 @@ class LeaseIssued(_Event, frozen=True, kw_only=True, tag="lease_issued"):
     lease: Lease
     purpose: Purpose
     request_id: str
+    audit_of: LeaseId | None = None
+    """For purposes audit and compare: the contribution that is done again."""
 
 
 class LeaseExpired(_Event, frozen=True, kw_only=True, tag="lease_expired"):
@@ -87,6 +96,41 @@ class VerdictGiven(_Event, frozen=True, kw_only=True, tag="verdict"):
     verdict: Verdict
     norm: float = 0.0
     """Of the delta, as the evaluator measured it; 0 when nothing was measured."""
+
+
+class AuditOpened(_Event, frozen=True, kw_only=True, tag="audit_opened"):
+    """A contribution is to be done again by another account."""
+
+    lease_id: LeaseId
+    holds: bool
+
+
+class RunsCompared(_Event, frozen=True, kw_only=True, tag="runs_compared"):
+    """A comparison of runs of one work order, and what follows; `open` wants one more run."""
+
+    lease_id: LeaseId
+    result: AuditResult
+    runs: list[LeaseId]
+    distances: list[DeltaDistance]
+    """By places in `runs`."""
+    agreeing: list[LeaseId]
+    differing: list[LeaseId]
+    covered: list[LeaseId]
+    """Contributions that this audit stands for: what the confirmed accounts had handed in until then."""
+
+
+class AuditGivenUp(_Event, frozen=True, kw_only=True, tag="audit_given_up"):
+    """Nobody could finish it in time."""
+
+    lease_id: LeaseId
+
+
+class AccountPenalised(_Event, frozen=True, kw_only=True, tag="account_penalised"):
+    """An account's work was refuted; it and its machines are banned for a while."""
+
+    account: PeerId
+    until_ms: int
+    sentence: str
 
 
 class VersionCut(_Event, frozen=True, kw_only=True, tag="version_cut"):
@@ -155,8 +199,10 @@ class VersionRolledBack(_Event, frozen=True, kw_only=True, tag="version_rolled_b
     to_version: int
     withdrawn: list[int]
     contributions: list[LeaseId]
-    """Accepted, unmerged contributions that rested on what is withdrawn: set aside."""
+    """Contributions that rested on what is withdrawn: set aside, their credit stays."""
     sentence: str
+    reopened: list[LeaseId] = []
+    """Good contributions of the withdrawn versions, which the next version may hold."""
 
 
 Event = (
@@ -170,6 +216,10 @@ Event = (
     | WorkReceived
     | BlobsArrived
     | VerdictGiven
+    | AuditOpened
+    | RunsCompared
+    | AuditGivenUp
+    | AccountPenalised
     | VersionCut
     | MergeQuarantined
     | RouterTrained

@@ -7,6 +7,7 @@ from typing import Any
 from msgspec import structs
 
 from kinoswarm_coordinator import events as ev
+from kinoswarm_coordinator import fold_audits
 from kinoswarm_coordinator.norm_band import KEPT, size_of
 from kinoswarm_coordinator.state import (
     AccountName,
@@ -32,8 +33,9 @@ from kinoswarm_protocol.admin import (
     RollBack,
     UnbanNode,
 )
+from kinoswarm_protocol.errors import Code
 from kinoswarm_protocol.ids import BlobId, LeaseId, PeerId
-from kinoswarm_protocol.messages import EvaluateOrder, TrainOrder, TrainOutcome
+from kinoswarm_protocol.messages import EvaluateOrder, TrainOrder, TrainOutcome, Verdict
 
 
 def fold(state: SwarmState, events: Iterable[ev.Event]) -> SwarmState:
@@ -84,6 +86,7 @@ def _machine_delegated(state: SwarmState, event: ev.MachineDelegated) -> None:
     state.delegations[event.peer] = DelegationState(
         account=event.account, serial=event.serial, expires_at_ms=event.expires_at_ms
     )
+    fold_audits.machine_delegated(state, event.peer, event.account)
     known = state.account_names.get(event.account)
     if known is None or known.serial < event.serial:
         state.account_names[event.account] = AccountName(name=event.name, serial=event.serial)
@@ -106,6 +109,7 @@ def _lease_issued(state: SwarmState, event: ev.LeaseIssued) -> None:
     if lease.purpose == "train":
         _count_samples(state, lease_id, 1)
     state.lease_by_request[event.lease.node, event.request_id] = lease_id
+    fold_audits.lease_issued(state, event)
     if isinstance(event.lease.order, EvaluateOrder):
         state.in_judgement |= set(judged_by(state, lease))
 
@@ -133,6 +137,7 @@ def _close_lease(state: SwarmState, lease_id: LeaseId, phase: LeasePhase) -> Lea
         _count_samples(state, lease_id, (phase == "submitted") - (before.phase == "open"))
     if phase != "submitted":
         state.in_judgement -= set(judged_by(state, lease))
+        fold_audits.lease_lost(state, lease_id)
     return lease
 
 
@@ -182,7 +187,7 @@ def _work_received(state: SwarmState, event: ev.WorkReceived) -> None:
     state.unsettled.add(event.lease_id)
     if isinstance(event.outcome, TrainOutcome):
         state.lease_by_delta.setdefault(BlobId(event.outcome.delta), event.lease_id)
-    if lease.purpose == "train":
+    if isinstance(lease.order, TrainOrder):
         state.undecided.add(event.lease_id)
 
 
@@ -192,6 +197,8 @@ def _blobs_arrived(state: SwarmState, event: ev.BlobsArrived) -> None:
     lease = state.leases[event.lease_id]
     if lease.purpose == "evaluate":
         state.in_judgement -= set(judged_by(state, lease))
+    if lease.purpose == "compare":
+        state.comparing.discard(state.audit_of[event.lease_id])
 
 
 def _set_phase(state: SwarmState, lease_id: LeaseId, phase: WorkPhase) -> None:
@@ -201,24 +208,53 @@ def _set_phase(state: SwarmState, lease_id: LeaseId, phase: WorkPhase) -> None:
 def _verdict_given(state: SwarmState, event: ev.VerdictGiven) -> None:
     verdict = event.verdict
     lease_id = LeaseId(verdict.lease_id)
+    before = state.work[lease_id]
+    accepted = verdict.state == "accepted"
+    merges = accepted and _may_merge(state, lease_id, verdict)
     state.work[lease_id] = structs.replace(
-        state.work[lease_id], phase=verdict.state, verdict=verdict, decided_at_ms=event.at_ms
+        before,
+        phase="credited" if accepted and not merges else verdict.state,
+        verdict=verdict,
+        decided_at_ms=event.at_ms,
     )
+    _enter_or_leave_merging(state, lease_id, merges)
+    state.unsettled.discard(lease_id)
+    state.in_judgement.discard(lease_id)
+    if accepted:
+        _note_size(state, lineage_of(state, lease_id), lease_id, event.norm)
+    _count_verdict(state, verdict, before.verdict)
+    fold_audits.verdict_given(state, verdict, before.phase)
+
+
+def _may_merge(state: SwarmState, lease_id: LeaseId, verdict: Verdict) -> bool:
+    """Audits and work that came too late are credited, and enter no version."""
+    return state.leases[lease_id].purpose == "train" and verdict.code != Code.STALE_BASE
+
+
+def _enter_or_leave_merging(state: SwarmState, lease_id: LeaseId, merges: bool) -> None:
     key = lineage_of(state, lease_id)
     counted = lease_id in state.undecided or lease_id in state.unmerged[key]
     state.undecided.discard(lease_id)
-    state.unsettled.discard(lease_id)
-    state.in_judgement.discard(lease_id)
-    accepted = verdict.state == "accepted"
-    if accepted:
+    if merges:
         state.unmerged[key].add(lease_id)
-        _note_size(state, key, lease_id, event.norm)
-    _count_samples(state, lease_id, (lease_id in state.unmerged[key]) - counted)
-    node = state.nodes.get(verdict.node)
-    if node is not None:
-        state.nodes[node.peer] = structs.replace(
-            node, accepted=node.accepted + accepted, rejected=node.rejected + (not accepted)
-        )
+    else:
+        state.unmerged[key].discard(lease_id)
+    if state.leases[lease_id].purpose == "train":
+        _count_samples(state, lease_id, merges - counted)
+
+
+def _count_verdict(state: SwarmState, verdict: Verdict, before: Verdict | None) -> None:
+    """A second verdict takes back what the first one counted."""
+    node = state.nodes.get(PeerId(verdict.node))
+    if node is None:
+        return
+    good, was_good = verdict.state == "accepted", before is not None and before.state == "accepted"
+    bad, was_bad = not good, before is not None and not was_good
+    state.nodes[node.peer] = structs.replace(
+        node,
+        accepted=node.accepted + good - was_good,
+        rejected=node.rejected + bad - was_bad,
+    )
 
 
 def _note_size(state: SwarmState, key: LineageKey, lease_id: LeaseId, norm: float) -> None:
@@ -241,6 +277,7 @@ def _version_cut(state: SwarmState, event: ev.VersionCut) -> None:
             heldout_loss=event.heldout_loss,
             created_at_ms=event.at_ms,
             contributions=event.contributions,
+            position=line[-1].position + 1,
         )
     )
     _leave_unmerged(state, key, event.contributions, "merged")
@@ -320,6 +357,10 @@ def _version_rolled_back(state: SwarmState, event: ev.VersionRolledBack) -> None
     )
     state.withdrawn.setdefault(key, set()).update(event.withdrawn)
     _leave_unmerged(state, key, event.contributions, "quarantined")
+    for lease_id in event.reopened:
+        state.unmerged[key].add(lease_id)
+        _count_samples(state, lease_id, 1)
+        _set_phase(state, lease_id, "accepted")
     state.release_wanted = bool(state.releases)
 
 
@@ -340,6 +381,10 @@ _APPLY: dict[type[Any], Callable[[SwarmState, Any], None]] = {
     ev.WorkReceived: _work_received,
     ev.BlobsArrived: _blobs_arrived,
     ev.VerdictGiven: _verdict_given,
+    ev.AuditOpened: fold_audits.audit_opened,
+    ev.RunsCompared: fold_audits.runs_compared,
+    ev.AuditGivenUp: fold_audits.audit_given_up,
+    ev.AccountPenalised: fold_audits.account_penalised,
     ev.VersionCut: _version_cut,
     ev.MergeQuarantined: _merge_quarantined,
     ev.RouterTrained: _router_trained,

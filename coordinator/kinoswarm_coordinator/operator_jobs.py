@@ -6,6 +6,8 @@ from pathlib import Path
 from kinoswarm_coordinator.home import SwarmFolder
 from kinoswarm_coordinator.state import Rules
 from kinoswarm_model.jobs import (
+    CompareDone,
+    CompareJob,
     Done,
     EvaluateDone,
     EvaluateJob,
@@ -25,6 +27,9 @@ from kinoswarm_protocol.ids import BlobId
 from kinoswarm_protocol.limits import MAX_SENTENCE
 from kinoswarm_protocol.messages import (
     AccuracyAt,
+    CompareOrder,
+    CompareOutcome,
+    DeltaDistance,
     DeltaJudgement,
     EvaluateOrder,
     EvaluateOutcome,
@@ -55,6 +60,8 @@ class Workbench:
         match lease.order:
             case EvaluateOrder():
                 return await self._evaluate(lease.lease_id, lease.order)
+            case CompareOrder():
+                return await self._compare(lease.lease_id, lease.order)
             case MergeOrder():
                 return await self._merge(lease.lease_id, lease.order)
             case RouteOrder():
@@ -76,6 +83,16 @@ class Workbench:
             heldout_path=str(self.folder.heldout(order.cluster)),
             pairs=order.pairs,
             seed=order.seed,
+        )
+
+    async def _compare(self, job_id: str, order: CompareOrder) -> Job:
+        return CompareJob(
+            job_id=job_id,
+            model=self.rules.charter.model,
+            work_dir=self._work_dir(job_id),
+            device=self.device,
+            threads=self.threads,
+            delta_paths=[await self._path(delta) for delta in order.deltas],
         )
 
     async def _merge(self, job_id: str, order: MergeOrder) -> Job:
@@ -144,6 +161,8 @@ class Workbench:
         match done:
             case EvaluateDone():
                 return _judgements(lease.order, done)
+            case CompareDone():
+                return _distances(done)
             case MergeDone():
                 return await self._merged(done)
             case RouteDone():
@@ -222,3 +241,17 @@ def _judgements(order: object, done: EvaluateDone) -> EvaluateOutcome:
         for delta, report in zip(order.deltas, done.reports, strict=True)
     ]
     return EvaluateOutcome(judgements=judgements, flops=done.flops)
+
+
+def _distances(done: CompareDone) -> CompareOutcome:
+    return CompareOutcome(
+        distances=[
+            DeltaDistance(
+                first=pair.first,
+                second=pair.second,
+                distance=pair.distance,
+                cosine=pair.cosine,
+            )
+            for pair in done.distances
+        ]
+    )

@@ -6,7 +6,7 @@ from kinoswarm_coordinator import accounts
 from kinoswarm_coordinator import events as ev
 from kinoswarm_coordinator.scheduling import Granted, Pull, decide
 from kinoswarm_coordinator.state import Rules, SwarmState
-from kinoswarm_coordinator.submissions import Denied, receive
+from kinoswarm_coordinator.submissions import Arrival, Denied, receive
 from kinoswarm_protocol.charter import version_numbers
 from kinoswarm_protocol.envelope import open_envelope
 from kinoswarm_protocol.errors import Code, RemoteError
@@ -208,7 +208,8 @@ def _submit(state: SwarmState, rules: Rules, asked: Asked, submit: Submit) -> De
     except RemoteError as error:
         return _refuse(error.code, str(error))
     lease_id = LeaseId(opened.body.lease_id)
-    result = receive(state, rules, asked.signer, opened.body, submit.contribution, asked.now_ms)
+    arrival = Arrival(raw=submit.contribution, now_ms=asked.now_ms, seed=asked.seed)
+    result = receive(state, rules, asked.signer, opened.body, arrival)
     if isinstance(result, Denied):
         return _refuse(result.code, result.sentence)
     work = state.work.get(lease_id)

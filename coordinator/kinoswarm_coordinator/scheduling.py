@@ -3,9 +3,10 @@
 A decision is (LeaseIssued, reason) or (None, reason, when to ask again): the reason is a sentence for the volunteer.
 """
 
-import hashlib
 from dataclasses import dataclass
 
+from kinoswarm_coordinator.audits import Auditor, audit_for
+from kinoswarm_coordinator.chance import derived_seed
 from kinoswarm_coordinator.events import LeaseIssued
 from kinoswarm_coordinator.state import LeaseState, LineageKey, Purpose, Rules, SwarmState
 from kinoswarm_coordinator.trusted_work import next_trusted_work
@@ -13,6 +14,7 @@ from kinoswarm_protocol.ids import LeaseId, PeerId
 from kinoswarm_protocol.messages import Lease, Order, PullLease, TrainOrder
 
 _FIRST_TIME_STEPS_SHARE = 0.25
+_ONE_IN_SHORTER = 4
 _TRUSTED_LEASE_S = 1_800.0
 _RETRY_SOON_S = 2.0
 _RETRY_LATER_S = 30.0
@@ -77,14 +79,20 @@ def _trusted(state: SwarmState, rules: Rules, pull: Pull) -> Granted | Nothing:
     work = next_trusted_work(state, rules, pull.now_ms, derived_seed(pull.seed, "work"))
     if work is None:
         return Nothing("nothing to check, merge, route or release now", _RETRY_SOON_S)
-    purpose, order, reason = work
-    return _granted(pull, purpose, order, _TRUSTED_LEASE_S, reason)
+    return _granted(
+        pull, work.purpose, work.order, _TRUSTED_LEASE_S, work.reason, audit_of=work.audit_of
+    )
 
 
 def _training(state: SwarmState, rules: Rules, pull: Pull) -> Granted | Nothing:
     if state.paused:
         return Nothing(f"the swarm's operators paused it: {state.paused}", _RETRY_LATER_S)
-    policy = rules.charter.policy
+    audit = _audit(state, rules, pull)
+    if audit is not None:
+        return audit
+    too_many = _too_many_leases(state, rules, pull)
+    if too_many:
+        return Nothing(too_many, _RETRY_LATER_S)
     candidates = [
         (_need(state, key), key not in _on_disk(pull), key)
         for key in sorted(state.versions)
@@ -98,7 +106,7 @@ def _training(state: SwarmState, rules: Rules, pull: Pull) -> Granted | Nothing:
     _, _, key = min(candidates)
     cluster, lineage = key
     base = state.newest(key)
-    steps = segment_steps(rules, pull.body.seconds_per_step)
+    steps = leased_steps(rules, pull.body.seconds_per_step, derived_seed(pull.seed, "steps"))
     order = TrainOrder(
         cluster=cluster,
         lineage=lineage,
@@ -109,14 +117,57 @@ def _training(state: SwarmState, rules: Rules, pull: Pull) -> Granted | Nothing:
         batch_size=rules.charter.model.recipe.batch_size,
         seed=derived_seed(pull.seed, "train"),
     )
-    expected_s = steps * pull.body.seconds_per_step or policy.segment_s
-    lease_s = max(policy.lease_min_s, policy.lease_factor * expected_s)
     label = rules.charter.clusters[cluster].label
     reason = f"expert {cluster} ({label}) needs version {base.version + 1}"
-    return _granted(pull, "train", order, lease_s, reason)
+    return _granted(pull, "train", order, _lease_s(rules, order, pull), reason)
 
 
-def _granted(pull: Pull, purpose: Purpose, order: Order, lease_s: float, reason: str) -> Granted:
+def _audit(state: SwarmState, rules: Rules, pull: Pull) -> Granted | None:
+    """Somebody else's contribution to be done again: its account waits for it, so it comes first."""
+    auditor = Auditor(
+        peer=pull.peer,
+        body=pull.body,
+        now_ms=pull.now_ms,
+        most_steps=segment_steps(rules, pull.body.seconds_per_step),
+    )
+    found = audit_for(state, rules, auditor)
+    if found is None:
+        return None
+    primary, order = found
+    lease_s = _lease_s(rules, order, pull)
+    return _granted(pull, "audit", order, lease_s, f"{primary} is audited", primary)
+
+
+def _too_many_leases(state: SwarmState, rules: Rules, pull: Pull) -> str:
+    """A sentence when the machines of this account hold as many leases as one account may; else empty."""
+    most = rules.charter.policy.account_leases
+    account = state.account_of(pull.peer)
+    if not most or account == pull.peer:
+        return ""
+    held = sum(
+        len(state.open_by_node.get(peer, ()))
+        for peer, delegation in state.delegations.items()
+        if delegation.account == account
+    )
+    if held < most:
+        return ""
+    return f"this account's machines hold {held} leases; one account may hold {most} here"
+
+
+def _lease_s(rules: Rules, order: TrainOrder, pull: Pull) -> float:
+    policy = rules.charter.policy
+    expected_s = order.steps * pull.body.seconds_per_step or policy.segment_s
+    return max(policy.lease_min_s, policy.lease_factor * expected_s)
+
+
+def _granted(
+    pull: Pull,
+    purpose: Purpose,
+    order: Order,
+    lease_s: float,
+    reason: str,
+    audit_of: LeaseId | None = None,
+) -> Granted:
     lease = Lease(
         lease_id=LeaseId(f"{derived_seed(pull.seed, 'a'):016x}{derived_seed(pull.seed, 'b'):016x}"),
         node=pull.peer,
@@ -124,14 +175,14 @@ def _granted(pull: Pull, purpose: Purpose, order: Order, lease_s: float, reason:
         deadline_ms=pull.now_ms + round(lease_s * 1000),
         order=order,
     )
-    event = LeaseIssued(at_ms=pull.now_ms, lease=lease, purpose=purpose, request_id=pull.request_id)
+    event = LeaseIssued(
+        at_ms=pull.now_ms,
+        lease=lease,
+        purpose=purpose,
+        request_id=pull.request_id,
+        audit_of=audit_of,
+    )
     return Granted(lease, event, reason)
-
-
-def derived_seed(seed: int, purpose: str) -> int:
-    """A 63-bit seed that is a function of another and a word."""
-    digest = hashlib.sha256(f"{seed}/{purpose}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
 
 
 def segment_steps(rules: Rules, seconds_per_step: float) -> int:
@@ -142,6 +193,18 @@ def segment_steps(rules: Rules, seconds_per_step: float) -> int:
     else:
         wanted = round(policy.segment_s / seconds_per_step)
     return max(policy.segment_steps_min, min(policy.segment_steps_max, wanted))
+
+
+def leased_steps(rules: Rules, seconds_per_step: float, seed: int) -> int:
+    """Steps of an ordinary lease. Where there are audits, one in four is a half, a quarter or an eighth as long.
+
+    A node gets others' work orders to audit, and these have others' lengths: if its own were all alike, it could tell.
+    """
+    longest = segment_steps(rules, seconds_per_step)
+    if not rules.charter.policy.audit_one_in or seed % _ONE_IN_SHORTER:
+        return longest
+    shorter = longest >> (1 + (seed // _ONE_IN_SHORTER) % 3)
+    return max(rules.charter.policy.segment_steps_min, shorter)
 
 
 def _wants_training(state: SwarmState, rules: Rules, key: LineageKey) -> bool:

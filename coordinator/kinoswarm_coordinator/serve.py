@@ -336,7 +336,9 @@ async def _tick(service: Service, watch: AmendmentWatch, tick_s: float) -> None:
         await asyncio.sleep(tick_s)
         await watch.look()
         state, now_ms = service.journal.state, service.now_ms()
-        await service.record(expired(state, now_ms) + expired_delegations(state, now_ms))
+        await service.record(
+            expired(state, service.rules, now_ms) + expired_delegations(state, now_ms)
+        )
 
 
 async def _sweep_uploads(uploads: Uploads) -> None:

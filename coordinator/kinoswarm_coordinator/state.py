@@ -19,9 +19,11 @@ from kinoswarm_protocol.messages import (
     Order,
     ReleaseFile,
     TrainOrder,
+    TrainOutcome,
 )
 
-Purpose = Literal["train", "evaluate", "merge", "route", "release"]
+Purpose = Literal["train", "audit", "evaluate", "compare", "merge", "route", "release"]
+AuditResult = Literal["open", "confirmed", "refuted", "unclear", "given_up", "moot"]
 LeasePhase = Literal["open", "expired", "failed", "submitted"]
 LineageKey = tuple[int, int]
 """(cluster, lineage)"""
@@ -46,7 +48,7 @@ class NodeState(Struct, frozen=True, kw_only=True):
 class LeaseState(Struct, frozen=True, kw_only=True):
     lease: Lease
     purpose: Purpose
-    """Ours alone: an audit will look like any other train lease to its node."""
+    """Ours alone: an audit looks like any other train lease to its node."""
     request_id: str
     phase: LeasePhase = "open"
 
@@ -70,6 +72,8 @@ class VersionState(Struct, frozen=True, kw_only=True):
     heldout_loss: float | None
     created_at_ms: int
     contributions: list[LeaseId]
+    position: int = 0
+    """How many merges lie between the seed and this content; a rollback has the position of what it brings back."""
 
 
 class RouterState(Struct, frozen=True, kw_only=True):
@@ -128,6 +132,33 @@ class AmendmentEntry(Struct, frozen=True, kw_only=True):
     sentence: str
 
 
+class Trust(Struct, frozen=True, kw_only=True):
+    """What audits found of an account."""
+
+    confirmed: int = 0
+    """Contributions in a row that another account got the same from."""
+    samples: int = 0
+    """Trained by these."""
+    refuted: int = 0
+    """Ever."""
+
+
+class AuditCase(Struct, frozen=True, kw_only=True):
+    """A contribution that other accounts do again."""
+
+    lease_id: LeaseId
+    opened_at_ms: int
+    holds: bool
+    """It enters no version before the audit ended: its account is not proven."""
+    accounts: list[PeerId]
+    """Whoever got this work order, the contributor first."""
+    runs: list[LeaseId] = []
+    """Contributions under this order whose deltas are here and judged, in the order of their verdicts."""
+    compared: int = 0
+    """How many of the runs the last comparison looked at."""
+    result: AuditResult = "open"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Rules:
     """What decisions go by: the charter as amended, and who runs the trusted work."""
@@ -174,6 +205,25 @@ class SwarmState:
     sizes: dict[LineageKey, deque[float]] = field(default_factory=dict)
     """Sizes of the deltas accepted last (norm_band.py)."""
 
+    trust: dict[PeerId, Trust] = field(default_factory=dict)
+    """By account."""
+    audits: dict[LeaseId, AuditCase] = field(default_factory=dict)
+    """By the contribution that is done again."""
+    audit_of: dict[LeaseId, LeaseId] = field(default_factory=dict)
+    """From the leases of copies, and of comparisons, to that contribution."""
+    audits_open: dict[LeaseId, None] = field(default_factory=dict)
+    """Without a result, oldest first, as an ordered set; so are the next two."""
+    audits_wanted: dict[LeaseId, None] = field(default_factory=dict)
+    """Open, and nobody is at it."""
+    audits_ready: dict[LeaseId, None] = field(default_factory=dict)
+    """Open, with runs to be compared."""
+    comparing: set[LeaseId] = field(default_factory=set)
+    """Cases of open compare leases."""
+    audit_distances: dict[tuple[str, str, str], deque[float]] = field(default_factory=dict)
+    """Between runs that confirmed each other lately (audit_band.py)."""
+    uncovered: dict[PeerId, dict[LeaseId, None]] = field(default_factory=dict)
+    """By account: accepted contributions that no audit stands for yet, oldest first."""
+
     open_leases: set[LeaseId] = field(default_factory=set)
     open_by_node: dict[PeerId, set[LeaseId]] = field(default_factory=dict)
     samples_under_way: dict[LineageKey, int] = field(default_factory=dict)
@@ -200,6 +250,17 @@ class SwarmState:
         """Who gets the credit and the trust of a machine: its account, or the machine itself while it has none."""
         delegation = self.delegations.get(peer)
         return delegation.account if delegation is not None else peer
+
+    def delta_of(self, lease_id: LeaseId) -> BlobId:
+        """The delta of a train contribution."""
+        outcome = self.work[lease_id].outcome
+        assert isinstance(outcome, TrainOutcome)
+        return BlobId(outcome.delta)
+
+    def staleness(self, order: TrainOrder) -> int:
+        """How many merges the base of a work order is behind its lineage."""
+        line = self.versions[order.cluster, order.lineage]
+        return line[-1].position - line[order.base_version].position
 
     def newest(self, key: LineageKey) -> VersionState:
         """The newest version of a lineage; version 0 exists from the founding."""

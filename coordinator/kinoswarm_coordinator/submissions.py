@@ -3,15 +3,19 @@
 from dataclasses import dataclass
 
 from kinoswarm_coordinator import events as ev
+from kinoswarm_coordinator.audit_findings import after_comparison, given_up
 from kinoswarm_coordinator.copy_check import copied
 from kinoswarm_coordinator.fold import judged_by
 from kinoswarm_coordinator.norm_band import outside_band, size_of
 from kinoswarm_coordinator.state import LeaseState, Rules, SwarmState
-from kinoswarm_coordinator.verdicts import is_worse, rejected, verdict_of
+from kinoswarm_coordinator.trust import is_proven, wants_audit
+from kinoswarm_coordinator.verdicts import is_worse, rejected, too_late, verdict_of
 from kinoswarm_coordinator.work_table import WorkState
 from kinoswarm_protocol.errors import Code
 from kinoswarm_protocol.ids import LeaseId, PeerId
 from kinoswarm_protocol.messages import (
+    CompareOrder,
+    CompareOutcome,
     Contribution,
     DeltaJudgement,
     EvaluateOrder,
@@ -33,6 +37,7 @@ from kinoswarm_protocol.messages import (
 _OUTCOME_BY_ORDER: dict[type[Order], type[Outcome]] = {
     TrainOrder: TrainOutcome,
     EvaluateOrder: EvaluateOutcome,
+    CompareOrder: CompareOutcome,
     MergeOrder: MergeOutcome,
     RouteOrder: RouteOutcome,
     ReleaseOrder: ReleaseOutcome,
@@ -47,15 +52,24 @@ class Denied:
     sentence: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Arrival:
+    """When and as which bytes a contribution came, and the coordinator's chance at that moment."""
+
+    raw: bytes
+    now_ms: int
+    seed: int
+
+
 def receive(
     state: SwarmState,
     rules: Rules,
     signer: PeerId,
     contribution: Contribution,
-    raw: bytes,
-    now_ms: int,
+    arrival: Arrival,
 ) -> list[ev.Event] | Denied:
     """Events of a contribution that just came; an empty list when it was received before. Late work is welcome."""
+    now_ms = arrival.now_ms
     lease_id = LeaseId(contribution.lease_id)
     if lease_id in state.work:
         return []
@@ -76,7 +90,7 @@ def receive(
             )
         ]
     received = ev.WorkReceived(
-        at_ms=now_ms, lease_id=lease_id, node=signer, outcome=outcome, raw=raw
+        at_ms=now_ms, lease_id=lease_id, node=signer, outcome=outcome, raw=arrival.raw
     )
     assert lease is not None
     if isinstance(outcome, TrainOutcome) and isinstance(lease.order, TrainOrder):
@@ -84,7 +98,23 @@ def receive(
         if why:
             verdict = rejected(lease_id, signer, Code.COPIED, why, now_ms)
             return [received, ev.VerdictGiven(at_ms=now_ms, verdict=verdict)]
-    return [received]
+    return [received, *_audit_opened(state, rules, lease, arrival)]
+
+
+def _audit_opened(
+    state: SwarmState, rules: Rules, lease: LeaseState, arrival: Arrival
+) -> list[ev.Event]:
+    """Whether this is done again is drawn now, when it is too late to do it better."""
+    account = state.account_of(PeerId(lease.lease.node))
+    if lease.purpose != "train" or not wants_audit(state, rules, account, arrival.seed):
+        return []
+    return [
+        ev.AuditOpened(
+            at_ms=arrival.now_ms,
+            lease_id=LeaseId(lease.lease.lease_id),
+            holds=not is_proven(state, rules, account),
+        )
+    ]
 
 
 def _denied(
@@ -110,7 +140,7 @@ def _denied(
     if lease.phase == "failed":
         return Denied(Code.LEASE_USED, "you gave this lease back as failed; pull a new one")
     if isinstance(order, TrainOrder) and isinstance(outcome, TrainOutcome):
-        return _other_amount(order, outcome) or _too_stale(state, rules, order)
+        return _other_amount(order, outcome) or _withdrawn(state, order)
     if lease.phase == "expired":
         return Denied(Code.LEASE_EXPIRED, "this lease has expired and was given to another worker")
     return None
@@ -128,22 +158,12 @@ def _other_amount(order: TrainOrder, outcome: TrainOutcome) -> Denied | None:
     )
 
 
-def _too_stale(state: SwarmState, rules: Rules, order: TrainOrder) -> Denied | None:
-    key = (order.cluster, order.lineage)
-    if order.base_version in state.withdrawn.get(key, set()):
-        return Denied(
-            Code.STALE_BASE,
-            f"base version {order.base_version} was withdrawn by the swarm's operators. Nothing is wrong with your "
-            "machine",
-        )
-    behind = state.newest(key).version - order.base_version
-    allowed = rules.charter.policy.max_staleness
-    if behind <= allowed:
+def _withdrawn(state: SwarmState, order: TrainOrder) -> Denied | None:
+    if order.base_version not in state.withdrawn.get((order.cluster, order.lineage), set()):
         return None
     return Denied(
         Code.STALE_BASE,
-        f"base version {order.base_version} is {behind} behind; at most {allowed} allowed. "
-        "Nothing is wrong with your machine: it was slower than the others",
+        f"base version {order.base_version} was withdrawn by the swarm's operators. Nothing is wrong with your machine",
     )
 
 
@@ -154,6 +174,8 @@ def settle(state: SwarmState, rules: Rules, work: WorkState, now_ms: int) -> lis
     match work.outcome:
         case EvaluateOutcome():
             return [*_verdicts(state, rules, lease, work.outcome, now_ms), arrived]
+        case CompareOutcome():
+            return [arrived, *after_comparison(state, rules, lease, work.outcome, now_ms)]
         case MergeOutcome():
             return [arrived, _merged(state, rules, lease, work.outcome, now_ms)]
         case RouteOutcome() as routed:
@@ -213,7 +235,12 @@ def _judged(
         why = outside_band(size_of(judgement.norm, order.steps), recent)
         if why:
             return rejected(lease_id, node, Code.NORM_OUT_OF_BAND, why, now_ms)
-    return verdict_of(lease_id, node, judgement, rules.charter.policy, now_ms)
+    verdict = verdict_of(lease_id, node, judgement, rules.charter.policy, now_ms)
+    if verdict.state == "accepted" and isinstance(order, TrainOrder):
+        behind, allowed = state.staleness(order), rules.charter.policy.max_staleness
+        if behind > allowed:
+            return too_late(verdict, behind, allowed)
+    return verdict
 
 
 def _merged(
@@ -268,9 +295,9 @@ def _released(lease: LeaseState, outcome: ReleaseOutcome, now_ms: int) -> ev.Eve
     )
 
 
-def expired(state: SwarmState, now_ms: int) -> list[ev.Event]:
-    """Leases whose deadline has passed: their work is free again."""
-    return [
+def expired(state: SwarmState, rules: Rules, now_ms: int) -> list[ev.Event]:
+    """Leases whose deadline has passed, and audits that took too long: their work is free again."""
+    return given_up(state, rules, now_ms) + [
         ev.LeaseExpired(at_ms=now_ms, lease_id=lease_id)
         for lease_id in sorted(state.open_leases)
         if state.leases[lease_id].lease.deadline_ms <= now_ms

@@ -1,8 +1,13 @@
 """What trusted workers do next: judge, cut versions, train the router, build releases. Owns the when; pure."""
 
+from dataclasses import dataclass
+
+from kinoswarm_coordinator.audits import comparison_order, is_held
 from kinoswarm_coordinator.fold import lineage_of
 from kinoswarm_coordinator.state import LineageKey, Purpose, Rules, SwarmState
+from kinoswarm_coordinator.trust import is_proven
 from kinoswarm_protocol.ids import LeaseId
+from kinoswarm_protocol.limits import MAX_DELTAS_PER_MERGE
 from kinoswarm_protocol.messages import (
     EvaluateOrder,
     ExpertRef,
@@ -16,7 +21,17 @@ from kinoswarm_protocol.messages import (
 )
 
 _MOST_DELTAS_PER_EVALUATION = 8
-TrustedWork = tuple[Purpose, Order, str]
+
+
+@dataclass(frozen=True)
+class TrustedWork:
+    """One piece of it, with the reason why it is due."""
+
+    purpose: Purpose
+    order: Order
+    reason: str
+    audit_of: LeaseId | None = None
+    """Of a comparison: the contribution that was done again."""
 
 
 def next_trusted_work(
@@ -25,6 +40,7 @@ def next_trusted_work(
     """The most urgent trusted work with a reason, or None. Volunteers wait for verdicts, so those come first."""
     return (
         _evaluation(state, rules, seed)
+        or _comparison(state)
         or _merge(state, rules, now_ms, seed)
         or _release(state, rules, seed)
         or _routing(state, rules, seed)
@@ -55,7 +71,18 @@ def _evaluation(state: SwarmState, rules: Rules, seed: int) -> TrustedWork | Non
         pairs=rules.charter.policy.heldout_pairs,
         seed=seed,
     )
-    return "evaluate", order, f"{len(alike)} contributions to expert {first.cluster} wait"
+    reason = f"{len(alike)} contributions to expert {first.cluster} wait"
+    return TrustedWork("evaluate", order, reason)
+
+
+def _comparison(state: SwarmState) -> TrustedWork | None:
+    """Runs of one work order that nobody compared yet."""
+    found = comparison_order(state)
+    if found is None:
+        return None
+    primary, order = found
+    reason = f"{len(order.deltas)} runs of one work order wait to be compared"
+    return TrustedWork("compare", order, reason, audit_of=primary)
 
 
 def _merge(state: SwarmState, rules: Rules, now_ms: int, seed: int) -> TrustedWork | None:
@@ -74,13 +101,15 @@ def _merge(state: SwarmState, rules: Rules, now_ms: int, seed: int) -> TrustedWo
         return None
     key = min(due, key=lambda key: (state.newest(key).version, key))
     order = merge_order(state, rules, key, seed)
-    return "merge", order, f"version {order.base_version + 1} of expert {key[0]} is due"
+    return TrustedWork(
+        "merge", order, f"version {order.base_version + 1} of expert {key[0]} is due"
+    )
 
 
 def merge_is_due(state: SwarmState, rules: Rules, key: LineageKey, now_ms: int) -> bool:
     """Quorum of samples, or the grace time since the first accepted contribution."""
     policy = rules.charter.policy
-    accepted = [state.work[lease_id] for lease_id in state.unmerged[key]]
+    accepted = [state.work[lease_id] for lease_id in mergeable(state, key)]
     if not accepted:
         return False
     samples = sum(_trained(state, work.lease_id).samples for work in accepted)
@@ -95,14 +124,13 @@ def merge_order(state: SwarmState, rules: Rules, key: LineageKey, seed: int) -> 
     """
     policy = rules.charter.policy
     base = state.newest(key)
+    chosen = mergeable(state, key)[:MAX_DELTAS_PER_MERGE]
+    weights = merge_weights(state, rules, chosen)
     deltas = [
         WeightedDelta(
-            contribution=lease_id,
-            delta=_trained(state, lease_id).delta,
-            weight=_trained(state, lease_id).samples
-            * policy.staleness_decay ** (base.version - _train_order(state, lease_id).base_version),
+            contribution=lease_id, delta=_trained(state, lease_id).delta, weight=weights[lease_id]
         )
-        for lease_id in sorted(state.unmerged[key])
+        for lease_id in chosen
     ]
     alone = len(deltas) == 1
     return MergeOrder(
@@ -120,12 +148,41 @@ def merge_order(state: SwarmState, rules: Rules, key: LineageKey, seed: int) -> 
     )
 
 
+def mergeable(state: SwarmState, key: LineageKey) -> list[LeaseId]:
+    """Accepted contributions that may enter the next version, sorted; those that wait for an audit are not."""
+    return [lease_id for lease_id in sorted(state.unmerged[key]) if not is_held(state, lease_id)]
+
+
+def merge_weights(state: SwarmState, rules: Rules, chosen: list[LeaseId]) -> dict[LeaseId, float]:
+    """Samples, less for stale work; accounts that are not proven get at most the charter's share beside proven ones."""
+    policy = rules.charter.policy
+    weights = {
+        lease_id: _trained(state, lease_id).samples
+        * policy.staleness_decay ** state.staleness(_train_order(state, lease_id))
+        for lease_id in chosen
+    }
+    unproven = {
+        lease_id
+        for lease_id in chosen
+        if not is_proven(state, rules, state.account_of(state.work[lease_id].node))
+    }
+    theirs = sum(weights[lease_id] for lease_id in unproven)
+    proven, share = sum(weights.values()) - theirs, policy.unproven_share
+    if proven <= 0.0 or theirs <= share * (proven + theirs):
+        return weights
+    factor = share * proven / ((1.0 - share) * theirs)
+    return {
+        lease_id: weight * (factor if lease_id in unproven else 1.0)
+        for lease_id, weight in weights.items()
+    }
+
+
 def _routing(state: SwarmState, rules: Rules, seed: int) -> TrustedWork | None:
     """The router depends on the data only, so it is trained once, while the experts train."""
     if state.router is not None or _is_open(state, "route"):
         return None
     order = RouteOrder(steps=rules.charter.model.router.steps, seed=seed)
-    return "route", order, "the router is not trained yet"
+    return TrustedWork("route", order, "the router is not trained yet")
 
 
 def _release(state: SwarmState, rules: Rules, seed: int) -> TrustedWork | None:
@@ -147,7 +204,8 @@ def _release(state: SwarmState, rules: Rules, seed: int) -> TrustedWork | None:
         prompts=list(rules.prompts),
         seed=seed,
     )
-    return "release", order, f"the experts are newer than in release {order.version - 1}"
+    reason = f"the experts are newer than in release {order.version - 1}"
+    return TrustedWork("release", order, reason)
 
 
 def _deserves_release(state: SwarmState, rules: Rules, versions: list[int]) -> bool:

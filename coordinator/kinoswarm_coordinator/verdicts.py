@@ -4,6 +4,8 @@ Rejected only when worse by more than two standard errors *and* the charter's ma
 work to noise.
 """
 
+from msgspec import structs
+
 from kinoswarm_protocol.charter import Policy
 from kinoswarm_protocol.errors import Code
 from kinoswarm_protocol.ids import LeaseId, PeerId
@@ -42,6 +44,15 @@ def is_worse(result: DeltaJudgement | MergeOutcome, policy: Policy) -> bool:
     )
 
 
+def too_late(verdict: Verdict, behind: int, allowed: int) -> Verdict:
+    """Good work whose base is too far behind: worth its credit, of no use to the expert."""
+    sentence = (
+        f"{verdict.sentence}; credited, but {behind} versions behind, where at most {allowed} can be merged. "
+        "Nothing is wrong with your machine: it was slower than the others"
+    )
+    return structs.replace(verdict, code=str(Code.STALE_BASE), sentence=sentence[:MAX_SENTENCE])
+
+
 def set_aside(lease_id: LeaseId, node: PeerId, why: str, now_ms: int) -> Verdict:
     """A contribution whose base version was withdrawn under it: honest work that can't be used."""
     return Verdict(
@@ -52,6 +63,18 @@ def set_aside(lease_id: LeaseId, node: PeerId, why: str, now_ms: int) -> Verdict
         sentence=f"its base version was withdrawn ({why}); nothing is wrong with your machine"[
             :MAX_SENTENCE
         ],
+        decided_at_ms=now_ms,
+    )
+
+
+def unaudited(lease_id: LeaseId, node: PeerId, now_ms: int) -> Verdict:
+    """Work of an account that was refuted elsewhere, which no audit stands for."""
+    return Verdict(
+        lease_id=lease_id,
+        node=node,
+        state="quarantined",
+        code=str(Code.SET_ASIDE),
+        sentence="set aside: another segment of this account was refuted by an audit, and this one was not audited",
         decided_at_ms=now_ms,
     )
 

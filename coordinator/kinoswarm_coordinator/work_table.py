@@ -13,12 +13,14 @@ from msgspec import Struct
 from kinoswarm_protocol.ids import LeaseId, PeerId
 from kinoswarm_protocol.messages import Outcome, TrainOutcome, Verdict
 
-WorkPhase = Literal["received", "available", "accepted", "rejected", "quarantined", "merged"]
+WorkPhase = Literal[
+    "received", "available", "accepted", "rejected", "quarantined", "merged", "credited"
+]
 HOUR_MS = 3_600_000
 MINUTE_MS = 60_000
 _MINUTES = 1_440
-COUNTED = ("accepted", "merged")
-"""Phases of training that made it into an expert, or will."""
+COUNTED = ("accepted", "merged", "credited")
+"""Phases of good training: in an expert, on its way there, or worth its credit all the same (too late, an audit)."""
 
 
 class WorkState(Struct, frozen=True, kw_only=True):

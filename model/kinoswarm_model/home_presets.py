@@ -145,4 +145,11 @@ def home_policy() -> Policy:
         heldout_pairs=256,
         target_version=0,
         delta_codec="int4.1",
+        audit_one_in=50,
+        audit_first=10,
+        audit_distance=0.5,
+        audit_wait_s=6 * 3_600.0,
+        unproven_share=0.5,
+        ban_first_s=6 * 3_600.0,
+        account_leases=64,
     )

@@ -61,6 +61,12 @@ class EvaluateJob(_Job, frozen=True, kw_only=True, tag="evaluate"):
     seed: int
 
 
+class CompareJob(_Job, frozen=True, kw_only=True, tag="compare"):
+    """How far apart deltas lie that were trained under one work order."""
+
+    delta_paths: list[str]
+
+
 class MergeDelta(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One accepted contribution of a merge."""
 
@@ -141,6 +147,7 @@ class SelfTestJob(_Job, frozen=True, kw_only=True, tag="self_test"):
 Job = (
     TrainJob
     | EvaluateJob
+    | CompareJob
     | MergeJob
     | RouteJob
     | ReleaseJob
@@ -189,6 +196,20 @@ class DeltaReport(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 class EvaluateDone(Struct, frozen=True, kw_only=True, tag="evaluate", forbid_unknown_fields=True):
     reports: list[DeltaReport]
     flops: float
+
+
+class PairDistance(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Of two deltas, by their places in the job; None when one of them can't be used."""
+
+    first: int
+    second: int
+    distance: float | None
+    """L2 norm of the difference as a share of the larger norm: 0 for equal deltas, about 1.4 for unrelated ones."""
+    cosine: float | None
+
+
+class CompareDone(Struct, frozen=True, kw_only=True, tag="compare", forbid_unknown_fields=True):
+    distances: list[PairDistance]
 
 
 class MergeDone(Struct, frozen=True, kw_only=True, tag="merge", forbid_unknown_fields=True):
@@ -247,6 +268,7 @@ class SelfTestDone(Struct, frozen=True, kw_only=True, tag="self_test", forbid_un
 Done = (
     TrainDone
     | EvaluateDone
+    | CompareDone
     | MergeDone
     | RouteDone
     | ReleaseDone

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from kinoswarm_model.jobs import (
+    CompareJob,
     Done,
     EvaluateJob,
     GenerateJob,
@@ -32,6 +33,7 @@ _MAX_SENTENCE = 400
 _MODULE_BY_JOB: dict[type[Any], str] = {
     TrainJob: "kinoswarm_model.segment",
     EvaluateJob: "kinoswarm_model.evaluate_job",
+    CompareJob: "kinoswarm_model.compare_job",
     MergeJob: "kinoswarm_model.merge_job",
     RouteJob: "kinoswarm_model.route_job",
     ReleaseJob: "kinoswarm_model.release_job",

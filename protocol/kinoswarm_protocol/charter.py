@@ -88,6 +88,22 @@ class Policy(Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_
     """Training of a cluster rests when it has this version; 0 is never."""
     delta_codec: DeltaCodec = "int8.1"
     """How nodes pack contributions. Every codec of the allow-list is read: an amendment may change it at any time."""
+    audit_one_in: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
+    """Of a proven account's contributions one in this many is done again by another account; 0 is no audits at all."""
+    audit_first: Annotated[int, Meta(ge=0, le=1_000_000)] = 10
+    """An account is proven once this many of its contributions in a row were confirmed by audits …"""
+    audit_first_flops: Flops = 0.0
+    """… and these together were this much training."""
+    audit_distance: NonNegative = 0.5
+    """Two runs of one lease may lie this far apart, as a share of the larger delta's norm."""
+    audit_wait_s: Seconds = 21_600.0
+    """An audit that nobody finished within it is given up: held-out loss alone decides."""
+    unproven_share: Rate = 1.0
+    """Accounts that are not proven weigh at most this share of a version, where proven ones contribute too."""
+    ban_first_s: Seconds = 21_600.0
+    """How long an account is banned after its first refuted contribution; each further one doubles it."""
+    account_leases: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
+    """Open train leases of one account at most; 0 is no limit."""
 
 
 class Charter(Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True):

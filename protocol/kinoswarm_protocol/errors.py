@@ -40,6 +40,8 @@ class Code(StrEnum):
     NORM_OUT_OF_BAND = "norm_out_of_band"
     WORSE_ON_HELDOUT = "worse_on_heldout"
     COPIED = "copied"
+    AUDIT_MISMATCH = "audit_mismatch"
+    SET_ASIDE = "set_aside"
     WORK_FAILED = "work_failed"
     ACCEPTED = "accepted"
     OVERLOADED = "overloaded"

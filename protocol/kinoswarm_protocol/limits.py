@@ -51,6 +51,8 @@ MAX_ADDRESS = 256
 MAX_CONFIG_KEYS = 64
 MAX_RECORDS_PER_LOOKUP = 32
 MAX_DELTAS_PER_MERGE = 256
+MAX_COPIES = 8
+"""Of one work order: a contribution and its audits."""
 MAX_INVITE_BYTES = 16 * KIB
 
 # --- what may be built from a charter's config -------------------------------------------------

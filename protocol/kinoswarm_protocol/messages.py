@@ -24,6 +24,7 @@ from kinoswarm_protocol.limits import (
     MAX_AMENDMENTS,
     MAX_CLUSTERS,
     MAX_CONTROL_FRAME,
+    MAX_COPIES,
     MAX_DELTAS_PER_MERGE,
     MAX_PROMPT,
     MAX_RECORDS_PER_LOOKUP,
@@ -77,6 +78,13 @@ class EvaluateOrder(_Wire, frozen=True, kw_only=True, tag="evaluate"):
     seed: Seed
 
 
+class CompareOrder(_Wire, frozen=True, kw_only=True, tag="compare"):
+    """How far apart are these deltas, which different accounts trained under one work order?"""
+
+    cluster: ClusterIndex
+    deltas: Annotated[list[BlobIdField], Meta(min_length=2, max_length=MAX_COPIES)]
+
+
 class WeightedDelta(_Wire, frozen=True, kw_only=True):
     contribution: LeaseIdField
     delta: BlobIdField
@@ -123,7 +131,7 @@ class ReleaseOrder(_Wire, frozen=True, kw_only=True, tag="release"):
     seed: Seed
 
 
-Order = TrainOrder | EvaluateOrder | MergeOrder | RouteOrder | ReleaseOrder
+Order = TrainOrder | EvaluateOrder | CompareOrder | MergeOrder | RouteOrder | ReleaseOrder
 
 
 class Lease(_Wire, frozen=True, kw_only=True):
@@ -166,6 +174,20 @@ class DeltaJudgement(_Wire, frozen=True, kw_only=True):
 class EvaluateOutcome(_Wire, frozen=True, kw_only=True, tag="evaluate"):
     judgements: Annotated[list[DeltaJudgement], Meta(max_length=MAX_DELTAS_PER_MERGE)]
     flops: Flops
+
+
+class DeltaDistance(_Wire, frozen=True, kw_only=True):
+    """Two deltas of a compare order, by their places in it."""
+
+    first: Annotated[int, Meta(ge=0, lt=MAX_COPIES)]
+    second: Annotated[int, Meta(ge=0, lt=MAX_COPIES)]
+    distance: NonNegative | None
+    """L2 norm of their difference as a share of the larger one's norm; None when one of them can't be used."""
+    cosine: Annotated[float, Meta(ge=-1.0, le=1.0)] | None
+
+
+class CompareOutcome(_Wire, frozen=True, kw_only=True, tag="compare"):
+    distances: Annotated[list[DeltaDistance], Meta(max_length=MAX_COPIES * MAX_COPIES)]
 
 
 class MergeOutcome(_Wire, frozen=True, kw_only=True, tag="merge"):
@@ -211,7 +233,13 @@ class FailedOutcome(_Wire, frozen=True, kw_only=True, tag="failed"):
 
 
 Outcome = (
-    TrainOutcome | EvaluateOutcome | MergeOutcome | RouteOutcome | ReleaseOutcome | FailedOutcome
+    TrainOutcome
+    | EvaluateOutcome
+    | CompareOutcome
+    | MergeOutcome
+    | RouteOutcome
+    | ReleaseOutcome
+    | FailedOutcome
 )
 
 
@@ -469,5 +497,5 @@ def blobs_of(outcome: Outcome) -> list[BlobId]:
             return [outcome.router]
         case ReleaseOutcome():
             return [file.blob for file in outcome.files]
-        case EvaluateOutcome() | FailedOutcome():
+        case EvaluateOutcome() | CompareOutcome() | FailedOutcome():
             return []

@@ -161,11 +161,17 @@ class SmallSwarm:
         did = []
         while isinstance(lease := self.pull(COORDINATOR), Lease):
             did.append(type(lease.order).__name__)
-            self.finish(COORDINATOR, lease, trusted_outcome(lease, worse))
+            self.finish(COORDINATOR, lease, self.trusted_outcome(lease, worse))
         return did
 
+    def trusted_outcome(self, lease: Lease, worse: bool) -> Outcome:
+        return trusted_outcome(lease, worse)
+
     def expire(self) -> None:
-        self.record(expired(self.state, self.now_ms) + expired_delegations(self.state, self.now_ms))
+        self.record(
+            expired(self.state, self.rules, self.now_ms)
+            + expired_delegations(self.state, self.now_ms)
+        )
 
 
 def trained(lease: Lease) -> TrainOutcome:

@@ -47,7 +47,7 @@ class Administrated(SmallSwarm):
                 | changed
             )
         )
-        result = administer(self.state, ADMINS, COORDINATOR.peer_id, asked, self.now_ms)
+        result = administer(self.state, self.rules, ADMINS, COORDINATOR.peer_id, asked, self.now_ms)
         self.record(result.events)
         return result.answer
 
@@ -65,7 +65,7 @@ def swarm_with_versions(count: int) -> Administrated:
 def test_only_admins_are_heard_and_each_request_once() -> None:
     swarm = swarm_with_versions(1)
     asked = AdminRequest(request_id="1" * 32, at_ms=swarm.now_ms, action=MakeRelease())
-    stranger = administer(swarm.state, ADMINS, NODE.peer_id, asked, swarm.now_ms)
+    stranger = administer(swarm.state, swarm.rules, ADMINS, NODE.peer_id, asked, swarm.now_ms)
     assert not stranger.answer.done
     assert stranger.events == []
     assert swarm.act(PauseSwarm(sentence="data is broken"), request_id="2" * 32).done

@@ -6,6 +6,7 @@ from msgspec import structs
 from protocol.samples import BLOB, COORDINATOR, NODE
 
 from kinoswarm_coordinator import events as ev
+from kinoswarm_coordinator.credit import ledger_of
 from kinoswarm_coordinator.fold import fold
 from kinoswarm_coordinator.scheduling import segment_steps
 from kinoswarm_coordinator.state import SwarmState
@@ -129,7 +130,7 @@ def test_late_work_on_a_fresh_enough_base_is_still_welcome(swarm: SmallSwarm) ->
     assert swarm.state.work[LeaseId(lease.lease_id)].phase == "merged"
 
 
-def test_work_on_a_base_too_old_is_refused_kindly() -> None:
+def test_work_on_a_base_too_old_is_credited_and_not_merged() -> None:
     swarm = SmallSwarm(rules(1, max_staleness=0))
     swarm.hello(ALICE)
     swarm.hello(BOB)
@@ -138,10 +139,15 @@ def test_work_on_a_base_too_old_is_refused_kindly() -> None:
     swarm.expire()
     swarm.train(BOB)
     swarm.operate()
-    say = swarm.submit(ALICE, late, trained(late)).say
-    assert isinstance(say, Refusal)
-    assert say.code == "stale_base"
-    assert "Nothing is wrong with your machine" in say.sentence
+    swarm.finish(ALICE, late, trained(late))
+    swarm.operate()
+    work = swarm.state.work[LeaseId(late.lease_id)]
+    assert work.phase == "credited"
+    assert work.verdict is not None
+    assert work.verdict.state == "accepted"
+    assert "Nothing is wrong with your machine" in work.verdict.sentence
+    assert ledger_of(swarm.history, 1.0).by_peer[ALICE.peer_id] > 0
+    assert not swarm.state.unmerged[0, 0]
 
 
 def test_the_whole_way_from_training_to_a_release(swarm: SmallSwarm) -> None:

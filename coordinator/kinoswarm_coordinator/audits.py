@@ -1,0 +1,128 @@
+"""Audits by duplicate lease: who does a contribution again, and what the comparison says. Owns these decisions; pure.
+
+A copy is an identical train order for another account. Its node can't tell it from any other work; the coordinator
+alone keeps the purpose. Two runs that agree confirm each other. Two that differ accuse nobody: another account does the
+work once more, and whoever stands alone against two that agree is refuted. So one liar can neither frame nor wave
+through.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+from kinoswarm_coordinator.audit_band import allowed_distance
+from kinoswarm_coordinator.state import AuditCase, AuditResult, Rules, SwarmState
+from kinoswarm_coordinator.trust import is_proven, num_proven
+from kinoswarm_protocol.ids import LeaseId, PeerId
+from kinoswarm_protocol.messages import CompareOrder, DeltaDistance, PullLease, TrainOrder
+
+_MOST_RUNS = 5
+"""Of one work order: after that many without a majority nobody is to blame."""
+_LOOKED_AT = 64
+_ENOUGH_PROVEN = 3
+_NEWCOMERS_AFTER = 0.25
+"""Newcomers audit once a case has waited for this share of audit_wait_s, or while hardly anybody is proven."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Auditor:
+    """A node that asks for work."""
+
+    peer: PeerId
+    body: PullLease
+    now_ms: int
+    most_steps: int
+    """Of its own segments: a longer one would give the audit away, and end late."""
+
+
+def audit_for(
+    state: SwarmState, rules: Rules, auditor: Auditor
+) -> tuple[LeaseId, TrainOrder] | None:
+    """The contribution that this node may do again, and its order; the one that has waited longest."""
+    account = state.account_of(auditor.peer)
+    for primary in islice(state.audits_wanted, _LOOKED_AT):
+        case, order = state.audits[primary], state.leases[primary].order
+        assert isinstance(order, TrainOrder)
+        if account in case.accounts or order.mode not in auditor.body.modes:
+            continue
+        if order.steps > auditor.most_steps:
+            continue
+        if _may_audit(state, rules, account, case, auditor.now_ms):
+            return primary, order
+    return None
+
+
+def _may_audit(
+    state: SwarmState, rules: Rules, account: PeerId, case: AuditCase, now_ms: int
+) -> bool:
+    """Newcomers are the last choice: fresh identities are cheap, and two of them would vouch for each other."""
+    waited_s = (now_ms - case.opened_at_ms) / 1000
+    return (
+        is_proven(state, rules, account)
+        or waited_s >= _NEWCOMERS_AFTER * rules.charter.policy.audit_wait_s
+        or num_proven(state, rules, _ENOUGH_PROVEN) < _ENOUGH_PROVEN
+    )
+
+
+def comparison_order(state: SwarmState) -> tuple[LeaseId, CompareOrder] | None:
+    """The next case whose runs are here and not compared yet."""
+    for primary in state.audits_ready:
+        if primary in state.comparing:
+            continue
+        order = state.leases[primary].order
+        assert isinstance(order, TrainOrder)
+        deltas = [state.delta_of(lease_id) for lease_id in state.audits[primary].runs]
+        return primary, CompareOrder(cluster=order.cluster, deltas=deltas)
+    return None
+
+
+def is_held(state: SwarmState, lease_id: LeaseId) -> bool:
+    """Whether an accepted contribution waits for its audit before it may enter a version."""
+    case = state.audits.get(lease_id)
+    return case is not None and case.holds and case.result == "open"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """What a comparison of runs says."""
+
+    result: AuditResult
+    """`open` wants one more run."""
+    agreeing: list[LeaseId]
+    differing: list[LeaseId]
+
+
+def finding(
+    state: SwarmState,
+    rules: Rules,
+    runs: Sequence[LeaseId],
+    primary: LeaseId,
+    distances: Sequence[DeltaDistance],
+) -> Finding:
+    """Compare the measured distances of runs with what honest machines may differ by."""
+    friends: list[set[int]] = [{index} for index in range(len(runs))]
+    for pair in distances:
+        limit = allowed_distance(state, rules, runs[pair.first], runs[pair.second])
+        if pair.distance is not None and pair.distance <= limit:
+            friends[pair.first].add(pair.second)
+            friends[pair.second].add(pair.first)
+    largest = max(friends, key=len)
+    rivals = [group for group in friends if len(group) == len(largest) and group != largest]
+    if len(largest) < 2 or rivals:
+        result: AuditResult = "open" if len(runs) < _MOST_RUNS else "unclear"
+        return Finding(result=result, agreeing=[], differing=[])
+    agreeing = [run for index, run in enumerate(runs) if index in largest]
+    differing = [run for run in runs if run not in agreeing]
+    result = "confirmed" if primary in agreeing else "refuted"
+    return Finding(result=result, agreeing=agreeing, differing=differing)
+
+
+def waited_in_vain(state: SwarmState, rules: Rules, now_ms: int) -> list[LeaseId]:
+    """Open cases that nobody could finish in the charter's time, oldest first."""
+    limit_ms = rules.charter.policy.audit_wait_s * 1000
+    found = []
+    for primary in state.audits_open:
+        if now_ms - state.audits[primary].opened_at_ms < limit_ms:
+            break
+        found.append(primary)
+    return found

@@ -1,0 +1,155 @@
+"""How events change audit cases and trust. Owns these parts of the state; decides nothing."""
+
+from collections import deque
+
+from msgspec import structs
+
+from kinoswarm_coordinator import events as ev
+from kinoswarm_coordinator.audit_band import KEPT, band_key
+from kinoswarm_coordinator.state import AuditCase, AuditResult, Ban, SwarmState, Trust
+from kinoswarm_coordinator.work_table import WorkPhase
+from kinoswarm_protocol.errors import Code
+from kinoswarm_protocol.ids import LeaseId, PeerId
+from kinoswarm_protocol.messages import Verdict
+
+_BLAMELESS = (Code.BLOB_UNAVAILABLE, Code.STALE_BASE, Code.SET_ASIDE)
+"""Rejections that say nothing about how a machine computes."""
+
+
+def audit_opened(state: SwarmState, event: ev.AuditOpened) -> None:
+    """A contribution is to be done again; its account is named first among those that may not take it."""
+    contributor = state.account_of(state.work[event.lease_id].node)
+    state.audits[event.lease_id] = AuditCase(
+        lease_id=event.lease_id,
+        opened_at_ms=event.at_ms,
+        holds=event.holds,
+        accounts=[contributor],
+    )
+    state.audits_open[event.lease_id] = None
+    state.audits_wanted[event.lease_id] = None
+
+
+def lease_issued(state: SwarmState, event: ev.LeaseIssued) -> None:
+    """A copy is under way, or a comparison."""
+    primary, lease_id = event.audit_of, LeaseId(event.lease.lease_id)
+    if primary is None:
+        return
+    state.audit_of[lease_id] = primary
+    if event.purpose == "compare":
+        state.comparing.add(primary)
+        return
+    case = state.audits[primary]
+    account = state.account_of(PeerId(event.lease.node))
+    state.audits[primary] = structs.replace(case, accounts=[*case.accounts, account])
+    state.audits_wanted.pop(primary, None)
+
+
+def lease_lost(state: SwarmState, lease_id: LeaseId) -> None:
+    """A copy will not come, or a comparison: its case waits for somebody again."""
+    primary = state.audit_of.get(lease_id)
+    if primary is None:
+        return
+    if state.leases[lease_id].purpose == "compare":
+        state.comparing.discard(primary)
+    elif primary in state.audits_open:
+        state.audits_wanted[primary] = None
+
+
+def verdict_given(state: SwarmState, verdict: Verdict, before: WorkPhase) -> None:
+    """A run was judged: it may be compared now, or is lost for its case. Its account's trust and cover follow."""
+    lease_id, node = LeaseId(verdict.lease_id), PeerId(verdict.node)
+    account, accepted = state.account_of(node), verdict.state == "accepted"
+    if accepted:
+        state.uncovered.setdefault(account, {})[lease_id] = None
+    else:
+        _no_longer_uncovered(state, account, [lease_id])
+        if verdict.code not in _BLAMELESS:
+            state.trust[account] = structs.replace(
+                state.trust.get(account, Trust()), confirmed=0, samples=0
+            )
+    primary = state.audit_of.get(lease_id, lease_id)
+    if primary not in state.audits_open:
+        return
+    if primary == lease_id and not accepted:
+        _close(state, primary, "moot")
+    elif before == "available":
+        _add_run(state, primary, lease_id)
+    elif primary != lease_id:
+        state.audits_wanted[primary] = None
+
+
+def _add_run(state: SwarmState, primary: LeaseId, lease_id: LeaseId) -> None:
+    case = state.audits[primary]
+    runs = [*case.runs, lease_id]
+    state.audits[primary] = structs.replace(case, runs=runs)
+    if primary in runs and len(runs) > max(1, case.compared):
+        state.audits_ready[primary] = None
+
+
+def machine_delegated(state: SwarmState, peer: PeerId, account: PeerId) -> None:
+    """What a machine did for itself, its account answers for from now on."""
+    if peer in state.uncovered and peer != account:
+        state.uncovered.setdefault(account, {}).update(state.uncovered.pop(peer))
+
+
+def runs_compared(state: SwarmState, event: ev.RunsCompared) -> None:
+    """What a comparison found, written into the case, the trust of all accounts in it and the band."""
+    if event.result == "open":
+        _want_another(state, event)
+    else:
+        _close(state, event.lease_id, event.result)
+    for lease_id in event.agreeing:
+        account = state.account_of(state.work[lease_id].node)
+        trust = state.trust.get(account, Trust())
+        state.trust[account] = structs.replace(
+            trust,
+            confirmed=trust.confirmed + 1,
+            samples=trust.samples + state.leases[lease_id].samples,
+        )
+    for lease_id in event.differing:
+        account = state.account_of(state.work[lease_id].node)
+        trust = state.trust.get(account, Trust())
+        state.trust[account] = Trust(refuted=trust.refuted + 1)
+    for account in {state.account_of(state.work[lease_id].node) for lease_id in event.covered}:
+        _no_longer_uncovered(state, account, event.covered)
+    _note_distances(state, event)
+
+
+def _want_another(state: SwarmState, event: ev.RunsCompared) -> None:
+    case = structs.replace(state.audits[event.lease_id], compared=len(event.runs))
+    state.audits[event.lease_id] = case
+    if len(case.runs) == case.compared:
+        state.audits_ready.pop(event.lease_id, None)
+        state.audits_wanted[event.lease_id] = None
+
+
+def _note_distances(state: SwarmState, event: ev.RunsCompared) -> None:
+    for pair in event.distances:
+        first, second = event.runs[pair.first], event.runs[pair.second]
+        if pair.distance is not None and first in event.agreeing and second in event.agreeing:
+            key = band_key(state, first, second)
+            state.audit_distances.setdefault(key, deque(maxlen=KEPT)).append(pair.distance)
+
+
+def audit_given_up(state: SwarmState, event: ev.AuditGivenUp) -> None:
+    """The contribution goes on without it."""
+    _close(state, event.lease_id, "given_up")
+
+
+def account_penalised(state: SwarmState, event: ev.AccountPenalised) -> None:
+    """An account is banned until then."""
+    state.bans[event.account] = Ban(until_ms=event.until_ms, sentence=event.sentence)
+
+
+def _close(state: SwarmState, primary: LeaseId, result: AuditResult) -> None:
+    state.audits[primary] = structs.replace(state.audits[primary], result=result)
+    for waiting in (state.audits_open, state.audits_wanted, state.audits_ready):
+        waiting.pop(primary, None)
+
+
+def _no_longer_uncovered(state: SwarmState, account: PeerId, lease_ids: list[LeaseId]) -> None:
+    open_work = state.uncovered.get(account, {})
+    for lease_id in lease_ids:
+        open_work.pop(lease_id, None)
+    if not open_work:
+        state.uncovered.pop(account, None)

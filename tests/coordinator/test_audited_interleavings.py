@@ -1,0 +1,74 @@
+"""Audits in every order of events, with one liar among four: the liar frames nobody, and the books stay right."""
+
+from collections import Counter
+
+from coordinator.audited_swarm import AuditedSwarm, account, audited_rules
+from coordinator.test_interleavings import ACTIONS, counted_anew
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from protocol.samples import COORDINATOR
+
+from kinoswarm_coordinator.credit import ledger_of
+from kinoswarm_coordinator.fold import fold
+from kinoswarm_coordinator.scheduling import samples_under_way
+from kinoswarm_coordinator.state import SwarmState
+from kinoswarm_protocol.ids import LeaseId
+from kinoswarm_protocol.messages import Lease
+
+NODES = [account(number) for number in range(1, 5)]
+LIAR = 0
+
+
+def perform(swarm: AuditedSwarm, held: dict[int, Lease], action: str, number: int) -> None:
+    if action == "wait":
+        swarm.now_ms += number * 1000
+        swarm.expire()
+    elif action == "operate":
+        lease = swarm.pull(COORDINATOR)
+        if isinstance(lease, Lease):
+            swarm.finish(COORDINATOR, lease, swarm.trusted_outcome(lease, False))
+    elif action == "pull":
+        lease = swarm.pull(NODES[number])
+        if isinstance(lease, Lease):
+            held[number] = lease
+    elif number in held and action in ("submit", "resubmit"):
+        camp = "lie" if number == LIAR else "honest"
+        swarm.submit(NODES[number], held[number], swarm.run(NODES[number], held[number], camp=camp))
+    elif number in held and LeaseId(held[number].lease_id) in swarm.state.unsettled:
+        swarm.blobs_arrive(held[number])
+
+
+def check(swarm: AuditedSwarm) -> None:
+    state = swarm.state
+    assert not {key.peer_id for key in NODES[1:]} & set(state.bans), "an honest account was framed"
+    for key in state.versions:
+        assert samples_under_way(state, key) == counted_anew(state, key)
+        standing = Counter(
+            lease_id
+            for version in state.versions[key]
+            if version.version not in state.withdrawn.get(key, set())
+            for lease_id in version.contributions
+        )
+        assert all(count == 1 for count in standing.values()), "merged twice"
+    for case in state.audits.values():
+        assert len(case.runs) == len(set(case.runs))
+        assert case.accounts[0] not in case.accounts[1:], "an account audited itself"
+        assert (case.result == "open") == (case.lease_id in state.audits_open)
+    assert set(state.audits_wanted) <= set(state.audits_open)
+    assert set(state.audits_ready) <= set(state.audits_open)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(ACTIONS, max_size=120))
+def test_one_liar_frames_nobody_and_the_books_stay_right(actions: list[tuple[str, int]]) -> None:
+    swarm = AuditedSwarm(audited_rules(2, audit_one_in=2, audit_wait_s=400.0))
+    for key in NODES:
+        swarm.hello(key)
+    held: dict[int, Lease] = {}
+    for action, number in actions:
+        perform(swarm, held, action, number)
+        check(swarm)
+    assert fold(SwarmState(), swarm.history) == swarm.state
+    ledger = ledger_of(swarm.history, 1.0)
+    for owner, machines in ledger.by_account.items():
+        assert sum(machines.values()) >= ledger.verified.get(owner, 0.0) >= 0.0
