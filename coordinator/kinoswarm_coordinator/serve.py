@@ -235,6 +235,7 @@ def _network_config(
         coordinators=founding.charter.coordinators,
         store=str(folder.store),
         shelf=settings.blobs,
+        relay_for_others=settings.relay_for_others,
         quota_bytes=settings.cache_bytes,
         listen=settings.listen,
         control_per_s=settings.control_per_s,

@@ -29,6 +29,11 @@ class CoordinatorSettings(BaseSettings):
         default=["/ip4/0.0.0.0/tcp/0"],
         description="Multiaddresses that libp2p listens on.",
     )
+    relay_for_others: bool = Field(
+        default=False,
+        description="Let strangers who can't dial each other meet through this machine: libp2p circuits of "
+        "2 minutes and 128 KiB each, outside all rate caps.",
+    )
     announce: list[str] = Field(
         default=[],
         description="Addresses that nodes are told to dial: multiaddresses and http(s) URLs.",

@@ -134,6 +134,22 @@ def judge_reach(own_address: str, listen: Sequence[str]) -> Finding:
     )
 
 
+def judge_relay(relays: bool) -> Finding:
+    """Whether strangers' traffic may go through this machine: only when its owner said so."""
+    if not relays:
+        return Finding(
+            name="relay",
+            state=State.FINE,
+            sentence="nobody else's traffic goes through this machine (relay_for_others is off)",
+        )
+    return Finding(
+        name="relay",
+        state=State.FINE,
+        sentence="strangers may meet through this machine, as you set it (relay_for_others): 2 minutes and 128 KiB "
+        "at a time, outside your rate caps",
+    )
+
+
 def judge_dial_back(report: ReachReport) -> Finding | None:
     """What peers found that dialled this machine back; None when nobody tried."""
     if not report.asked:

@@ -35,6 +35,7 @@ from kinoswarm_node.checkup import (
     judge_disk,
     judge_port,
     judge_reach,
+    judge_relay,
     judge_way,
     judge_ways,
     proven_ahead,
@@ -70,6 +71,7 @@ def examine_machine(settings: NodeSettings) -> list[Finding]:
         judge_card(settings.device, bool(card)),
         *(_examine_port(address, is_running) for address in listen),
         judge_reach(own_address(), listen),
+        *([] if settings.https_only else [judge_relay(settings.relay_for_others)]),
     ]
 
 

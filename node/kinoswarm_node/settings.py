@@ -86,6 +86,11 @@ class NodeSettings(BaseSettings):
         default_factory=lambda: ["/ip4/0.0.0.0/tcp/0"],
         description="Multiaddresses to listen on; an empty list only dials out.",
     )
+    relay_for_others: bool = Field(
+        default=False,
+        description="Let strangers who can't dial each other meet through this machine: libp2p circuits of "
+        "2 minutes and 128 KiB each, outside your rate caps. True or false.",
+    )
     https_only: bool = Field(
         default=False,
         description="Take part over the coordinator's web address alone, without any peer-to-peer program: true or "

@@ -5,11 +5,13 @@ where every user can see them.
 """
 
 import asyncio
+import json
 import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from kinoswarm_network.durable import write_atomic
 from kinoswarm_network.ipc import NetworkConfig
 from kinoswarm_network.parent_death import die_with_parent
 from kinoswarm_protocol.errors import LocalError
@@ -30,6 +32,11 @@ class DaemonFiles:
     identity: Path
     socket: Path
 
+    @property
+    def settings(self) -> Path:
+        """What no argument can say."""
+        return self.socket.with_suffix(".json")
+
 
 class Daemon:
     """A running p2pd."""
@@ -43,6 +50,7 @@ class Daemon:
     @classmethod
     async def start(cls, files: DaemonFiles, config: NetworkConfig) -> "Daemon":
         """Start it and wait until it listens. Raises LocalError that names the address and what to do."""
+        write_atomic(files.settings, _settings(config))
         try:
             process = await asyncio.create_subprocess_exec(
                 files.program,
@@ -98,8 +106,9 @@ def _arguments(files: DaemonFiles, config: NetworkConfig) -> list[str]:
         "idleTimeout": _IDLE_TIMEOUT,
         "connManager": "1",
         "natPortMap": str(int(config.nat_port_map)),
-        "relay": "0",
-        "relayService": "0",  # on by default: 4 GiB and 30 min for every stranger
+        "f": str(files.settings),
+        "relay": str(int(config.relay_for_others)),
+        "relayService": "0",  # the bounded service of _settings, not the one of 4 GiB and 30 min for every stranger
         "dhtClient" if config.client_mode else "dhtServer": "1",
     }
     if config.listen:
@@ -109,6 +118,15 @@ def _arguments(files: DaemonFiles, config: NetworkConfig) -> list[str]:
     if config.announce:
         given["announceAddrs"] = ",".join(config.announce)
     return [f"-{name}={value}" for name, value in given.items()]
+
+
+def _settings(config: NetworkConfig) -> bytes:
+    """Whether circuits of others go through this daemon: with 2 min and 128 KiB each, go-libp2p's own bounds.
+
+    `-relay=0` leaves the default of the settings as it is, which is on, and `-relayService=0` stops only a second,
+    larger service beside the first (p2pd/main.go of learning-at-home/go-libp2p-daemon).
+    """
+    return json.dumps({"Relay": {"Enabled": config.relay_for_others}}).encode()
 
 
 def _why_not(last_line: str, config: NetworkConfig) -> str:

@@ -180,7 +180,35 @@ def _swarm_p2p(parts: HivemindParts, swarm: SwarmId, sockets: Path) -> Any:
         async def remove_protobuf_handler(self, name: str, **options: Any) -> None:
             await super().remove_protobuf_handler(prefix + name, **options)
 
+        async def call_binary_stream_handler(self, peer: Any, name: str) -> Any:
+            """As hivemind's, but a stream that could not be opened leaves no connection to the daemon open."""
+            control = self._client.control
+            asking = _Asking(control.daemon_connector)
+            try:
+                return await type(control).stream_open(asking, peer, (name,))
+            except BaseException:
+                asking.close()
+                raise
+
         async def call_protobuf_handler(self, peer: Any, name: str, *args: Any) -> Any:
             return await super().call_protobuf_handler(peer, prefix + name, *args)
 
     return SwarmP2P
+
+
+class _Asking:
+    """Stands in for hivemind's control client in its `stream_open`: knows the connections that were made for it."""
+
+    def __init__(self, connector: Any) -> None:
+        self.daemon_connector = self
+        self._connector = connector
+        self._writers: list[asyncio.StreamWriter] = []
+
+    async def open_connection(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader, writer = await self._connector.open_connection()
+        self._writers.append(writer)
+        return reader, writer
+
+    def close(self) -> None:
+        for writer in self._writers:
+            writer.close()

@@ -56,6 +56,8 @@ class NetworkConfig(_Frame, frozen=True, kw_only=True):
     """Multiaddresses ending in /p2p/<id> that are tried at the start; none has to answer."""
     client_mode: bool = False
     """True for a machine that nobody can dial: it uses the DHT without being part of it."""
+    relay_for_others: bool = False
+    """Let strangers' circuits go through this machine, 2 minutes and 128 KiB each."""
     nat_port_map: bool = False
     """Ask the router to forward a port (UPnP, NAT-PMP)."""
     quota_bytes: Bytes = 0

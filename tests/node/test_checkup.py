@@ -90,6 +90,15 @@ def test_a_machine_without_a_network_is_told_so() -> None:
     assert judge_reach("", ANY_PORT).state is State.WRONG
 
 
+def test_the_relay_is_told_as_it_is_set(tmp_path: Path) -> None:
+    def relay(**environment: str) -> str:
+        _, findings = run(tmp_path, **environment)
+        return next(f["sentence"] for f in findings if f["name"] == "relay")
+
+    assert "nobody else's traffic" in relay()
+    assert "as you set it" in relay(KINOSWARM_NODE_RELAY_FOR_OTHERS="true")
+
+
 def test_a_public_address_needs_no_router() -> None:
     assert judge_reach("8.8.4.4", ANY_PORT).state is State.FINE
 
