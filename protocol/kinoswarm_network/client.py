@@ -78,7 +78,7 @@ class NetworkClient:
         """
         if sys.platform == "win32":
             raise LocalError(
-                "the peer-to-peer network needs Linux or macOS; here join with --https-only"
+                "the peer-to-peer network needs Linux or macOS; here join with --https-only, and download with --light"
             )
         client = cls(config, on_control)
         try:

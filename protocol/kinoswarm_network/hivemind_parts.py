@@ -65,7 +65,7 @@ def load_hivemind() -> HivemindParts:
     except ImportError as error:
         raise LocalError(
             f"the peer-to-peer network needs hivemind, which cannot be imported ({error}); install kinoswarm[network], "
-            "or take part over HTTPS alone"
+            "take part over HTTPS alone, or download with --light"
         ) from error
 
 

@@ -121,6 +121,20 @@ def test_the_release_is_downloaded_and_generates_the_same_bytes_again(swarm: Swa
     assert first != other
 
 
+def test_the_second_implementation_of_libp2p_brings_the_same_release(swarm: Swarm) -> None:
+    light = swarm.folder.parent / "light"
+    kinoswarm("download", swarm.invite, "--out", light, "--light")
+    assert contents(light) == contents(swarm.folder.parent / "model")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
 def test_status_tells_the_same_to_a_program(swarm: Swarm) -> None:
     told = kinoswarm("status", swarm.page, "--json").stdout
     assert '"A tiny swarm"' in told
@@ -152,6 +166,9 @@ def test_a_release_is_found_by_the_dht_alone(swarm: Swarm) -> None:
     told = kinoswarm("download", swarm.invite, "--out", alone, "--peer", address)
     assert f"release {released} of A tiny swarm" in told.stdout
     kinoswarm("generate", "a torch", "--model", alone, "--out", alone.parent / "alone.mp4")
+    light = swarm.folder.parent / "light-from-nodes"
+    kinoswarm("download", swarm.invite, "--out", light, "--light", "--peer", address)
+    assert contents(light) == contents(alone)
     swarm.serve()
 
 
