@@ -29,8 +29,8 @@ def examine(settings: NodeSettings, typed: str | None) -> list[Finding]:
         opened = get_invite(typed)
     except KinoswarmError as error:
         return [*findings, _bad_invite(error)]
-    listen = free_listen(settings)
-    return [*findings, _about(opened.body), *asyncio.run(examine_swarm(opened.body, listen))]
+    asking = examine_swarm(opened.body, free_listen(settings), https_only=settings.https_only)
+    return [*findings, _about(opened.body), *asyncio.run(asking)]
 
 
 def show(findings: Sequence[Finding], as_json: bool) -> None:

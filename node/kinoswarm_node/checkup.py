@@ -205,6 +205,13 @@ def judge_way(way: Way, others_answer: bool) -> Finding:
 
 def judge_ways(ways: Sequence[Way]) -> Finding:
     """Whether any address of the invite leads into the swarm."""
+    if not ways:
+        return Finding(
+            name="way to the swarm",
+            state=State.WRONG,
+            sentence="the invite holds no web address, and this node takes part over HTTPS alone (https_only)",
+            to_do="ask for an invite with a web address, or set https_only to false",
+        )
     working = sum(not way.problem for way in ways)
     if working:
         return Finding(

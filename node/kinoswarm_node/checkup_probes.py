@@ -81,11 +81,16 @@ def free_listen(settings: NodeSettings) -> list[str]:
     return [] if is_running or settings.https_only else list(settings.listen)
 
 
-async def examine_swarm(invite: Invite, listen: Sequence[str] = ()) -> list[Finding]:
+async def examine_swarm(
+    invite: Invite, listen: Sequence[str] = (), https_only: bool = False
+) -> list[Finding]:
     """Each name and each address of the invite, one by one, and the clock against those that answer.
 
-    Peers that answer dial back at `listen`; it is empty while a running node has the ports.
+    Peers that answer dial back at `listen`; it is empty while a running node has the ports. A node of
+    `https_only` has no use for peers, so they are not asked.
     """
+    if https_only:
+        invite = structs.replace(invite, addresses=web_addresses(invite.addresses))
     with tempfile.TemporaryDirectory(prefix="kinoswarm-doctor-") as folder:
         web, (peers, reach) = await asyncio.gather(
             asyncio.gather(

@@ -1,5 +1,6 @@
 """Founding and starting a coordinator: what is written, and what is said when something is wrong."""
 
+import asyncio
 import json
 import os
 import socket
@@ -106,6 +107,22 @@ def test_shards_and_seed_are_served_and_held_out_clips_are_not(founded: SwarmFol
     assert store.path_of(charter.seed_checkpoint)
     public = {store.path_of(blob.blob).read_bytes() for blob in store.blobs()}
     assert founded.heldout(0).read_bytes() not in public
+
+
+def test_a_storage_that_does_not_answer_is_told_before_anything_starts(
+    founded: SwarmFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "heron")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "reed")
+    settings = load_settings(founded.home, blobs="s3://bucket/prefix", http_port=0)
+    up: list[object] = []
+    with pytest.raises(ExceptionGroup) as raised:
+        asyncio.run(run_coordinator(founded.root, settings, up.append))
+    (error,) = raised.value.exceptions
+    assert isinstance(error, LocalError)
+    assert "Check the bucket's name, AWS_ENDPOINT_URL" in str(error)
+    assert up == []
 
 
 def test_founding_twice_says_what_to_do_instead(founded: SwarmFolder) -> None:

@@ -2,22 +2,25 @@
 
 import asyncio
 import os
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
-from network.peers import NOBODY, OTHER_SWARM, SWARM, Nodes, Stranger, config, provider
+from network.peers import FOUNDER, NOBODY, OTHER_SWARM, SWARM, Nodes, Stranger, config, provider
 
 from kinoswarm_network.host import StreamHandler
 from kinoswarm_network.light_client import LightClient
 from kinoswarm_network.stream_frames import Goodbye, Sending, blob_protocol, read_ask
 from kinoswarm_network.streams import Stream
 from kinoswarm_protocol.codec import encode
-from kinoswarm_protocol.errors import HashMismatch, LocalError, Refused, Unreachable
+from kinoswarm_protocol.errors import HashMismatch, LocalError, MalformedBytes, Refused, Unreachable
 from kinoswarm_protocol.ids import BlobId
 from kinoswarm_protocol.limits import MAX_BLOB_FRAME, MIB
 from kinoswarm_protocol.manifest import encode_manifest, manifest_of
 from kinoswarm_protocol.messages import ProviderHint
+
+NOBODY_ID = FOUNDER.peer_id
+Answering = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 @pytest.fixture(scope="module")
@@ -129,9 +132,40 @@ def test_a_peer_that_breaks_the_rules_never_costs_the_process(
 def test_a_dead_address_is_told_in_words(
     runner: asyncio.Runner, light: LightClient, address: str, words: str
 ) -> None:
-    peer = NOBODY.rpartition("/")[2]
-    with pytest.raises(Exception, match=words):
-        runner.run(light.control(peer, [address], b"x", 5.0))
+    with pytest.raises((Unreachable, MalformedBytes), match=words):
+        runner.run(light.control(NOBODY_ID, [address], b"x", 5.0))
+
+
+async def answer_nonsense(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n" + bytes(range(256)) * 8)
+    await writer.drain()
+    writer.close()
+
+
+async def hang_up_at_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.close()
+
+
+async def half_a_handshake(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Agrees to Noise, then sends what is none."""
+    writer.write(b"\x13/multistream/1.0.0\n\x07/noise\n" + b"\x00\x20" + bytes(32))
+    await writer.drain()
+    await reader.read(1_000)
+    writer.close()
+
+
+@pytest.mark.parametrize("stranger", [answer_nonsense, hang_up_at_once, half_a_handshake])
+def test_a_program_that_speaks_no_libp2p_costs_one_error_and_not_the_process(
+    runner: asyncio.Runner, nodes: Nodes, light: LightClient, stranger: Answering
+) -> None:
+    async def ask_it_then_a_real_one() -> bytes:
+        async with await asyncio.start_server(stranger, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            with pytest.raises(Unreachable):
+                await light.control(NOBODY_ID, [f"/ip4/127.0.0.1/tcp/{port}"], b"x", 10.0)
+        return await light.control(nodes.first.peer_id, nodes.first.addresses, b"x", 10.0)
+
+    assert runner.run(ask_it_then_a_real_one()).endswith(b"asked x")
 
 
 def test_another_peer_at_the_address_is_not_spoken_to(

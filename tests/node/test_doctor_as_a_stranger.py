@@ -75,6 +75,22 @@ def test_when_every_address_is_dead_the_problem_is_theirs(tmp_path: Path) -> Non
     assert "ask whoever invited you" in lines_after(said, "WRONG way to the swarm")
 
 
+def test_an_https_only_node_is_told_of_web_addresses_alone(tmp_path: Path) -> None:
+    async def scenario(*addresses: str) -> tuple[int, str]:
+        return await examined(tmp_path, list(addresses), KINOSWARM_NODE_HTTPS_ONLY="true")
+
+    async def beside_a_dead_peer() -> tuple[int, str]:
+        async with clock_coordinator(ahead_ms=0) as url:
+            return await scenario(DEAD_PEER, url)
+
+    code, said = asyncio.run(beside_a_dead_peer())
+    assert code == ExitCode.OK
+    assert DEAD_PEER not in said
+    code, said = asyncio.run(scenario(DEAD_PEER))
+    assert code == ExitCode.LOCAL
+    assert "set https_only to false" in lines_after(said, "WRONG way to the swarm")
+
+
 def test_another_swarms_coordinator_at_the_address_is_told_apart(tmp_path: Path) -> None:
     async def scenario() -> tuple[str, str]:
         async with clock_coordinator(ahead_ms=0, signer=NODE) as url:
