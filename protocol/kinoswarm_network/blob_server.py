@@ -1,12 +1,18 @@
-"""Serves our complete blobs to peers. Owns the answering side of blob streams; never sends what it does not have."""
+"""Serves our blobs to peers, and the verified chunks of those that are on their way here.
+
+Owns the answering side of blob streams; never sends what it does not have.
+"""
 
 import asyncio
+from collections.abc import Callable, Iterable
 
 from kinoswarm_network.blob_store import BlobStore
+from kinoswarm_network.partial_blob import PartialBlob
+from kinoswarm_network.piece_picker import map_of
 from kinoswarm_network.rate_caps import Caps
 from kinoswarm_network.stream_frames import (
-    Ask,
     AskChunk,
+    AskHave,
     AskManifest,
     Goodbye,
     Sending,
@@ -27,8 +33,16 @@ _MANIFESTS_KEPT = 16
 class BlobServer:
     """Answers asks from the store, on as many streams as the host admits."""
 
-    def __init__(self, store: BlobStore, counters: Counters, caps: Caps) -> None:
+    def __init__(
+        self,
+        store: BlobStore,
+        counters: Counters,
+        caps: Caps,
+        partial_of: Callable[[BlobId], PartialBlob | None],
+    ) -> None:
+        """`partial_of` is the download of a blob that runs in this process, if any."""
         self._store = store
+        self._partial_of = partial_of
         self._caps = caps
         self._counters = counters
         self._manifests: dict[BlobId, BlobManifest] = {}
@@ -42,7 +56,9 @@ class BlobServer:
                 return
             served = await self._answer(stream, ask, served)
 
-    async def _answer(self, stream: Stream, ask: Ask, served: bool) -> bool:
+    async def _answer(
+        self, stream: Stream, ask: AskManifest | AskChunk | AskHave, served: bool
+    ) -> bool:
         try:
             data = await asyncio.to_thread(self._read, ask)
             if isinstance(ask, AskChunk):
@@ -58,7 +74,10 @@ class BlobServer:
         self._counters.blobs_served += is_chunk and not served
         return served or is_chunk
 
-    def _read(self, ask: Ask) -> bytes:
+    def _read(self, ask: AskManifest | AskChunk | AskHave) -> bytes:
+        partial = self._partial_of(ask.blob)
+        if partial is not None and (data := _read_partial(partial, ask)) is not None:
+            return data
         match ask:
             case AskManifest():
                 raw = self._store.manifest_bytes(ask.blob)
@@ -67,10 +86,20 @@ class BlobServer:
                 return raw
             case AskChunk():
                 return self._read_chunk(ask.blob, ask.index)
-            case Goodbye():
-                return b""
+            case AskHave():
+                num_chunks = self._manifest(ask.blob).num_chunks
+                return have_bytes(range(num_chunks), num_chunks)
 
     def _read_chunk(self, blob: BlobId, index: int) -> bytes:
+        manifest = self._manifest(blob)
+        size = manifest.chunk_size(index)
+        try:
+            return self._store.read_range(blob, index * manifest.chunk_bytes, size)
+        except LocalError:
+            self._manifests.pop(blob, None)
+            raise _not_here(blob) from None
+
+    def _manifest(self, blob: BlobId) -> BlobManifest:
         manifest = self._manifests.get(blob)
         if manifest is None:
             if not self._store.has(blob):
@@ -79,12 +108,22 @@ class BlobServer:
             if len(self._manifests) >= _MANIFESTS_KEPT:
                 self._manifests.clear()
             self._manifests[blob] = manifest
-        size = manifest.chunk_size(index)
-        try:
-            return self._store.read_range(blob, index * manifest.chunk_bytes, size)
-        except LocalError:
-            del self._manifests[blob]
-            raise _not_here(blob) from None
+        return manifest
+
+
+def have_bytes(indexes: Iterable[int], num_chunks: int) -> bytes:
+    """The reply to an AskHave; see there."""
+    return map_of(indexes, num_chunks).to_bytes(-(-num_chunks // 8), "little")
+
+
+def _read_partial(partial: PartialBlob, ask: AskManifest | AskChunk | AskHave) -> bytes | None:
+    match ask:
+        case AskManifest():
+            return partial.manifest_raw
+        case AskHave():
+            return have_bytes(partial.have(), partial.manifest.num_chunks)
+        case AskChunk():
+            return partial.read_chunk(ask.index)
 
 
 def _not_here(blob: BlobId) -> Refused:

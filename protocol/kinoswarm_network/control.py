@@ -4,9 +4,9 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable
 
-from kinoswarm_network.exchange import receive_reply
 from kinoswarm_network.host import Host
 from kinoswarm_network.rate_limit import RateLimit
+from kinoswarm_network.replies import receive_reply
 from kinoswarm_network.stream_frames import Sending, control_protocol, refusal
 from kinoswarm_network.streams import Stream
 from kinoswarm_network.traffic import Counters

@@ -54,6 +54,19 @@ class PartialBlob:
             self.done_bytes += 0 if self._have[index] else len(data)
             self._have[index] = 1
 
+    def read_chunk(self, index: int) -> bytes | None:
+        """A verified chunk; None when it did not arrive yet or the files are closed. Raises MalformedBytes."""
+        size = self.manifest.chunk_size(index)
+        with self._lock:
+            if self._data.closed or not self._have[index]:
+                return None
+            self._data.seek(index * self.manifest.chunk_bytes)
+            return self._data.read(size)
+
+    def have(self) -> list[int]:
+        """Indexes of the verified chunks, in order."""
+        return [index for index, here in enumerate(self._have) if here]
+
     def seal(self) -> Path:
         """Sync the complete data file and return its path; raises LocalError when chunks are missing."""
         if self.missing:

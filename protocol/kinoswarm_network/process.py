@@ -128,20 +128,22 @@ class NetworkProcess:
         caps = _caps(home, config)
         host = await _start_host(home, config)
         authority = Authority(config.swarm, config.founder, frozenset(config.coordinators))
+        exchange = Exchange(host, store, counters, config.swarm, config.chunk_timeout_s, caps)
         self._parts = _Parts(
             config=config,
             home=home,
             host=host,
             directory=await Directory.start(host, authority, config.client_mode),
             store=store,
-            exchange=Exchange(host, store, counters, config.swarm, config.chunk_timeout_s, caps),
+            exchange=exchange,
             caps=caps,
             control=ControlChannel(
                 host, counters, config.swarm, self._ask_service, _control_limit(config)
             ),
             counters=counters,
         )
-        await host.serve(blob_protocol(config.swarm), BlobServer(store, counters, caps).serve)
+        server = BlobServer(store, counters, caps, exchange.partial_of)
+        await host.serve(blob_protocol(config.swarm), server.serve)
         await self._parts.control.listen()
         await host.serve(reach_protocol(config.swarm), DialBackDesk(host).serve)
         for work in (self._watch_daemon(host), self._stay_joined(self._parts)):

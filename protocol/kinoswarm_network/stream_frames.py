@@ -29,6 +29,12 @@ class AskChunk(_Frame, frozen=True, kw_only=True, tag="chunk"):
     index: Count
 
 
+class AskHave(_Frame, frozen=True, kw_only=True, tag="have"):
+    """Which chunks the peer holds: bit i % 8 of byte i // 8 of its reply stands for chunk i, all other bits are 0."""
+
+    blob: BlobIdField
+
+
 class Goodbye(_Frame, frozen=True, kw_only=True, tag="bye"):
     """Everything that was asked for is here; the sender may close."""
 
@@ -42,7 +48,7 @@ class No(_Frame, frozen=True, kw_only=True, tag="no"):
     sentence: Annotated[str, Meta(max_length=MAX_SENTENCE)]
 
 
-Ask = AskManifest | AskChunk | Goodbye
+Ask = AskManifest | AskChunk | AskHave | Goodbye
 ReplyHead = Sending | No
 
 

@@ -17,14 +17,17 @@ from network.peers import (
     wait_until_gone,
 )
 
+from kinoswarm_network.blob_server import have_bytes
 from kinoswarm_network.client import NetworkClient, Provider
 from kinoswarm_network.stream_frames import (
     AskChunk,
+    AskHave,
     AskManifest,
     Goodbye,
     Sending,
     blob_protocol,
     read_ask,
+    refusal,
 )
 from kinoswarm_network.streams import Stream
 from kinoswarm_protocol.codec import encode
@@ -69,6 +72,10 @@ def honest_for(data: bytes, chunks: int, then: Serve) -> Serve:
             match ask:
                 case AskManifest():
                     await send(stream, encode_manifest(manifest_of(pieces_of(data)))[1])
+                case AskHave():
+                    await send(
+                        stream, have_bytes(range(len(pieces_of(data))), len(pieces_of(data)))
+                    )
                 case AskChunk() if left:
                     left -= 1
                     await send(stream, pieces_of(data)[ask.index])
@@ -110,7 +117,12 @@ async def talks_nonsense(stream: Stream) -> None:
     await stream.send(b"\xc1", 5.0)
 
 
+async def claims_what_it_has_not(stream: Stream) -> None:
+    await stream.send(refusal(Refused(Code.BLOB_UNAVAILABLE, "not here")), 5.0)
+
+
 FAULTS = [
+    (claims_what_it_has_not, Refused),
     (sends_a_wrong_chunk, HashMismatch),
     (sends_a_short_chunk, HashMismatch),
     (announces_too_much, MalformedBytes),
@@ -198,7 +210,7 @@ def test_a_faulty_provider_alone_is_told_by_its_fault(
     fault: Serve,
     error: type[Exception],
 ) -> None:
-    data = os.urandom(3 * MIB)
+    data = os.urandom(8 * MIB)
     blob, _ = encode_manifest(manifest_of(pieces_of(data)))
     runner.run(stranger.serve(blob_protocol(SWARM), honest_for(data, 1, fault)))
     with pytest.raises(error):
@@ -220,8 +232,38 @@ def test_a_faulty_provider_costs_its_chunks_and_the_next_one_serves(
     runner.run(stranger.serve(blob_protocol(SWARM), honest_for(data, 1, fault)))
     nobody = Provider(peer=NOBODY.rpartition("/")[2], addresses=[NOBODY])
     providers = [provider(stranger), nobody, provider(nodes.first)]
+    before = runner.run(nodes.second.traffic()).bytes_down
     path = runner.run(nodes.second.fetch_blob(blob, providers))
     assert path.read_bytes() == data
+    assert runner.run(nodes.second.traffic()).bytes_down - before <= len(data) + 4 * MIB
+
+
+def test_chunks_of_a_download_that_still_runs_are_served(
+    runner: asyncio.Runner, nodes: Nodes, stranger: Stranger
+) -> None:
+    data = os.urandom(8 * MIB)
+    blob, _ = encode_manifest(manifest_of(pieces_of(data)))
+    runner.run(stranger.serve(blob_protocol(SWARM), honest_for(data, 6, stalls)))
+    progress: list[int] = []
+
+    async def fetch_from_one_that_still_fetches() -> None:
+        arrived = asyncio.Event()
+
+        def watch(done: int, _: int) -> None:
+            if done >= 6 * MIB:
+                arrived.set()
+
+        running = asyncio.create_task(nodes.first.fetch_blob(blob, [provider(stranger)], watch))
+        await asyncio.wait_for(arrived.wait(), 20.0)
+        with pytest.raises(Unreachable, match="lack the 2 chunks still wanted"):
+            await nodes.third.fetch_blob(
+                blob, [provider(nodes.first)], lambda done, _: progress.append(done)
+            )
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    runner.run(fetch_from_one_that_still_fetches())
+    assert progress[-1] == 6 * MIB
 
 
 def test_wrong_chunks_are_counted(runner: asyncio.Runner, nodes: Nodes, stranger: Stranger) -> None:

@@ -16,6 +16,7 @@ from kinoswarm_network import ipc, ipc_frames
 from kinoswarm_network.link import Handler, Link, OnProgress
 from kinoswarm_network.stream_frames import (
     AskChunk,
+    AskHave,
     AskManifest,
     Goodbye,
     No,
@@ -296,8 +297,10 @@ def test_a_silent_stream_is_given_up() -> None:
         asyncio.run(_streamed(b"\x00", lambda stream: stream.receive(200, 0.01), close=False))
 
 
-@pytest.mark.parametrize("ask", [AskManifest(blob=BLOB), AskChunk(blob=BLOB, index=7), Goodbye()])
-def test_asks_round_trip(ask: AskManifest | AskChunk | Goodbye) -> None:
+@pytest.mark.parametrize(
+    "ask", [AskManifest(blob=BLOB), AskChunk(blob=BLOB, index=7), AskHave(blob=BLOB), Goodbye()]
+)
+def test_asks_round_trip(ask: AskManifest | AskChunk | AskHave | Goodbye) -> None:
     assert read_ask(encode(ask)) == ask
 
 

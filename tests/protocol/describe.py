@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from msgspec import inspect
 
-from kinoswarm_network.stream_frames import AskChunk, AskManifest, Goodbye, No, Sending
+from kinoswarm_network.stream_frames import AskChunk, AskHave, AskManifest, Goodbye, No, Sending
 from kinoswarm_protocol import (
     accounts,
     admin,
@@ -60,7 +60,7 @@ SECTIONS: dict[str, list[type]] = {
         records.ExpertRecord,
         records.ReleaseRecord,
     ],
-    "Blobs": [manifest.BlobManifest, AskManifest, AskChunk, Goodbye, Sending, No],
+    "Blobs": [manifest.BlobManifest, AskManifest, AskChunk, AskHave, Goodbye, Sending, No],
 }
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgpack
 from protocol.samples import ACCOUNT, BLOB, COORDINATOR, FOUNDER, NODE, charter, invite
 
-from kinoswarm_network.stream_frames import AskChunk, AskManifest, Goodbye, No, Sending
+from kinoswarm_network.stream_frames import AskChunk, AskHave, AskManifest, Goodbye, No, Sending
 from kinoswarm_protocol.accounts import delegate, revoke
 from kinoswarm_protocol.admin import ADMIN, AdminRequest, PauseSwarm
 from kinoswarm_protocol.charter import CHARTER
@@ -223,6 +223,7 @@ def vectors() -> dict[str, object]:
         "frames": {
             "ask manifest": frame(encode(AskManifest(blob=BLOB))).hex(),
             "ask chunk": frame(encode(AskChunk(blob=BLOB, index=7))).hex(),
+            "ask have": frame(encode(AskHave(blob=BLOB))).hex(),
             "goodbye": frame(encode(Goodbye())).hex(),
             "sending": frame(encode(Sending(size_bytes=1_048_576))).hex(),
             "no": frame(encode(No(code="not_found", sentence="not here"))).hex(),
