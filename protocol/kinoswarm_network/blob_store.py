@@ -8,6 +8,7 @@ rename or harmless when cut short, so a crash at any point leaves a store that o
 import hashlib
 import os
 import secrets
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,6 +26,9 @@ from kinoswarm_protocol.manifest import (
     encode_manifest,
     manifest_of,
 )
+
+_ORPHAN_AGE_S = 86_400.0
+"""A manifest without data is what a crash left; a young one may belong to a blob that is just arriving."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,43 @@ class BlobStore:
                 return file.read(size)
         except FileNotFoundError:
             raise LocalError(f"blob {blob[:12]}… is not in {self.root}") from None
+
+    def manifest_on_disk(self, blob: BlobId) -> BlobManifest | None:
+        """The manifest in this very folder, or None; no use of the blob. Raises HashMismatch when it is damaged."""
+        if not BlobStore.has(self, blob):
+            return None
+        try:
+            return decode_manifest(blob, self._manifest(blob).read_bytes())
+        except FileNotFoundError:
+            return None
+        except MalformedBytes as error:
+            raise HashMismatch(f"its manifest is damaged: {error}") from error
+
+    def check_chunk(self, blob: BlobId, manifest: BlobManifest, index: int) -> None:
+        """Read a chunk of this folder again. Raises HashMismatch when it rotted, LocalError when it is gone."""
+        start, size = index * manifest.chunk_bytes, manifest.chunk_size(index)
+        manifest.verify_chunk(index, BlobStore.read_range(self, blob, start, size))
+
+    def unverify(self, blob: BlobId) -> None:
+        """Take a damaged blob back to `partial/`: its good chunks are kept, the others are fetched again.
+
+        The rename is what hides it; before it the damaged blob is still there, to be found by the next check.
+        """
+        partial = self.root / "partial"
+        with disk_errors(self.root, 4_096):
+            try:
+                manifest = self.manifest_on_disk(blob)
+            except HashMismatch:
+                self.drop(blob)
+                return
+            if manifest is None:
+                return
+            write_atomic(partial / f"{blob}.manifest", self._manifest(blob).read_bytes())
+            write_atomic(partial / f"{blob}.chunks", b"\x01" * manifest.num_chunks)
+            self._data(blob).chmod(0o600)
+            self._data(blob).replace(partial / f"{blob}.data")
+            sync_folder(partial)
+            self._manifest(blob).unlink(missing_ok=True)
 
     def blobs(self) -> list[StoredBlob]:
         """All complete blobs, least recently used first."""
@@ -231,6 +272,12 @@ class BlobStore:
             owner = path.name.split("-")[0]
             if not owner.isdigit() or not _is_running(int(owner)):
                 path.unlink(missing_ok=True)
+        oldest_s = time.time() - _ORPHAN_AGE_S
+        for manifest in self.root.glob("[0-9a-f][0-9a-f]/*.manifest"):
+            with suppress(FileNotFoundError):
+                is_orphan = not manifest.with_suffix("").exists()
+                if is_orphan and manifest.stat().st_mtime < oldest_s:
+                    manifest.unlink()
 
 
 def _copy(source: BinaryIO, target: Path) -> BlobManifest:

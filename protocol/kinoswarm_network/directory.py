@@ -4,6 +4,7 @@ import asyncio
 import logging
 import math
 import time
+from contextlib import suppress
 from typing import Any
 
 from kinoswarm_network.hivemind_parts import HivemindParts
@@ -14,7 +15,7 @@ from kinoswarm_protocol.errors import (
     RemoteError,
     Unreachable,
 )
-from kinoswarm_protocol.ids import PeerId
+from kinoswarm_protocol.ids import BlobId, PeerId
 from kinoswarm_protocol.limits import (
     DHT_TIMEOUT_S,
     MAX_CLOCK_SKEW_MS,
@@ -23,7 +24,16 @@ from kinoswarm_protocol.limits import (
     MAX_RECORDS_PER_KEY,
     PING_TIMEOUT_S,
 )
-from kinoswarm_protocol.records import Authority, SealedRecord, check_record, hash_of_key
+from kinoswarm_protocol.messages import ProviderHint
+from kinoswarm_protocol.records import (
+    Authority,
+    ProviderRecord,
+    SealedRecord,
+    check_record,
+    hash_of_key,
+    open_record,
+    provider_keys,
+)
 
 _OVERHEAD = 16  # MessagePack's own bytes around a value
 _log = logging.getLogger(__name__)
@@ -128,6 +138,20 @@ class Directory:
         return [value for value, expires in found.value.values() if expires > time.time()][
             :MAX_RECORDS_PER_KEY
         ]
+
+    async def providers_of(self, blob: BlobId) -> list[ProviderHint]:
+        """Who says that it serves `blob`, as far as the DHT answers; a hint, never a promise."""
+        found: dict[PeerId, ProviderHint] = {}
+        for key in provider_keys(blob):
+            for raw in await self.look_up(key):
+                with suppress(
+                    RemoteError
+                ):  # the validator saw it; an amendment may have come since
+                    opened = open_record(raw, self._validator.authority)
+                    if isinstance(opened.body, ProviderRecord) and opened.body.key == key:
+                        hint = ProviderHint(peer=opened.signer, addresses=opened.body.addresses)
+                        found[opened.signer] = hint
+        return list(found.values())
 
     async def stop(self) -> None:
         """Leave the DHT."""

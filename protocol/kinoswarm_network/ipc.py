@@ -14,6 +14,7 @@ from kinoswarm_protocol.limits import (
     MAX_CONTROL_FRAME,
     MAX_RECORD_BYTES,
     MAX_RECORDS_PER_KEY,
+    MIB,
     REJOIN_EVERY_S,
 )
 from kinoswarm_protocol.messages import ProviderHint
@@ -72,6 +73,8 @@ class NetworkConfig(_Frame, frozen=True, kw_only=True):
     """Control requests a second that one peer may ask; 0 is no limit."""
     control_burst: Annotated[int, Meta(ge=1, le=10**6)] = CONTROL_BURST
     """How many of them may come at once."""
+    scrub_bytes_per_s: Bytes = 4 * MIB
+    """How fast stored blobs are read again to find damage, hour after hour; 0 is never."""
     rejoin_every_s: Wait = REJOIN_EVERY_S
     """How often a node whose DHT peers are all gone tries the addresses that it knows."""
     connect_timeout_s: Wait = CONNECT_TIMEOUT_S
@@ -236,6 +239,8 @@ class Traffic(_Frame, frozen=True, kw_only=True, tag="counted"):
     """Chunks that peers sent and that did not have the promised hash."""
     peers: Bytes
     """Peers connected now."""
+    blobs_damaged: Bytes = 0
+    """Stored blobs whose bytes had changed on the disk, and that were fetched again or wait for it."""
 
 
 class Done(_Frame, frozen=True, kw_only=True, tag="done"):

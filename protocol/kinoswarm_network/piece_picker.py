@@ -27,6 +27,8 @@ _IDLE_REST_MS = 5_000
 _LONGEST_REST_MS = 30_000
 _LATE_MS = 2_000
 _LATE_TIMES = 4
+_SLOW_MS = 500
+_SLOW_IN_FLIGHT = 2
 _SMOOTHING = 0.25
 _NOT_SENT = -1
 
@@ -60,6 +62,11 @@ class _Peer:
     in_row: int = 0
     rests_until_ms: int = 0
     is_banned: bool = False
+
+    @property
+    def may_owe(self) -> int:
+        """Few from a slow peer: what waits in its queue is bound to it, and its next map waits behind that."""
+        return CHUNKS_IN_FLIGHT if 0 < self.chunk_ms < _SLOW_MS else _SLOW_IN_FLIGHT
 
     @property
     def is_tried_out(self) -> bool:
@@ -141,7 +148,7 @@ class PiecePicker:
     def pick(self, peer: str, now_ms: int) -> Pick | None:
         """The next chunk to ask `peer` for, noted as owed; None when it owes enough or has nothing useful."""
         state = self._peers[peer]
-        if state.is_banned or len(state.owed) >= CHUNKS_IN_FLIGHT:
+        if state.is_banned or len(state.owed) >= state.may_owe:
             return None
         useful = state.have & self._missing
         if fresh := useful & ~self._asked_map:

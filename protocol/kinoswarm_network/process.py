@@ -24,11 +24,12 @@ from kinoswarm_network.multiaddresses import parse_address, tcp_port
 from kinoswarm_network.rate_caps import Caps, MonthlyCap, utc_now
 from kinoswarm_network.rate_limit import RateLimit
 from kinoswarm_network.reach import DialBackDesk, Reached, ask_to_dial_back, reach_protocol
+from kinoswarm_network.scrub import Scrub
 from kinoswarm_network.shelved_store import open_store
 from kinoswarm_network.stream_frames import blob_protocol
 from kinoswarm_network.traffic import Counters
 from kinoswarm_protocol.errors import LocalError, MalformedBytes, RemoteError
-from kinoswarm_protocol.ids import PeerId
+from kinoswarm_protocol.ids import BlobId, PeerId
 from kinoswarm_protocol.limits import CONTROL_TIMEOUT_S, PEERS_THAT_DIAL_BACK
 from kinoswarm_protocol.records import Authority
 
@@ -146,7 +147,10 @@ class NetworkProcess:
         await host.serve(blob_protocol(config.swarm), server.serve)
         await self._parts.control.listen()
         await host.serve(reach_protocol(config.swarm), DialBackDesk(host).serve)
-        for work in (self._watch_daemon(host), self._stay_joined(self._parts)):
+        works = [self._watch_daemon(host), self._stay_joined(self._parts)]
+        if config.scrub_bytes_per_s:
+            works.append(_scrub(self._parts).run())
+        for work in works:
             task = asyncio.create_task(work)
             task.add_done_callback(self._end_with)
             self._background.append(task)
@@ -187,6 +191,14 @@ def _control_limit(config: ipc.NetworkConfig) -> RateLimit | None:
     if not config.control_per_s:
         return None
     return RateLimit(config.control_per_s, config.control_burst)
+
+
+def _scrub(parts: _Parts) -> Scrub:
+    async def repair(blob: BlobId) -> object:
+        providers = await parts.directory.providers_of(blob)
+        return await parts.exchange.fetch(blob, providers, lambda done, total: None)
+
+    return Scrub(parts.store, parts.counters, parts.config.scrub_bytes_per_s, repair)
 
 
 def _caps(home: HomeFolder, config: ipc.NetworkConfig) -> Caps:
@@ -306,6 +318,7 @@ async def _traffic(parts: _Parts) -> ipc.Traffic:
         bytes_up=counters.bytes_up,
         bytes_down=counters.bytes_down,
         blobs_served=counters.blobs_served,
+        blobs_damaged=counters.blobs_damaged,
         chunks_refused=counters.chunks_refused,
         peers=await parts.host.num_peers(),
     )

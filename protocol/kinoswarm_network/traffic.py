@@ -11,3 +11,4 @@ class Counters:
     bytes_down: int = 0
     blobs_served: int = 0
     chunks_refused: int = 0
+    blobs_damaged: int = 0

