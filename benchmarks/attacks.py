@@ -1,13 +1,13 @@
 """How often hostile training is caught, and how often honest training is accused: real training, real checks.
 
     kinoswarm data render CLIPS && kinoswarm data prepare CLIPS DATA
-    python -m benchmarks.attacks DATA [--preset tiny] [--steps 10] [--pairs 64] [--honest 3000] [--trials 200] [--out FILE]
+    python -m benchmarks.attacks DATA [--preset tiny] [--steps 30] [--honest 3000] [--trials 200] [--out FILE]
 
-Every trial is a work order of its own. Its contributor trains honestly or attacks; then the checks of a swarm look at what
-came: the size of the delta against those accepted lately, the paired held-out loss, and an audit, that is the distance
-to an honest run of the same order on another machine. Machines differ in micro-batch, threads, kernels (oneDNN on or off)
-and arithmetic (float32, or bfloat16 products). An honest contributor is accused when a check refuses its delta, or when two
-runs of others agree with each other and not with it. Bounds are those of Clopper and Pearson (1934), 95 %, both sides.
+Every trial is a work order of its own. Its contributor trains honestly or attacks; then the checks of a swarm look at
+what came: the size of the delta against those accepted lately, the paired held-out loss, and an audit, that is the
+distance to an honest run of the same order on another machine. Machines differ in micro-batch, threads, kernels (oneDNN
+on or off) and arithmetic (float32, or bfloat16 products). An honest contributor is accused when a check refuses its
+delta, or when two runs of others agree with each other and not with it. Bounds: Clopper and Pearson (1934), 95 %.
 """
 
 import argparse
@@ -275,8 +275,8 @@ def honest_trials(swarm: Swarm, count: int) -> tuple[Tally, list[float]]:
         tally.by_audit += accused
         tally.caught += size or loss or accused
         tally.distances.append(apart)
-        if seed % 100 == 0:
-            print(f"  {seed} honest segments, {tally.caught} accused", file=sys.stderr, flush=True)
+        if seed % 50 == 0:
+            print(f"  {seed} honest segments: {tally.line()}", file=sys.stderr, flush=True)
     return tally, sizes
 
 
@@ -284,7 +284,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("--preset", default="tiny")
-    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--pairs", type=int, default=64, help="of the held-out test")
     parser.add_argument("--honest", type=int, default=3000)
     parser.add_argument("--trials", type=int, default=200)

@@ -18,6 +18,8 @@ _ONE_IN_SHORTER = 4
 _TRUSTED_LEASE_S = 1_800.0
 _RETRY_SOON_S = 2.0
 _RETRY_LATER_S = 30.0
+_RETRY_SHARE = 0.02
+"""Of a segment's length: who may wait an hour for work need not ask every two seconds."""
 _RETRY_BANNED_S = 600.0
 
 
@@ -208,11 +210,13 @@ def leased_steps(rules: Rules, seconds_per_step: float, seed: int) -> int:
 
 
 def _wants_training(state: SwarmState, rules: Rules, key: LineageKey) -> bool:
-    """Whether this lineage is below its target and has less work under way than a version needs."""
-    policy = rules.charter.policy
-    if policy.target_version and state.newest(key).version >= policy.target_version:
+    """Whether this lineage is below its target and has less work under way than the charter lets it have."""
+    policy, version = rules.charter.policy, state.newest(key).version
+    if policy.target_version and version >= policy.target_version:
         return False
-    return samples_under_way(state, key) < policy.quorum_samples
+    last = policy.target_version and version + 1 == policy.target_version
+    ahead = 1.0 if last else policy.work_ahead
+    return samples_under_way(state, key) < policy.quorum_samples * ahead
 
 
 def samples_under_way(state: SwarmState, key: LineageKey) -> int:
@@ -243,5 +247,5 @@ def _no_training(state: SwarmState, rules: Rules) -> Nothing:
         )
     return Nothing(
         "every expert has enough work under way; the next version is being checked and merged",
-        _RETRY_SOON_S,
+        min(_RETRY_LATER_S, max(_RETRY_SOON_S, _RETRY_SHARE * rules.charter.policy.segment_s)),
     )

@@ -145,6 +145,7 @@ def home_policy() -> Policy:
         heldout_pairs=256,
         target_version=0,
         delta_codec="int4.1",
+        work_ahead=2.0,
         audit_one_in=50,
         audit_first=10,
         audit_distance=0.5,

@@ -64,6 +64,10 @@ COMMANDS = {
     ),
     "ledger": LazyCommand("kinoswarm_cli.ledger_commands", "Check the ledger of credit."),
     "data": LazyCommand("kinoswarm_cli.data_commands", "Make and prepare captioned video data."),
+    "simulate": LazyCommand(
+        "kinoswarm_cli.simulate_command",
+        "A swarm of thousands in virtual time, with real decisions.",
+    ),
     "presets": LazyCommand(
         "kinoswarm_cli.presets_command", "Models to found a swarm with, and what they take."
     ),

@@ -88,6 +88,9 @@ class Policy(Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_
     """Training of a cluster rests when it has this version; 0 is never."""
     delta_codec: DeltaCodec = "int8.1"
     """How nodes pack contributions. Every codec of the allow-list is read: an amendment may change it at any time."""
+    work_ahead: Annotated[float, Meta(ge=1.0, le=100.0)] = 1.0
+    """So many versions' worth of samples may be under way in a lineage. At 1 machines wait while a version is checked
+    and cut; above, some work began at a base that is one version old when it comes in."""
     audit_one_in: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
     """Of a proven account's contributions one in this many is done again by another account; 0 is no audits at all."""
     audit_first: Annotated[int, Meta(ge=0, le=1_000_000)] = 10
