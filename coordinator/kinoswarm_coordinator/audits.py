@@ -2,8 +2,8 @@
 
 A copy is an identical train order for another account. Its node can't tell it from any other work; the coordinator
 alone keeps the purpose. Two runs that agree confirm each other. Two that differ accuse nobody: another account does the
-work once more, and whoever stands alone against two that agree is refuted. So one liar can neither frame nor wave
-through.
+work once more, until three agree, or two of which one is proven; whoever differs from these is refuted. So one liar can
+neither frame nor wave through, and two fresh identities can't frame.
 """
 
 from collections.abc import Sequence
@@ -18,6 +18,7 @@ from kinoswarm_protocol.messages import CompareOrder, DeltaDistance, PullLease, 
 
 _MOST_RUNS = 5
 """Of one work order: after that many without a majority nobody is to blame."""
+_CONVICTING = 3
 _LOOKED_AT = 64
 _ENOUGH_PROVEN = 3
 _NEWCOMERS_AFTER = 0.25
@@ -108,13 +109,20 @@ def finding(
             friends[pair.second].add(pair.first)
     largest = max(friends, key=len)
     rivals = [group for group in friends if len(group) == len(largest) and group != largest]
-    if len(largest) < 2 or rivals:
-        result: AuditResult = "open" if len(runs) < _MOST_RUNS else "unclear"
-        return Finding(result=result, agreeing=[], differing=[])
     agreeing = [run for index, run in enumerate(runs) if index in largest]
     differing = [run for run in runs if run not in agreeing]
+    if len(agreeing) < 2 or rivals or (differing and not _convicts(state, rules, agreeing)):
+        result: AuditResult = "open" if len(runs) < _MOST_RUNS else "unclear"
+        return Finding(result=result, agreeing=[], differing=[])
     result = "confirmed" if primary in agreeing else "refuted"
     return Finding(result=result, agreeing=agreeing, differing=differing)
+
+
+def _convicts(state: SwarmState, rules: Rules, agreeing: Sequence[LeaseId]) -> bool:
+    """Two fresh identities are cheap: against somebody speak three runs that agree, or two with a proven account."""
+    return len(agreeing) >= _CONVICTING or any(
+        is_proven(state, rules, state.account_of(state.work[run].node)) for run in agreeing
+    )
 
 
 def waited_in_vain(state: SwarmState, rules: Rules, now_ms: int) -> list[LeaseId]:

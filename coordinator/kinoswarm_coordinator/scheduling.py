@@ -9,6 +9,7 @@ from kinoswarm_coordinator.audits import Auditor, audit_for
 from kinoswarm_coordinator.chance import derived_seed
 from kinoswarm_coordinator.events import LeaseIssued
 from kinoswarm_coordinator.state import LeaseState, LineageKey, Purpose, Rules, SwarmState
+from kinoswarm_coordinator.trust import is_proven
 from kinoswarm_coordinator.trusted_work import next_trusted_work
 from kinoswarm_protocol.ids import LeaseId, PeerId
 from kinoswarm_protocol.messages import Lease, Order, PullLease, TrainOrder
@@ -108,7 +109,9 @@ def _training(state: SwarmState, rules: Rules, pull: Pull) -> Granted | Nothing:
     _, _, key = min(candidates)
     cluster, lineage = key
     base = state.newest(key)
-    steps = leased_steps(rules, pull.body.seconds_per_step, derived_seed(pull.seed, "steps"))
+    newcomer = not is_proven(state, rules, state.account_of(pull.peer))
+    chance = derived_seed(pull.seed, "steps")
+    steps = leased_steps(rules, pull.body.seconds_per_step, chance, newcomer)
     order = TrainOrder(
         cluster=cluster,
         lineage=lineage,
@@ -197,16 +200,17 @@ def segment_steps(rules: Rules, seconds_per_step: float) -> int:
     return max(policy.segment_steps_min, min(policy.segment_steps_max, wanted))
 
 
-def leased_steps(rules: Rules, seconds_per_step: float, seed: int) -> int:
+def leased_steps(rules: Rules, seconds_per_step: float, seed: int, newcomer: bool) -> int:
     """Steps of an ordinary lease. Where there are audits, one in four is a half, a quarter or an eighth as long.
 
     A node gets others' work orders to audit, and these have others' lengths: if its own were all alike, it could tell.
+    A newcomer's are an eighth: all of its work is done twice until it is proven, and many newcomers never stay so long.
     """
     longest = segment_steps(rules, seconds_per_step)
-    if not rules.charter.policy.audit_one_in or seed % _ONE_IN_SHORTER:
+    if not rules.charter.policy.audit_one_in or (seed % _ONE_IN_SHORTER and not newcomer):
         return longest
-    shorter = longest >> (1 + (seed // _ONE_IN_SHORTER) % 3)
-    return max(rules.charter.policy.segment_steps_min, shorter)
+    halvings = 3 if newcomer else 1 + (seed // _ONE_IN_SHORTER) % 3
+    return max(rules.charter.policy.segment_steps_min, longest >> halvings)
 
 
 def _wants_training(state: SwarmState, rules: Rules, key: LineageKey) -> bool:

@@ -28,6 +28,11 @@ class Churn:
     always_on: float = 0.2
     """Share of machines that are never switched off."""
 
+    @property
+    def share_on(self) -> float:
+        """Of all machines at a time, about."""
+        return self.always_on + (1.0 - self.always_on) * self.hours_a_day / 24
+
 
 @dataclass(frozen=True, kw_only=True)
 class Wire:
@@ -82,7 +87,7 @@ def rules_of(plan: Plan) -> Rules:
     """The `home-12gb` preset with segments and quorums that suit a swarm of this size."""
     chosen = stated("home-12gb")
     steps = round(plan.segment_s * STEPS_PER_S)
-    at_work = max(1.0, plan.nodes / plan.num_clusters * plan.churn.hours_a_day / 24)
+    at_work = max(1.0, plan.nodes / plan.num_clusters * plan.churn.share_on)
     batch = chosen.model.recipe.batch_size
     policy = structs.replace(
         chosen.policy,

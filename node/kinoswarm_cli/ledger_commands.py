@@ -36,6 +36,7 @@ def verify(
         facts = {"events": checked.num_events, "signed_heads": checked.num_heads}
         facts |= {"entries": len(ledger.entries)}
         credit = {"flops_by_peer": sums, "flops_by_account": ledger.by_account}
+        credit["verified_by_account"] = ledger.verified
         typer.echo(json.dumps({**facts, **credit}))
         return
     typer.echo(
@@ -44,6 +45,8 @@ def verify(
     )
     for peer, flops in sums.items():
         typer.echo(f"  {peer}  {flops / 1e12:12.3f} TFLOP")
+    for account, flops in sorted(ledger.verified.items()):
+        typer.echo(f"  audits stand for {flops / 1e12:.3f} TFLOP of {account}")
     for account, machines in sorted(ledger.by_account.items()):
         for peer, flops in sorted(machines.items()):
             if peer != account:

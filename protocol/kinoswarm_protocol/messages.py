@@ -35,6 +35,7 @@ from kinoswarm_protocol.specs import Count, Flops, ModeSpec, Name, NonNegative, 
 
 ClusterIndex = Annotated[int, Meta(ge=0, lt=MAX_CLUSTERS)]
 Lineage = Annotated[int, Meta(ge=0, le=1)]
+Place = Annotated[int, Meta(ge=0, lt=MAX_COPIES)]
 Version = Annotated[int, Meta(ge=0, le=2**31)]
 Steps = Annotated[int, Meta(ge=1, le=10_000_000)]
 Seed = Annotated[int, Meta(ge=0, le=2**63 - 1)]
@@ -179,8 +180,8 @@ class EvaluateOutcome(_Wire, frozen=True, kw_only=True, tag="evaluate"):
 class DeltaDistance(_Wire, frozen=True, kw_only=True):
     """Two deltas of a compare order, by their places in it."""
 
-    first: Annotated[int, Meta(ge=0, lt=MAX_COPIES)]
-    second: Annotated[int, Meta(ge=0, lt=MAX_COPIES)]
+    first: Place
+    second: Place
     distance: NonNegative | None
     """L2 norm of their difference as a share of the larger one's norm; None when one of them can't be used."""
     cosine: Annotated[float, Meta(ge=-1.0, le=1.0)] | None
@@ -340,8 +341,7 @@ class AskVerdicts(_Wire, frozen=True, kw_only=True, tag="verdicts"):
     lease_ids: Annotated[list[LeaseIdField], Meta(max_length=64)]
 
 
-class AskStatus(_Wire, frozen=True, kw_only=True, tag="status"):
-    pass
+class AskStatus(_Wire, frozen=True, kw_only=True, tag="status"): ...
 
 
 class RevokeMachine(_Wire, frozen=True, kw_only=True, tag="revoke"):

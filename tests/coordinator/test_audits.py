@@ -74,15 +74,18 @@ def test_credit_is_verified_by_an_audit_and_pending_before() -> None:
     assert ledger.verified[bob.peer_id] == ledger.by_peer[bob.peer_id]
 
 
-def test_two_runs_that_differ_accuse_nobody_and_a_third_decides() -> None:
+def test_runs_that_differ_accuse_nobody_until_three_agree() -> None:
     swarm = AuditedSwarm()
-    alice, bob, carol = swarm.joined(1, 2, 3)
+    alice, bob, carol, dave = swarm.joined(1, 2, 3, 4)
     first = swarm.work(alice)
     lie = swarm.work(bob, LIAR)
     swarm.operate()
     assert swarm.case(first).result == "open"
     assert not swarm.state.bans
     swarm.work(carol)
+    swarm.operate()
+    assert swarm.case(first).result == "open", "two fresh identities convict nobody"
+    swarm.work(dave)
     swarm.operate()
     assert swarm.case(first).result == "confirmed"
     assert swarm.state.work[lie].verdict.code == "audit_mismatch"
@@ -93,9 +96,9 @@ def test_two_runs_that_differ_accuse_nobody_and_a_third_decides() -> None:
 
 def test_a_lazy_contribution_is_refuted_and_its_credit_taken_back() -> None:
     swarm = AuditedSwarm()
-    alice, bob, carol = swarm.joined(1, 2, 3)
+    alice, bob, carol, dave = swarm.joined(1, 2, 3, 4)
     lie = swarm.work(alice, LIAR)
-    for key in (bob, carol):
+    for key in (bob, carol, dave):
         swarm.work(key)
         swarm.operate()
     assert swarm.case(lie).result == "refuted"
@@ -107,6 +110,18 @@ def test_a_lazy_contribution_is_refuted_and_its_credit_taken_back() -> None:
     say = swarm.pull(alice)
     assert isinstance(say, NoWork)
     assert "other machines did the same work" in say.sentence
+
+
+def test_two_colluding_newcomers_cannot_frame_an_honest_one() -> None:
+    swarm = AuditedSwarm()
+    alice, *others = swarm.joined(1, 2, 3, 4, 5)
+    first = swarm.work(alice)
+    for key, camp in zip(others, ("plot", "plot", "honest", "honest"), strict=True):
+        swarm.work(key, camp)
+        swarm.operate()
+    assert swarm.case(first).result == "confirmed"
+    assert swarm.state.ban_of(alice.peer_id, swarm.now_ms) is None
+    assert swarm.state.ban_of(others[0].peer_id, swarm.now_ms) is not None
 
 
 def test_five_runs_without_a_majority_blame_nobody() -> None:
@@ -179,11 +194,11 @@ def test_refuted_work_of_a_proven_account_takes_its_version_back_and_the_rest_is
 
 def test_bans_grow_and_end() -> None:
     swarm = AuditedSwarm()
-    alice, bob, carol = swarm.joined(1, 2, 3)
+    alice, bob, carol, dave = swarm.joined(1, 2, 3, 4)
     lasted = []
     for _ in range(2):
         swarm.work(alice, LIAR)
-        for key in (bob, carol):
+        for key in (bob, carol, dave):
             swarm.work(key)
             swarm.operate()
         ban = swarm.state.ban_of(alice.peer_id, swarm.now_ms)
@@ -197,9 +212,9 @@ def test_bans_grow_and_end() -> None:
 
 def test_what_nobody_audited_of_a_refuted_account_is_set_aside() -> None:
     swarm = AuditedSwarm(audited_rules(num_clusters=2))
-    alice, bob, carol = swarm.joined(1, 2, 3)
+    alice, bob, carol, dave = swarm.joined(1, 2, 3, 4)
     lie, other = swarm.work(alice, LIAR), swarm.work(alice, LIAR)
-    for key in (bob, carol):
+    for key in (bob, carol, dave):
         swarm.work_on(key, lie)
     assert swarm.state.work[other].phase == "quarantined"
     assert swarm.state.work[other].verdict.code == "set_aside"
@@ -296,9 +311,14 @@ def test_one_account_may_hold_so_many_leases() -> None:
 
 def test_ordinary_segments_vary_so_that_an_audits_length_gives_nothing_away() -> None:
     audited = audited_rules(segment_steps_min=1)
-    lengths = {leased_steps(audited, 0.2, seed) for seed in range(64)}
+    lengths = {leased_steps(audited, 0.2, seed, newcomer=False) for seed in range(64)}
     assert lengths == {100, 50, 25, 12}
-    assert {leased_steps(rules(), 0.2, seed) for seed in range(64)} == {100}
+    assert {leased_steps(rules(), 0.2, seed, newcomer=True) for seed in range(64)} == {100}
+
+
+def test_newcomers_begin_with_short_segments_so_that_doing_all_of_it_twice_costs_little() -> None:
+    audited = audited_rules(segment_steps_min=1)
+    assert {leased_steps(audited, 0.2, seed, newcomer=True) for seed in range(64)} == {12}
 
 
 def test_comparisons_of_one_kind_narrow_the_band() -> None:
