@@ -361,9 +361,6 @@ class Request(_Wire, frozen=True, kw_only=True):
     body: RequestBody
 
 
-# --- replies ------------------------------------------------------------------------------------
-
-
 class Welcome(_Wire, frozen=True, kw_only=True, tag="welcome"):
     charter: BlobIdField
     amendments: Annotated[list[BlobIdField], Meta(max_length=MAX_AMENDMENTS)]
