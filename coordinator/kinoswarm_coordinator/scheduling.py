@@ -204,12 +204,13 @@ def leased_steps(rules: Rules, seconds_per_step: float, seed: int, newcomer: boo
     """Steps of an ordinary lease. Where there are audits, one in four is a half, a quarter or an eighth as long.
 
     A node gets others' work orders to audit, and these have others' lengths: if its own were all alike, it could tell.
-    A newcomer's are an eighth: all of its work is done twice until it is proven, and many newcomers never stay so long.
+    A newcomer's are a quarter: all of its work is done twice until it is proven, and many never stay so long. Shorter
+    ones would keep the operator's worker busy with held-out tests.
     """
     longest = segment_steps(rules, seconds_per_step)
     if not rules.charter.policy.audit_one_in or (seed % _ONE_IN_SHORTER and not newcomer):
         return longest
-    halvings = 3 if newcomer else 1 + (seed // _ONE_IN_SHORTER) % 3
+    halvings = 2 if newcomer else 1 + (seed // _ONE_IN_SHORTER) % 3
     return max(rules.charter.policy.segment_steps_min, longest >> halvings)
 
 

@@ -37,10 +37,13 @@ class TrustedWork:
 def next_trusted_work(
     state: SwarmState, rules: Rules, now_ms: int, seed: int
 ) -> TrustedWork | None:
-    """The most urgent trusted work with a reason, or None. Volunteers wait for verdicts, so those come first."""
+    """The most urgent trusted work with a reason, or None. Volunteers wait for verdicts, so those come first.
+
+    Comparing runs takes no forward pass and frees work that waits for its audit, so it goes before all else.
+    """
     return (
-        _evaluation(state, rules, seed)
-        or _comparison(state)
+        _comparison(state)
+        or _evaluation(state, rules, seed)
         or _merge(state, rules, now_ms, seed)
         or _release(state, rules, seed)
         or _routing(state, rules, seed)

@@ -17,10 +17,12 @@ from kinoswarm_coordinator.state import SwarmState
 from kinoswarm_coordinator.submissions import Arrival, Denied, expired, receive, settle
 from kinoswarm_protocol.ids import LeaseId, PeerId
 from kinoswarm_protocol.messages import (
+    CompareOrder,
     Contribution,
     EvaluateOrder,
     FailedOutcome,
     Lease,
+    Order,
     Outcome,
     PullLease,
     TrainOrder,
@@ -37,7 +39,20 @@ _LEAST_RETRY_MS = 30_000
 _OPERATOR_IDLE_MS = 5_000
 _CONTROL_BYTES = 700
 _CHECK_S = 6.0
-"""Of one delta on the operator's machine: the held-out pairs, or a merge's share."""
+"""Of the held-out pairs once through the model."""
+_READ_S = 0.5
+"""Of one delta, for a comparison."""
+
+
+def _takes_s(order: Order) -> float:
+    """On one of the operator's machines."""
+    match order:
+        case EvaluateOrder(deltas=deltas):
+            return _CHECK_S * (1 + len(deltas))
+        case CompareOrder(deltas=deltas):
+            return _READ_S * len(deltas)
+        case _:
+            return 2 * _CHECK_S
 
 
 class World:
@@ -209,8 +224,7 @@ class World:
         assert answer.event is not None
         self.record([answer.event])
         order = answer.lease.order
-        deltas = len(order.deltas) if isinstance(order, EvaluateOrder) else 1
-        takes_ms = 1000 * _CHECK_S * (1 + deltas) / self.plan.num_trusted
+        takes_ms = 1000 * _takes_s(order) / self.plan.num_trusted
         self._after(round(takes_ms), partial(self._operator_done, answer.lease))
 
     def _operator_done(self, lease: Lease) -> None:
