@@ -88,7 +88,7 @@ def _file_text(typed: str) -> str:
     try:
         with Path(typed.strip()).expanduser().open("r", encoding="ascii", errors="replace") as file:
             return file.read(_MAX_TEXT + 1)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:  # the last: nobody has the home ~name
         raise LocalError(
             f"{typed.strip()[:60]!r} is neither a delegation nor a file that can be read ({error})"
         ) from error

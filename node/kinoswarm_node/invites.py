@@ -41,13 +41,16 @@ def invite_text(opened: Opened[Invite]) -> str:
 
 
 def _file_text(typed: str, compact: str) -> str:
-    path = Path(typed.strip()).expanduser()
+    path = Path(typed.strip())
     try:
+        path = path.expanduser()
         if len(typed) <= _MAX_FILE_NAME and path.is_file():
             with path.open("r", encoding="utf-8", errors="replace") as file:
                 return file.read(_MAX_TEXT + 1)
     except OSError as error:
         raise LocalError(f"the invite in {path} can't be read: {error.strerror}") from error
+    except RuntimeError as error:  # "~name" where nobody of that name has a home
+        raise LocalError(f"the invite in {path} can't be read: {error}") from error
     raise LocalError(
         f"{compact[:60]!r} is no invite: neither text that starts with {PREFIX!r}, nor a file, nor an "
         "http(s) address; copy the whole invite again, in quotes"

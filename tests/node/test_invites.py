@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from protocol.samples import FOUNDER, NODE, invite
 
@@ -126,6 +126,7 @@ def test_an_invite_can_be_written_down_again() -> None:
 
 
 @given(st.text(max_size=300) | st.binary(max_size=300).map(lambda b: PREFIX + b.hex()))
+@example("~nobody-of-this-name/invite.txt")
 def test_any_text_is_an_invite_or_a_clear_error(text: str) -> None:
     if text.strip().lower().startswith("http"):
         return
