@@ -39,6 +39,8 @@ class Cell(Struct, frozen=True, kw_only=True):
     command: str
     machine: str
     commit: str
+    trained_at: str = ""
+    """Commit of the training where it was another one: weights are kept, and only measured anew."""
 
     @property
     def label(self) -> str:

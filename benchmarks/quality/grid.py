@@ -52,7 +52,8 @@ def grid_of(name: str) -> Grid:
     """One of GRIDS: the same places, FLOP rules and metric.
 
     `latent-24` is the one to finish: a linear codec lets a narrow network see detail, so that capacity for 64 places
-    decides. `latent-24-long` trains four times as long, at twice the batch, up to 16 experts. `width-24` and `width-48` are
+    decides. `latent-24-long` trains four times as long, at twice the batch, up to 16 experts, and
+    samples in 50 steps as Paris 2.0 does. `width-24` and `width-48` are
     pixel models: the first loses detail whatever it knows, the second is short
     of training at this budget.
     """
@@ -90,7 +91,7 @@ def _long() -> Grid:
         "monolith-batch-512": sides.monolith(512, sides.monolith_rate),
     }
     return Grid(
-        regime=_latent_regime(sides.batch, steps=2344, router_steps=800),
+        regime=replace(_latent_regime(sides.batch, steps=2344, router_steps=800), sample_steps=50),
         measurement=_MEASUREMENT,
         entries=tuple(
             Entry(name=name, setup=setup, seed=seed)
