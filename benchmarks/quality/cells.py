@@ -31,6 +31,8 @@ class Cell(Struct, frozen=True, kw_only=True):
     """With few clips: what the guidance was chosen by."""
     figures: list[Figures]
     """With the full number of clips, at the chosen guidance; one for each routing."""
+    same_guidance: list[Figures] = []
+    """Top-1 with the full number of clips at guidances that every side is measured at."""
     real: RealFigures
     aesthetic: str
     """The score, or what is missing to have one."""

@@ -23,6 +23,8 @@ class Measurement:
     sweep_clips: int
     """Generated for each guidance that is tried."""
     guidances: tuple[float, ...]
+    common_guidances: tuple[float, ...] = ()
+    """Measured with the full number of clips on every side, whichever is best for it."""
 
 
 @dataclass(frozen=True, kw_only=True)
