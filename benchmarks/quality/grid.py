@@ -94,7 +94,7 @@ def _long() -> Grid:
     }
     return Grid(
         regime=replace(_latent_regime(sides.batch, steps=2344, router_steps=800), sample_steps=50),
-        measurement=_MEASUREMENT,
+        measurement=replace(_MEASUREMENT, common_guidances=_MEASUREMENT.guidances),
         entries=tuple(
             Entry(name=name, setup=setup, seed=seed)
             for seed in (0, 1, 2)

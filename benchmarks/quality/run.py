@@ -82,6 +82,7 @@ def run_cell(bench: Bench, grid: Grid, entry: Entry, report: Report) -> Cell:
         router_accuracy_by_t=[(t, router_accuracy(side, bench.data, t)) for t in TIMES],
         guidance_sweep=sweep,
         figures=figures,
+        same_guidance=_at_common(bench, regime, side, grid.measurement, figures[0]),
         real=bench.yardstick.real,
         aesthetic=_aesthetic(bench, regime, side, figures[0].routing, grid.measurement),
         cpu_seconds=trained.cpu_seconds,
@@ -174,6 +175,17 @@ def _sweep(
     return [
         measured(bench, regime, side, Routing(guidance=guidance), measurement.sweep_clips)
         for guidance in measurement.guidances
+    ]
+
+
+def _at_common(
+    bench: Bench, regime: Regime, side: TrainedSide, measurement: Measurement, best: Figures
+) -> list[Figures]:
+    return [
+        best
+        if best.routing.guidance == guidance
+        else measured(bench, regime, side, Routing(guidance=guidance), measurement.clips)
+        for guidance in measurement.common_guidances
     ]
 
 
