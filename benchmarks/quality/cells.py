@@ -31,6 +31,8 @@ class Cell(Struct, frozen=True, kw_only=True):
     """With few clips: what the guidance was chosen by."""
     figures: list[Figures]
     """With the full number of clips, at the chosen guidance; one for each routing."""
+    same_guidance: list[Figures] = []
+    """Top-1 with the full number of clips at guidances that every side is measured at."""
     real: RealFigures
     aesthetic: str
     """The score, or what is missing to have one."""
@@ -39,6 +41,8 @@ class Cell(Struct, frozen=True, kw_only=True):
     command: str
     machine: str
     commit: str
+    trained_at: str = ""
+    """Commit of the training where it was another one: weights are kept, and only measured anew."""
 
     @property
     def label(self) -> str:

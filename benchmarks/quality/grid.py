@@ -23,6 +23,8 @@ class Measurement:
     sweep_clips: int
     """Generated for each guidance that is tried."""
     guidances: tuple[float, ...]
+    common_guidances: tuple[float, ...] = ()
+    """Measured with the full number of clips on every side, whichever is best for it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,17 +47,24 @@ class Grid:
     entries: tuple[Entry, ...]
 
 
-GRIDS = ("latent-24", "width-24", "width-48")
+GRIDS = ("latent-24", "latent-24-long", "width-24", "width-48")
 
 
 def grid_of(name: str) -> Grid:
     """One of GRIDS: the same places, FLOP rules and metric.
 
     `latent-24` is the one to finish: a linear codec lets a narrow network see detail, so that capacity for 64 places
-    decides. `width-24` and `width-48` are pixel models: the first loses detail whatever it knows, the second is short
+    decides. `latent-24-long` trains four times as long, at twice the batch, up to 16 experts, and
+    samples in 50 steps as Paris 2.0 does. `width-24` and `width-48` are
+    pixel models: the first loses detail whatever it knows, the second is short
     of training at this budget.
     """
-    return {"latent-24": _latent, "width-24": _narrow, "width-48": _wide}[name]()
+    return {
+        "latent-24": _latent,
+        "latent-24-long": _long,
+        "width-24": _narrow,
+        "width-48": _wide,
+    }[name]()
 
 
 _MEASUREMENT = Measurement(clips=2048, sweep_clips=320, guidances=(1.0, 1.5, 2.5))
@@ -67,14 +76,38 @@ _LATENT = LatentPlan(patch=(2, 4, 4), channels=16, flattening=0.5)
 
 def _latent() -> Grid:
     sides = _Sides(batch=512, monolith_rate=5e-3, small_rate=3e-3, expert_rate=4e-3)
-    network = NetworkSize(heads=2, head_dim=12, ffn=48, layers=2, patch=(1, 1, 1))
-    regime = _regime(network, sides.batch, steps=1172, router_steps=400)
     return Grid(
-        regime=replace(
-            regime, latent=_LATENT, shift=2.0, router=replace(regime.router, patch=(2, 1, 1))
-        ),
+        regime=_latent_regime(sides.batch, steps=1172, router_steps=400),
         measurement=_MEASUREMENT,
         entries=(*_headline(sides, (0,)), *_variants(sides), *_headline(sides, (1, 2))),
+    )
+
+
+def _long() -> Grid:
+    sides = _Sides(batch=1024, monolith_rate=5e-3, small_rate=3e-3, expert_rate=4e-3)
+    setups = {
+        "experts-16": sides.experts(count=16),
+        MONOLITH: sides.monolith(sides.batch, sides.monolith_rate),
+        HEADLINE: sides.experts(),
+        "monolith-batch-128": sides.monolith(128, sides.small_rate),
+        "monolith-batch-512": sides.monolith(512, sides.monolith_rate),
+    }
+    return Grid(
+        regime=replace(_latent_regime(sides.batch, steps=2344, router_steps=800), sample_steps=50),
+        measurement=replace(_MEASUREMENT, common_guidances=_MEASUREMENT.guidances),
+        entries=tuple(
+            Entry(name=name, setup=setup, seed=seed)
+            for seed in (0, 1, 2)
+            for name, setup in setups.items()
+        ),
+    )
+
+
+def _latent_regime(batch_size: int, steps: int, router_steps: int) -> Regime:
+    network = NetworkSize(heads=2, head_dim=12, ffn=48, layers=2, patch=(1, 1, 1))
+    regime = _regime(network, batch_size, steps=steps, router_steps=router_steps)
+    return replace(
+        regime, latent=_LATENT, shift=2.0, router=replace(regime.router, patch=(2, 1, 1))
     )
 
 

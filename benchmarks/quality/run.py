@@ -4,11 +4,13 @@ A killed run loses the cell that it was in and nothing else; two runs share a gr
 weights of finished cells stay in the working folder for sheets and further measurements.
 """
 
+import hashlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import msgspec
 import torch
 from benchmarks.quality.cells import Cell, cell_path, commit_here, machine_words, write_cell
 from benchmarks.quality.clips import QualityData
@@ -59,10 +61,8 @@ def run_grid(bench: Bench, grid: Grid, part: tuple[int, int], report: Report) ->
 def run_cell(bench: Bench, grid: Grid, entry: Entry, report: Report) -> Cell:
     """Train one side and measure it."""
     commit, regime = commit_here(), grid.regime
-    started = time.process_time()
-    side = train_side(bench.data, regime, entry.setup, entry.seed, report)
-    cpu_seconds = time.process_time() - started
-    _save(bench.weights / f"{entry.name}-seed{entry.seed}.safetensors", side)
+    trained = _trained(bench, regime, entry, report)
+    side = trained.side
     report("guidance")
     sweep = _sweep(bench, regime, side, grid.measurement)
     best = min(sweep, key=lambda figures: figures.frechet.both.limit).routing.guidance
@@ -82,13 +82,50 @@ def run_cell(bench: Bench, grid: Grid, entry: Entry, report: Report) -> Cell:
         router_accuracy_by_t=[(t, router_accuracy(side, bench.data, t)) for t in TIMES],
         guidance_sweep=sweep,
         figures=figures,
+        same_guidance=_at_common(bench, regime, side, grid.measurement, figures[0]),
         real=bench.yardstick.real,
         aesthetic=_aesthetic(bench, regime, side, figures[0].routing, grid.measurement),
-        cpu_seconds=cpu_seconds,
+        cpu_seconds=trained.cpu_seconds,
         command=bench.command,
         machine=machine_words(),
         commit=commit,
+        trained_at=trained.commit,
     )
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """One side's networks and where they come from."""
+
+    side: TrainedSide
+    cpu_seconds: float
+    commit: str
+
+
+def _trained(bench: Bench, regime: Regime, entry: Entry, report: Report) -> _Trained:
+    """Train, or take the kept weights of the very same training: how clips are sampled is no part of it."""
+    from safetensors import safe_open
+
+    path = bench.weights / f"{entry.name}-seed{entry.seed}.safetensors"
+    wanted = training_name(regime, entry)
+    if path.exists():
+        with safe_open(path, "pt") as file:
+            kept = file.metadata() or {}
+        if kept.get("training") == wanted:
+            side = load_side(bench, regime, entry.setup, entry.seed, entry.name)
+            return _Trained(side, float(kept["cpu_seconds"]), kept["commit"])
+    commit, started = commit_here(), time.process_time()
+    side = train_side(bench.data, regime, entry.setup, entry.seed, report)
+    cpu_seconds = time.process_time() - started
+    facts = {"training": wanted, "cpu_seconds": str(cpu_seconds), "commit": commit}
+    _save(path, side, facts)
+    return _Trained(side, cpu_seconds, commit)
+
+
+def training_name(regime: Regime, entry: Entry) -> str:
+    """Everything that decides the weights, as a hash."""
+    same = replace(regime, sample_steps=0)
+    return hashlib.sha256(msgspec.json.encode((same, entry.setup, entry.seed))).hexdigest()
 
 
 def measured(
@@ -141,6 +178,17 @@ def _sweep(
     ]
 
 
+def _at_common(
+    bench: Bench, regime: Regime, side: TrainedSide, measurement: Measurement, best: Figures
+) -> list[Figures]:
+    return [
+        best
+        if best.routing.guidance == guidance
+        else measured(bench, regime, side, Routing(guidance=guidance), measurement.clips)
+        for guidance in measurement.common_guidances
+    ]
+
+
 def _aesthetic(
     bench: Bench, regime: Regime, side: TrainedSide, routing: Routing, measurement: Measurement
 ) -> str:
@@ -151,7 +199,7 @@ def _aesthetic(
     return f"{predictor.scores(clips).mean():.3f}"
 
 
-def _save(path: Path, side: TrainedSide) -> None:
+def _save(path: Path, side: TrainedSide, facts: dict[str, str]) -> None:
     from safetensors.torch import save_file
 
     tensors = {
@@ -162,7 +210,7 @@ def _save(path: Path, side: TrainedSide) -> None:
     if side.router is not None:
         tensors |= {f"router.{name}": tensor for name, tensor in weights_of(side.router).items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, facts)
 
 
 def _under(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

@@ -11,6 +11,7 @@ import numpy as np
 from benchmarks.quality.cells import Cell
 from benchmarks.quality.grid import MONOLITH
 from benchmarks.quality.measure import Figures
+from msgspec import structs
 
 from kinoswarm_protocol.errors import LocalError
 
@@ -70,7 +71,45 @@ def table_of(cells: Sequence[Cell]) -> str:
         *(_line(row, rows[0]) for row in rows),
         _real_line(cells[0]),
     ]
-    return "\n".join([*_heading(cells), "", *lines, ""])
+    return "\n".join([*_heading(cells), "", *lines, *_same_guidance(cells), ""])
+
+
+def _same_guidance(cells: Sequence[Cell]) -> list[str]:
+    """The papers give both sides the same guidance; nothing when that was not measured."""
+    wide = [cell for cell in cells if cell.same_guidance]
+    found = sorted({f.routing.guidance for cell in wide for f in cell.same_guidance})
+    lines = []
+    for guidance in found:
+        rows = rows_of([structs.replace(cell, figures=_at(cell, guidance)) for cell in wide])
+        if rows[0].name == MONOLITH:
+            lines += [_short_line(row, rows[0], guidance) for row in rows]
+    if not lines:
+        return []
+    return [
+        "",
+        "With the same guidance on every side, as the papers do it:",
+        "",
+        "| guidance | configuration | seeds | distance, N→∞ | monolith ÷ this | temporal half, N→∞ | monolith ÷ this |",
+        "|---" * 7 + "|",
+        *lines,
+    ]
+
+
+def _at(cell: Cell, guidance: float) -> list[Figures]:
+    return [figures for figures in cell.same_guidance if figures.routing.guidance == guidance]
+
+
+def _short_line(row: Row, monolith: Row, guidance: float) -> str:
+    parts = [
+        f"{guidance:g}",
+        row.name,
+        str(len(row.cells)),
+        _with_spread(row, both),
+        f"{monolith.mean(both) / row.mean(both):.2f}",
+        _with_spread(row, motion),
+        f"{monolith.mean(motion) / row.mean(motion):.2f}",
+    ]
+    return "| " + " | ".join(parts) + " |"
 
 
 def _heading(cells: Sequence[Cell]) -> list[str]:
