@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 import shutil
+from collections.abc import Awaitable, Callable
 
 import structlog
 
@@ -32,6 +33,15 @@ from kinoswarm_protocol.messages import (
 
 _log = structlog.get_logger("operator")
 _DEATHS_PER_JOB = 3
+_LONGEST_REST_S = 300.0
+
+Rest = Callable[[float], Awaitable[None]]
+"""Waits so many seconds."""
+
+
+def rest_after(failures: int) -> float:
+    """Seconds to wait after so many failed jobs in a row: the same job comes again at once, and seldom goes better."""
+    return min(_LONGEST_REST_S, 2.0**failures) if failures else 0.0
 
 
 class OwnTransport:
@@ -61,8 +71,11 @@ class OperatorWorker:
         supervisor: WorkerSupervisor,
         idle_s: float,
         desk: TryDesk | None = None,
+        rest: Rest = asyncio.sleep,
     ) -> None:
         """`desk` brings what visitors of the page wish for; at most one wish is served between two leases."""
+        self._rest = rest
+        self._failures = 0
         self._service = service
         self._bench = bench
         self._supervisor = supervisor
@@ -83,9 +96,19 @@ class OperatorWorker:
                     await self._do(lease)
                 served = await self._serve_visitor()
                 if lease is None and not served:
-                    await asyncio.sleep(self._idle_s)
+                    await self._rest(self._idle_s)
+                if lease is not None and self._failures:
+                    await self._rest_after_failure()
         finally:
             await self._supervisor.kill()
+
+    async def _rest_after_failure(self) -> None:
+        """Wait, and begin the next job in a new process: what a process holds may be what was wrong."""
+        seconds = rest_after(self._failures)
+        self.doing = f"waiting {seconds:.0f} s after {self._failures} failed job(s); see the log"
+        await self._supervisor.stop()
+        await self._rest(seconds)
+        self.doing = ""
 
     async def _serve_visitor(self) -> bool:
         if self._desk is None:
@@ -136,6 +159,8 @@ class OperatorWorker:
         self.doing = f"{progress.what} {progress.step}/{progress.total}"
 
     async def _submit(self, lease: Lease, outcome: Outcome) -> None:
+        failed = isinstance(outcome, FailedOutcome)
+        self._failures = self._failures + 1 if failed else 0
         if isinstance(outcome, FailedOutcome):
             _log.error("failed", lease=lease.lease_id, why=outcome.sentence)
         service = self._service

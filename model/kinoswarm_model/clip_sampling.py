@@ -52,7 +52,8 @@ def sample_clips(
         )
         for rows in batches
     ]
-    return SampledClips(np.concatenate(clips), (counts_K / max(1, counts_K.sum())).tolist())
+    made = np.concatenate(clips) if clips else np.zeros((0, 0, 0, 0, 3), np.uint8)
+    return SampledClips(made, (counts_K / max(1, counts_K.sum())).tolist())
 
 
 def rows_of(text: TextBatch, rows: Sequence[int]) -> TextBatch:

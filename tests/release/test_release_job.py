@@ -11,6 +11,7 @@ from release.tiny_release import NUM_EXPERTS, PROMPTS, tiny_job
 from kinoswarm_model.jobs import JobProgress, ReleaseDone
 from kinoswarm_model.release_job import run
 from kinoswarm_model.release_layout import required_files
+from kinoswarm_model.release_reader import open_release
 from kinoswarm_protocol.errors import KinoswarmError, LocalError
 
 Written = tuple[ReleaseDone, list[JobProgress]]
@@ -94,3 +95,9 @@ def test_a_foreign_checkpoint_leaves_no_release(tmp_path: Path) -> None:
     with pytest.raises(KinoswarmError):
         run(job, lambda _: None)
     assert not (tmp_path / "work/release").exists()
+
+
+def test_a_swarm_without_prompts_still_gets_its_release(tmp_path: Path) -> None:
+    done = run(tiny_job(tmp_path, prompts=[]), lambda progress: None)
+    assert done.sample_paths == []
+    assert len(open_release(Path(done.release_dir)).experts) == 2
