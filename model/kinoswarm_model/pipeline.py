@@ -20,13 +20,13 @@ from torch import Tensor
 from kinoswarm_model.checkpoints import weights_of, write_atomic
 from kinoswarm_model.clip_length import model_of_length
 from kinoswarm_model.clip_sampling import rows_of, text_on
-from kinoswarm_model.data.text import TextEncoder
+from kinoswarm_model.data.text import TextEncoder, TextFolders
 from kinoswarm_model.devices import accelerator
 from kinoswarm_model.expert_set import ExpertSet
 from kinoswarm_model.flow import sigmas_of
 from kinoswarm_model.generate import GenerateConfig, check_request, recipe_settings
 from kinoswarm_model.release_card import model_card
-from kinoswarm_model.release_layout import MODEL_CARD, TEXT_ENCODER, VAE
+from kinoswarm_model.release_layout import MODEL_CARD, VAE, text_folders
 from kinoswarm_model.release_reader import decoder_of, open_release
 from kinoswarm_model.release_writer import write_release
 from kinoswarm_model.router import Router
@@ -55,16 +55,16 @@ class RoutedVideoPipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers
         experts: ExpertSet,
         router: Router,
         text_encoder: TextEncoder,
-        text_folder: Path | None = None,
+        text_folders: TextFolders | None = None,
         vae: VideoVae | None = None,
         vae_folder: Path | None = None,
     ) -> None:
-        """`text_folder` is where the text encoder's files lie, for saving; None is the installed encoder. The VAE, of a
-        model on latents, likewise.
+        """`text_folders` is where the text encoder's files lie, for saving; None is the installed encoder. The VAE of
+        a model on latents likewise.
         """
         super().__init__()
         self.register_modules(experts=experts, router=router, text_encoder=text_encoder)
-        self.text_folder = text_folder
+        self.text_folders = text_folders
         self.vae, self.vae_folder = vae, vae_folder
 
     @classmethod
@@ -88,7 +88,7 @@ class RoutedVideoPipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers
             release.experts,
             release.router,
             release.text,
-            release.folder / TEXT_ENCODER,
+            text_folders(release.folder),
             release.vae,
             release.folder / VAE,
         )
@@ -137,7 +137,7 @@ class RoutedVideoPipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers
     def save_pretrained(self, folder: str | Path) -> None:
         """Write a whole release folder; the experts' present weights are saved, loaded or not."""
         write_release(
-            Path(folder), self.experts, weights_of(self.router), self.text_folder, self.vae_folder
+            Path(folder), self.experts, weights_of(self.router), self.text_folders, self.vae_folder
         )
         write_atomic(Path(folder) / MODEL_CARD, model_card(self.experts.info, [], []).encode())
 

@@ -9,15 +9,16 @@ from typing import Any
 
 import msgspec
 
+from kinoswarm_model.data.text import TextFolders
 from kinoswarm_model.release_layout import (
     MODEL_INDEX,
     ROUTER_CONFIG,
     SCHEDULER_CONFIG,
-    TEXT_ENCODER,
     VAE_CONFIG,
     ReleaseInfo,
     expert_config,
     read_object,
+    text_folders,
 )
 from kinoswarm_protocol.errors import MalformedBytes
 
@@ -29,6 +30,7 @@ _COMPONENTS = {
     "experts": ["kinoswarm_model.expert_set", "ExpertSet"],
     "router": ["kinoswarm_model.router", "Router"],
     "text_encoder": ["transformers", "BertModel"],
+    "tokenizer": ["transformers", "PreTrainedTokenizerFast"],
     "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
 }
 _TOKENIZERS = {"BertTokenizer", "BertTokenizerFast", "PreTrainedTokenizerFast", "TokenizersBackend"}
@@ -62,7 +64,7 @@ def check_configs(folder: Path, info: ReleaseInfo) -> None:
     _check_equal(folder / ROUTER_CONFIG, _router(info))
     for index in range(len(info.experts)):
         _check_equal(folder / expert_config(index), _expert(info))
-    _check_text(folder / TEXT_ENCODER, info)
+    _check_text(text_folders(folder), info)
 
 
 def _model_index(info: ReleaseInfo) -> dict[str, Any]:
@@ -139,13 +141,13 @@ def _check_equal(path: Path, wanted: dict[str, Any]) -> None:
             )
 
 
-def _check_text(folder: Path, info: ReleaseInfo) -> None:
+def _check_text(folders: TextFolders, info: ReleaseInfo) -> None:
     """The encoder's class is fixed; its sizes are bounded and nothing in it may name code of its own."""
-    config = read_object(folder / "config.json")
-    tokenizer = read_object(folder / "tokenizer_config.json")
-    for name, fields in (("config.json", config), ("tokenizer_config.json", tokenizer)):
+    config = read_object(folders.network / "config.json")
+    tokenizer = read_object(folders.tokenizer / "tokenizer_config.json")
+    for name, fields in (("text_encoder", config), ("tokenizer", tokenizer)):
         if "auto_map" in fields:
-            raise MalformedBytes(f"text_encoder/{name} names code of its own (auto_map): refused")
+            raise MalformedBytes(f"{name} names code of its own (auto_map): refused")
     if config.get("model_type") != "bert" or config.get("hidden_size") != info.model.text.dim:
         raise MalformedBytes(
             f"text_encoder is {_short(config.get('model_type'))} of width {_short(config.get('hidden_size'))}; "

@@ -11,6 +11,7 @@ import torch
 
 from kinoswarm_model.checkpoints import read_checkpoint, write_atomic
 from kinoswarm_model.clip_sampling import SampledClips, sample_clips, text_on
+from kinoswarm_model.data.text import TextFolders
 from kinoswarm_model.expert_set import ExpertSet
 from kinoswarm_model.frame_strips import frame_strip, write_png
 from kinoswarm_model.jobs import JobProgress, ReleaseDone, ReleaseJob
@@ -42,7 +43,7 @@ def run(job: ReleaseJob, report: Report) -> ReleaseDone:
         part,
         ExpertSet(info, [Path(path) for path in job.expert_paths]),
         read_checkpoint(Path(job.router_path), router_shapes(info.model, len(info.experts))),
-        Path(job.text_encoder_dir) if job.text_encoder_dir is not None else None,
+        _text_of(job),
         Path(job.vae_dir) if job.vae_dir is not None else None,
     )
     sampled = sample_prompts(open_release(part), job, report)
@@ -54,6 +55,11 @@ def run(job: ReleaseJob, report: Report) -> ReleaseDone:
         sample_paths=[str(final / name) for name in samples],
         share_by_expert=sampled.share_by_expert,
     )
+
+
+def _text_of(job: ReleaseJob) -> TextFolders | None:
+    folder = job.text_encoder_dir
+    return TextFolders.in_one(Path(folder)) if folder is not None else None
 
 
 def info_of(job: ReleaseJob) -> ReleaseInfo:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
+from kinoswarm_model.data.text import NETWORK_FILES, TOKENIZER_FILES, TextFolders
 from kinoswarm_protocol.errors import LimitExceeded, LocalError, MalformedBytes
 from kinoswarm_protocol.limits import KIB, MAX_CLUSTERS, MAX_SENTENCE
 from kinoswarm_protocol.specs import (
@@ -32,13 +33,13 @@ SCHEDULER_CONFIG = "scheduler/scheduler_config.json"
 ROUTER_CONFIG = "router/config.json"
 ROUTER_WEIGHTS = "router/model.safetensors"
 TEXT_ENCODER = "text_encoder"
+TOKENIZER = "tokenizer"
 VAE = "vae"
 VAE_CONFIG = "vae/config.json"
 VAE_WEIGHTS = "vae/diffusion_pytorch_model.safetensors"
 SAMPLES = "samples"
 FORMAT = 1
 
-_TEXT_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 _MAX_INFO_BYTES = 1024 * KIB
 _MAX_JSON_BYTES = 64 * KIB
 
@@ -71,12 +72,18 @@ def expert_weights(index: int) -> str:
     return f"experts/{index}/diffusion_pytorch_model.safetensors"
 
 
+def text_folders(folder: Path) -> TextFolders:
+    """Where a release keeps its text encoder."""
+    return TextFolders(network=folder / TEXT_ENCODER, tokenizer=folder / TOKENIZER)
+
+
 def required_files(num_experts: int, *, with_vae: bool = False) -> list[str]:
     """Relative paths of every file that a release can't be used without."""
     experts = [
         path(index) for index in range(num_experts) for path in (expert_config, expert_weights)
     ]
-    text = [f"{TEXT_ENCODER}/{name}" for name in _TEXT_FILES]
+    network = [f"{TEXT_ENCODER}/{name}" for name in NETWORK_FILES]
+    text = [*network, *(f"{TOKENIZER}/{name}" for name in TOKENIZER_FILES)]
     vae = [VAE_CONFIG, VAE_WEIGHTS] if with_vae else []
     fixed = [INFO, MODEL_INDEX, SCHEDULER_CONFIG, ROUTER_CONFIG, ROUTER_WEIGHTS]
     return [*fixed, *text, *vae, *experts]

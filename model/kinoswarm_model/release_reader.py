@@ -8,10 +8,10 @@ import torch
 from kinoswarm_model.checkpoints import read_checkpoint
 from kinoswarm_model.clip_codecs import Decode, pixels_of
 from kinoswarm_model.clip_length import model_of_length
-from kinoswarm_model.data.text import TextEncoder
+from kinoswarm_model.data.text import TextEncoder, TextFolders
 from kinoswarm_model.expert_set import ExpertSet
 from kinoswarm_model.release_configs import check_configs
-from kinoswarm_model.release_layout import ROUTER_WEIGHTS, TEXT_ENCODER, VAE, ReleaseInfo, read_info
+from kinoswarm_model.release_layout import ROUTER_WEIGHTS, VAE, ReleaseInfo, read_info, text_folders
 from kinoswarm_model.router import Router, build_router, router_shapes
 from kinoswarm_model.sampler import RoutedModel
 from kinoswarm_model.vae import VideoVae, decoder
@@ -63,7 +63,7 @@ def open_release(folder: Path, *, allow_missing_experts: bool = False) -> Releas
         info=info,
         experts=ExpertSet.of_release(folder, info),
         router=read_router(folder / ROUTER_WEIGHTS, info),
-        text=_read_text_encoder(folder / TEXT_ENCODER, info),
+        text=_read_text_encoder(text_folders(folder), info),
         vae=VideoVae.load(folder / VAE) if info.model.vae is not None else None,
     )
 
@@ -82,10 +82,10 @@ def read_router(path: Path, info: ReleaseInfo) -> Router:
     return router.eval().requires_grad_(False)
 
 
-def _read_text_encoder(folder: Path, info: ReleaseInfo) -> TextEncoder:
+def _read_text_encoder(folders: TextFolders, info: ReleaseInfo) -> TextEncoder:
     try:
-        return TextEncoder.load(folder, info.model.text.max_tokens)
+        return TextEncoder.load(folders, info.model.text.max_tokens)
     except Exception as error:
         raise MalformedBytes(
-            f"the text encoder in {folder} is damaged: {str(error)[:200]}; run `kinoswarm download` again"
+            f"the text encoder in {folders.network} is damaged: {str(error)[:200]}; run `kinoswarm download` again"
         ) from error

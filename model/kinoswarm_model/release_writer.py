@@ -8,17 +8,17 @@ from pathlib import Path
 from torch import Tensor
 
 from kinoswarm_model.checkpoints import encode_tensors, write_atomic
-from kinoswarm_model.data.text import copy_text_encoder
+from kinoswarm_model.data.text import TextFolders, copy_text_encoder
 from kinoswarm_model.expert_set import METADATA, ExpertSet
 from kinoswarm_model.release_configs import config_files
 from kinoswarm_model.release_layout import (
     INFO,
     ROUTER_WEIGHTS,
-    TEXT_ENCODER,
     VAE,
     VAE_CONFIG,
     VAE_WEIGHTS,
     encode_info,
+    text_folders,
 )
 from kinoswarm_model.vae import CONFIG, WEIGHTS
 from kinoswarm_protocol.errors import LocalError
@@ -28,7 +28,7 @@ def write_release(
     folder: Path,
     experts: ExpertSet,
     router: Mapping[str, Tensor],
-    text_encoder: Path | None,
+    text_encoder: TextFolders | None,
     vae: Path | None = None,
 ) -> None:
     """Write everything but the model card and samples; kinoswarm.json comes last.
@@ -38,7 +38,7 @@ def write_release(
     """
     experts.write(folder)
     write_atomic(folder / ROUTER_WEIGHTS, encode_tensors(router, METADATA))
-    copy_text_encoder(folder / TEXT_ENCODER, text_encoder)
+    copy_text_encoder(text_folders(folder), text_encoder)
     if experts.info.model.vae is not None:
         _copy_vae(folder, vae)
     for path, raw in config_files(experts.info).items():

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from kinoswarm_model.data.errors import DataError
-from kinoswarm_model.data.text import MAX_TOKENS, TEXT_DIM, TextEncoder, copy_text_encoder
+from kinoswarm_model.data.text import (
+    MAX_TOKENS,
+    TEXT_DIM,
+    TextEncoder,
+    TextFolders,
+    copy_text_encoder,
+)
 
 
 def test_embeddings_have_the_promised_shapes(encoder: TextEncoder) -> None:
@@ -58,7 +64,7 @@ def test_progress_is_reported_to_the_end(encoder: TextEncoder) -> None:
 def test_a_copied_encoder_embeds_alike_and_brings_no_pickles(
     encoder: TextEncoder, tmp_path: Path
 ) -> None:
-    copy_text_encoder(tmp_path / "encoder")
+    copy_text_encoder(TextFolders.in_one(tmp_path / "encoder"))
     names = {path.name for path in (tmp_path / "encoder").iterdir()}
     assert "model.safetensors" in names
     assert {Path(name).suffix for name in names} <= {".safetensors", ".json", ".txt"}
@@ -70,18 +76,18 @@ def test_a_folder_without_an_encoder_names_what_it_lacks(tmp_path: Path) -> None
     with pytest.raises(DataError, match=r"lacks config\.json, model\.safetensors"):
         TextEncoder.load(tmp_path)
     with pytest.raises(DataError, match=r"lacks config\.json, model\.safetensors"):
-        copy_text_encoder(tmp_path / "copy", tmp_path)
+        copy_text_encoder(TextFolders.in_one(tmp_path / "copy"), TextFolders.in_one(tmp_path))
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
 def test_a_damaged_encoder_says_so(name: str, tmp_path: Path) -> None:
-    copy_text_encoder(tmp_path)
+    copy_text_encoder(TextFolders.in_one(tmp_path))
     (tmp_path / name).write_bytes(b"{broken")
     with pytest.raises(DataError, match="damaged"):
         TextEncoder.load(tmp_path)
 
 
 def test_loading_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    copy_text_encoder(tmp_path)
+    copy_text_encoder(TextFolders.in_one(tmp_path))
     TextEncoder.load(tmp_path)
     assert capfd.readouterr() == ("", "")

@@ -35,8 +35,8 @@ def test_a_whole_release_opens(release_dir: Path) -> None:
         ("text_encoder/config.json", {"auto_map": {"AutoModel": "evil.Model"}}),
         ("text_encoder/config.json", {"model_type": "gpt2"}),
         ("text_encoder/config.json", {"vocab_size": 10**12}),
-        ("text_encoder/tokenizer_config.json", {"auto_map": {"AutoTokenizer": ["evil", None]}}),
-        ("text_encoder/tokenizer_config.json", {"tokenizer_class": "EvilTokenizer"}),
+        ("tokenizer/tokenizer_config.json", {"auto_map": {"AutoTokenizer": ["evil", None]}}),
+        ("tokenizer/tokenizer_config.json", {"tokenizer_class": "EvilTokenizer"}),
     ],
 )
 def test_a_foreign_class_or_size_is_refused(
@@ -54,7 +54,7 @@ def test_a_foreign_class_or_size_is_refused(
         "experts/0/config.json",
         "router/model.safetensors",
         "text_encoder/model.safetensors",
-        "text_encoder/tokenizer.json",
+        "tokenizer/tokenizer.json",
         "text_encoder/config.json",
     ],
 )

