@@ -4,11 +4,15 @@ ROCm devices are called "cuda" by torch; Intel's are "xpu", Apple's "mps".
 """
 
 import platform
+from typing import Literal
 
 import psutil
 import torch
 
 from kinoswarm_protocol.errors import LocalError
+
+PrecisionChoice = Literal["auto", "float32", "bfloat16"]
+"""What a volunteer may ask matrix products to be computed in; auto is training_dtype's choice."""
 
 
 def device_names() -> list[str]:
@@ -50,11 +54,13 @@ def device_memory_bytes(device: torch.device) -> int:
     return int(psutil.virtual_memory().total)
 
 
-def training_dtype(device: torch.device) -> torch.dtype:
-    """What matrix products are computed in while training: bfloat16 where the device has it in hardware.
+def training_dtype(device: torch.device, wanted: PrecisionChoice = "auto") -> torch.dtype:
+    """What matrix products are computed in while training: `wanted`, or bfloat16 where a GPU has it in hardware.
 
     Never float16: its range needs loss scaling, and a segment is too short to find the scale.
     """
+    if wanted != "auto":
+        return torch.bfloat16 if wanted == "bfloat16" else torch.float32
     if device.type == "cuda":
         has_it = torch.cuda.is_bf16_supported(including_emulation=False)
     elif device.type == "xpu":

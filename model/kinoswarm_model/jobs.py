@@ -5,6 +5,8 @@ JobProgress frames and one JobDone or JobFailed. Frames are kinoswarm_protocol.c
 absolute paths of this machine, checked by the service; outputs appear under their final name atomically.
 """
 
+from typing import Literal
+
 from msgspec import Struct
 
 from kinoswarm_protocol.specs import DeltaCodec, ModelSpec, ModeSpec
@@ -46,6 +48,8 @@ class TrainJob(_Job, frozen=True, kw_only=True, tag="train"):
     resume_bytes_per_day: float = 0.0
     """What resume points may write in a day; 0 is no limit."""
     checkpoint_activations: bool = False
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of matrix products; auto is bfloat16 where the device has it in hardware."""
     compile_network: bool = False
     """By torch.compile; where that fails, what fails runs uncompiled."""
     steps_per_progress: int = 10

@@ -4,6 +4,7 @@ Owns what is trained and written; the loop is job_loop.py's, the steps training.
 """
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -89,7 +90,9 @@ def expert_trainer(expert: Expert, job: TrainJob) -> Trainer:
     return Trainer(
         expert,
         lambda batch: expert_losses(expert, batch, recipe),
-        settings_for(job.mode, optimizer_settings(recipe, job.steps)),
+        settings_for(
+            job.mode, replace(optimizer_settings(recipe, job.steps), precision=job.precision)
+        ),
         device,
         job.micro_batch,
     )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from kinoswarm_model.devices import training_dtype
+from kinoswarm_model.devices import PrecisionChoice, training_dtype
 from kinoswarm_model.optimizers import OptimizerName, build_optimizer
 from kinoswarm_model.training_data import Batch
 from kinoswarm_protocol.errors import LocalError
@@ -33,6 +33,8 @@ class OptimizerSettings:
     betas: tuple[float, float]
     grad_clip: float
     optimizer: OptimizerName = "adamw"
+    precision: PrecisionChoice = "auto"
+    """Of matrix products."""
 
 
 class OutOfMemory(LocalError):
@@ -60,7 +62,7 @@ class Trainer:
         self._losses_of = losses_of
         self._settings = settings
         self._device = device
-        self._autocast = training_dtype(device)
+        self._autocast = training_dtype(device, settings.precision)
         self._parameters = {n: p for n, p in module.named_parameters() if p.requires_grad}
         self._optimizer = build_optimizer(
             settings.optimizer, self._parameters, settings.betas, settings.weight_decay

@@ -169,6 +169,7 @@ async def _train_job(node: NodeContext, segment: ev.Segment, fit: ev.Fit) -> Tra
         resume_every_s=node.settings.resume_every_s,
         resume_bytes_per_day=node.settings.max_writes_gb_per_day * 1e9,
         checkpoint_activations=fit.checkpoint_activations,
+        precision=node.settings.precision,
         compile_network=node.settings.compile_network,
         steps_per_progress=max(1, order.steps // 200),
     )

@@ -68,6 +68,10 @@ class NodeSettings(BaseSettings):
         default=False,
         description="Compile the expert with torch.compile: faster on a GPU with Triton, slow to start; false is off.",
     )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto",
+        description="Arithmetic of training: float32, bfloat16, or auto (bfloat16 on a graphics card that has it).",
+    )
     resume_every_s: Annotated[float, Field(ge=1.0, le=86_400.0)] = Field(
         default=300.0, description="Seconds between resume points, 1 to 86400."
     )

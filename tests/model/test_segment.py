@@ -319,3 +319,11 @@ def test_a_disk_that_takes_no_resume_point_costs_the_point_and_not_the_segment(
     assert done.steps == base_job.steps
     assert "No space left" in seen[0].save_problem
     assert seen[-1].saved_step == 0
+
+
+@pytest.mark.filterwarnings("ignore:Mismatch dtype between input and weight")
+def test_bfloat16_is_used_where_it_is_asked_for(base_job: TrainJob, tmp_path: Path) -> None:
+    whole = segment.run(in_folder(base_job, tmp_path / "whole"), ignore)
+    rounded = segment.run(msgspec.structs.replace(base_job, precision="bfloat16"), ignore)
+    assert rounded.loss_last != whole.loss_last
+    assert rounded.loss_last == pytest.approx(whole.loss_last, rel=0.02)
