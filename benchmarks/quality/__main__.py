@@ -1,6 +1,7 @@
 """Routed experts against one big model at equal training FLOPs: computes, tabulates and draws the comparison.
 
     python -m benchmarks.quality run [--part 0/2] [--work DIR]  unfinished cells, one after another
+    python -m benchmarks.quality swarm [--grid latent-24]    the same experts once more through a real swarm
     python -m benchmarks.quality table                       benchmarks/results/quality/GRID/table.md
     python -m benchmarks.quality plot                        docs/images/quality-GRID.png and quality-GRID-clips.png
 
@@ -12,16 +13,18 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-from benchmarks.quality.cells import RESULTS, read_cells
+from benchmarks.quality.cells import RESULTS, read_cells, write_cell
 from benchmarks.quality.clips import quality_data
 from benchmarks.quality.grid import GRIDS, HEADLINE, MONOLITH, Grid, grid_of
 from benchmarks.quality.latents import fit_codec, with_latents
 from benchmarks.quality.measure import yardstick
 from benchmarks.quality.plot import write_plot, write_sheet
 from benchmarks.quality.run import Bench, run_grid
+from benchmarks.quality.swarm_row import swarm_cell
 from benchmarks.quality.table import table_of
 
 from kinoswarm_protocol.errors import LocalError
@@ -36,6 +39,11 @@ def main(arguments: list[str]) -> int:
     grid, results = grid_of(options.grid), options.results / options.grid
     if options.command == "run":
         run_grid(_bench(grid, options.grid, options.work, results), grid, options.part, _report())
+    elif options.command == "swarm":
+        bench = _bench(grid, options.grid, options.work, results)
+        bench = replace(bench, command=f"python -m benchmarks.quality swarm --grid {options.grid}")
+        folder = options.work / "swarms" / options.grid
+        print(write_cell(results, swarm_cell(bench, grid, HEADLINE, folder, _report())))
     elif options.command == "table":
         table = table_of(read_cells(results))
         (results / "table.md").write_text(table)
@@ -56,7 +64,7 @@ def _options(arguments: list[str]) -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("command", choices=("run", "table", "plot"))
+    parser.add_argument("command", choices=("run", "swarm", "table", "plot"))
     parser.add_argument("--grid", choices=GRIDS, default=GRIDS[0], help="which comparison")
     parser.add_argument("--work", type=Path, default=Path("quality-out"), help="films and weights")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where cells lie")

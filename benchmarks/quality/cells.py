@@ -41,6 +41,8 @@ class Cell(Struct, frozen=True, kw_only=True):
     command: str
     machine: str
     commit: str
+    note: str = ""
+    """How it was trained, where that was not by the bare loop."""
     trained_at: str = ""
     """Commit of the training where it was another one: weights are kept, and only measured anew."""
 

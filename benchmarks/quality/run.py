@@ -60,9 +60,14 @@ def run_grid(bench: Bench, grid: Grid, part: tuple[int, int], report: Report) ->
 
 def run_cell(bench: Bench, grid: Grid, entry: Entry, report: Report) -> Cell:
     """Train one side and measure it."""
-    commit, regime = commit_here(), grid.regime
-    trained = _trained(bench, regime, entry, report)
-    side = trained.side
+    return measured_cell(bench, grid, entry, _trained(bench, grid.regime, entry, report), report)
+
+
+def measured_cell(
+    bench: Bench, grid: Grid, entry: Entry, trained: "Trained", report: Report
+) -> Cell:
+    """Measure a side as the grid measures every one."""
+    commit, regime, side = commit_here(), grid.regime, trained.side
     report("guidance")
     sweep = _sweep(bench, regime, side, grid.measurement)
     best = min(sweep, key=lambda figures: figures.frechet.both.limit).routing.guidance
@@ -89,20 +94,22 @@ def run_cell(bench: Bench, grid: Grid, entry: Entry, report: Report) -> Cell:
         command=bench.command,
         machine=machine_words(),
         commit=commit,
+        note=trained.note,
         trained_at=trained.commit,
     )
 
 
 @dataclass(frozen=True)
-class _Trained:
+class Trained:
     """One side's networks and where they come from."""
 
     side: TrainedSide
     cpu_seconds: float
     commit: str
+    note: str = ""
 
 
-def _trained(bench: Bench, regime: Regime, entry: Entry, report: Report) -> _Trained:
+def _trained(bench: Bench, regime: Regime, entry: Entry, report: Report) -> Trained:
     """Train, or take the kept weights of the very same training: how clips are sampled is no part of it."""
     from safetensors import safe_open
 
@@ -113,13 +120,13 @@ def _trained(bench: Bench, regime: Regime, entry: Entry, report: Report) -> _Tra
             kept = file.metadata() or {}
         if kept.get("training") == wanted:
             side = load_side(bench, regime, entry.setup, entry.seed, entry.name)
-            return _Trained(side, float(kept["cpu_seconds"]), kept["commit"])
+            return Trained(side, float(kept["cpu_seconds"]), kept["commit"])
     commit, started = commit_here(), time.process_time()
     side = train_side(bench.data, regime, entry.setup, entry.seed, report)
     cpu_seconds = time.process_time() - started
     facts = {"training": wanted, "cpu_seconds": str(cpu_seconds), "commit": commit}
     _save(path, side, facts)
-    return _Trained(side, cpu_seconds, commit)
+    return Trained(side, cpu_seconds, commit)
 
 
 def training_name(regime: Regime, entry: Entry) -> str:

@@ -36,7 +36,7 @@ from kinoswarm_protocol.errors import LocalError
 from kinoswarm_protocol.ids import BlobId, PeerId, SwarmId, swarm_id_of
 from kinoswarm_protocol.invite import Invite, write_invite
 from kinoswarm_protocol.limits import MAX_CHARTER_BYTES, MAX_SENTENCE
-from kinoswarm_protocol.specs import ModelSpec
+from kinoswarm_protocol.specs import ClipSpec, ModelSpec
 
 Progress = Callable[[int, int, str], None]
 _PROMPTS_PER_CLUSTER = 2
@@ -49,6 +49,8 @@ class FoundingConfig:
 
     name: str
     preset: str = "demo"
+    own: Preset | None = None
+    """The founder's own model and policy, taken as they are instead of a named preset."""
     hosts: tuple[str, ...] = ()
     """Addresses or names under which nodes reach this machine; empty is this machine alone (127.0.0.1)."""
     p2p_port: int = 0
@@ -150,6 +152,9 @@ def create_swarm(
 def _chosen_preset(manifest: DataManifest, config: FoundingConfig) -> tuple[Preset, list[str]]:
     """The preset as the data bears it and the founder wants it; the founder's own figures are taken as they are."""
     clip = manifest.clip_spec()
+    if config.own is not None:
+        _require_same_clips(config.own, clip)
+        return config.own, []
     geometry = Geometry(
         frames=clip.frames,
         height=clip.height,
@@ -179,6 +184,11 @@ def _chosen_preset(manifest: DataManifest, config: FoundingConfig) -> tuple[Pres
         seed_steps=config.seed_steps or chosen.seed_steps,
     )
     return fitted, notes
+
+
+def _require_same_clips(own: Preset, clip: ClipSpec) -> None:
+    if own.model.clip != clip:
+        raise LocalError(f"the model is for clips {own.model.clip}, the data holds {clip}")
 
 
 def _started(model: ModelSpec, config: FoundingConfig) -> ModelSpec:
