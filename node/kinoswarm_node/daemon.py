@@ -193,7 +193,6 @@ class Daemon:
             if not self.state.joined:
                 continue
             blobs = [
-                *segment_work.served_blobs(node, node.folder.pending_ids()),
                 *keeping.held_tables(node),
                 *following.served_chains(node),
             ]

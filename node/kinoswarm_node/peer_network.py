@@ -205,7 +205,7 @@ class PeerNetwork:
         raise Unreachable(f"blob {blob[:12]}… could not be had: {'; '.join(problems)}")
 
     async def announce(self, record: NodeRecord, blobs: Sequence[BlobId]) -> None:
-        """Announce the node, and the blobs of results that wait for their verdict."""
+        """Announce the node, and blobs to be found at once; the network process tells of all that it holds."""
         client, now_ms = self._running(), _now_ms()
         own = client.addresses[:MAX_PROVIDER_ADDRESSES]
         records: list[Record] = [record]

@@ -126,6 +126,7 @@ def _peer_network(plan: NodePlan, now_ms: Callable[[], int]) -> PeerNetwork:
         log_file=str(plan.home.root / "network.log"),
         listen=list(plan.settings.listen),
         client_mode=not plan.settings.listen,
+        announce_blobs=True,
         relay_for_others=plan.settings.relay_for_others,
         quota_bytes=plan.settings.max_disk_bytes,
         up_bytes_per_s=int(plan.settings.upload_mb_s * 1e6),

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import math
+import random
 import time
 from contextlib import suppress
 from typing import Any
@@ -139,10 +140,17 @@ class Directory:
             :MAX_RECORDS_PER_KEY
         ]
 
-    async def providers_of(self, blob: BlobId) -> list[ProviderHint]:
-        """Who says that it serves `blob`, as far as the DHT answers; a hint, never a promise."""
+    async def providers_of(self, blob: BlobId, enough: int) -> list[ProviderHint]:
+        """Who says that it serves `blob`, as far as the DHT answers; a hint, never a promise.
+
+        The list is spread over several keys, which are asked in a random order until `enough` are found: a popular
+        blob's would be megabytes. Raises Unreachable when the DHT takes too long.
+        """
         found: dict[PeerId, ProviderHint] = {}
-        for key in provider_keys(blob):
+        keys = provider_keys(blob)
+        for key in random.sample(keys, len(keys)):
+            if len(found) >= enough:
+                break
             for raw in await self.look_up(key):
                 with suppress(
                     RemoteError
@@ -151,7 +159,8 @@ class Directory:
                     if isinstance(opened.body, ProviderRecord) and opened.body.key == key:
                         hint = ProviderHint(peer=opened.signer, addresses=opened.body.addresses)
                         found[opened.signer] = hint
-        return list(found.values())
+        hints = list(found.values())
+        return random.sample(hints, min(len(hints), enough))
 
     async def stop(self) -> None:
         """Leave the DHT."""

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import random
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +40,12 @@ _HAVE_EVERY_S = 0.5
 _IDLE_S = 2.0
 """A peer that has nothing useful for this long makes room for one that waits."""
 
+_LOOK_FOR_MORE_S = 10.0
+_FIRST_LOOK_S = 5.0
+"""So long the DHT may take before known providers alone decide whether there is hope."""
+
+Find = Callable[[BlobId], Awaitable[Sequence[ProviderHint]]]
+
 _log = logging.getLogger(__name__)
 
 
@@ -53,6 +59,10 @@ class Means:
     protocol: str
     chunk_timeout_s: float
     caps: Caps
+    find: Find
+    """Asks the DHT who has a blob."""
+    held: Callable[[BlobId], None]
+    """Is told that a part of a blob is here and served."""
 
 
 class Download:
@@ -74,6 +84,7 @@ class Download:
         self._begin_lock = asyncio.Lock()
         self._news = asyncio.Event()
         self._last_chunk_s = _now_s()
+        self._is_looking = True
         self.task = asyncio.create_task(self._run())
 
     def add_providers(self, providers: Sequence[ProviderHint]) -> None:
@@ -118,6 +129,7 @@ class Download:
             self.means.counters.chunks_refused += 1
             raise HashMismatch(f"{peer} sent a wrong chunk: {error}") from error
         self.picker.arrived(peer, index, _now_ms())
+        self.means.held(self.blob)
         self._last_chunk_s = _now_s()
         self._tell(partial)
         if self.is_complete:
@@ -138,7 +150,21 @@ class Download:
             if self.partial is not None:
                 self.partial.close()
 
+    async def _look_for_more(self) -> None:
+        """Ask the DHT for providers, again and again: others get the blob while it comes here."""
+        while True:
+            begun_s = _now_s()
+            try:
+                async with asyncio.timeout(None if not self._is_looking else _FIRST_LOOK_S):
+                    self.add_providers(await self.means.find(self.blob))
+            except (RemoteError, TimeoutError) as error:
+                _log.info("looking for providers of %s: %s", self.blob, error or "no answer yet")
+            self._is_looking = False
+            self._news.set()
+            await asyncio.sleep(max(0.0, begun_s + _LOOK_FOR_MORE_S - _now_s()))
+
     async def _ask_until_complete(self) -> None:
+        looking = asyncio.create_task(self._look_for_more())
         try:
             while not self.is_complete:
                 self._talk_to_more()
@@ -146,6 +172,8 @@ class Download:
                     raise self._nobody()
                 await self._wait_for_news()
         finally:
+            looking.cancel()
+            await asyncio.gather(looking, return_exceptions=True)
             for task in self._talking.values():
                 task.cancel()
             await asyncio.gather(*self._talking.values(), return_exceptions=True)
@@ -160,7 +188,11 @@ class Download:
 
     def _is_hopeless(self) -> bool:
         """Whether nobody is left to ask, or those that answer have had nothing useful for too long."""
-        if self._talking.keys() - self.idle or not self.picker.others_are_tried_out(self.idle):
+        if (
+            self._is_looking
+            or self._talking.keys() - self.idle
+            or not self.picker.others_are_tried_out(self.idle)
+        ):
             return False
         return not self.idle or _now_s() - self._last_chunk_s > self.means.chunk_timeout_s
 

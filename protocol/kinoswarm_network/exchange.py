@@ -4,32 +4,19 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
-from kinoswarm_network.blob_store import BlobStore
 from kinoswarm_network.download import Download, Means
-from kinoswarm_network.host import Host
 from kinoswarm_network.link import OnProgress
 from kinoswarm_network.partial_blob import PartialBlob
-from kinoswarm_network.rate_caps import Caps
-from kinoswarm_network.stream_frames import blob_protocol
-from kinoswarm_network.traffic import Counters
-from kinoswarm_protocol.ids import BlobId, SwarmId
+from kinoswarm_protocol.ids import BlobId
 from kinoswarm_protocol.messages import ProviderHint
 
 
 class Exchange:
     """All downloads of one process; asking twice for a blob joins the download that runs."""
 
-    def __init__(
-        self,
-        host: Host,
-        store: BlobStore,
-        counters: Counters,
-        swarm: SwarmId,
-        chunk_timeout_s: float,
-        caps: Caps,
-    ) -> None:
-        self.store = store
-        self._means = Means(host, store, counters, blob_protocol(swarm), chunk_timeout_s, caps)
+    def __init__(self, means: Means) -> None:
+        self.store = means.store
+        self._means = means
         self._running: dict[BlobId, Download] = {}
 
     async def fetch(
@@ -59,6 +46,11 @@ class Exchange:
             download = self._running[blob] = Download(self._means, blob)
             download.task.add_done_callback(lambda _: self._running.pop(blob, None))
         return download
+
+    @property
+    def running(self) -> list[BlobId]:
+        """Blobs that are on their way here right now."""
+        return list(self._running)
 
     def partial_of(self, blob: BlobId) -> PartialBlob | None:
         """What arrived of `blob` so far, while it is being fetched: those chunks are served already."""

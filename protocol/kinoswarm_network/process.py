@@ -5,15 +5,19 @@ Owns no protocol of its own. Ends when the service's socket closes or p2pd dies.
 
 import asyncio
 import logging
+import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from kinoswarm_network import ipc
+from kinoswarm_network.announcing import MAX_ANNOUNCED, BlobAnnouncer
 from kinoswarm_network.blob_server import BlobServer
 from kinoswarm_network.blob_store import BlobStore
 from kinoswarm_network.control import ControlChannel
 from kinoswarm_network.daemon import DaemonFiles
 from kinoswarm_network.directory import ClockOff, Directory
+from kinoswarm_network.download import Means
 from kinoswarm_network.exchange import Exchange
 from kinoswarm_network.hivemind_parts import load_hivemind
 from kinoswarm_network.home_folder import HomeFolder
@@ -30,8 +34,13 @@ from kinoswarm_network.stream_frames import blob_protocol
 from kinoswarm_network.traffic import Counters
 from kinoswarm_protocol.errors import LocalError, MalformedBytes, RemoteError
 from kinoswarm_protocol.ids import BlobId, PeerId
-from kinoswarm_protocol.limits import CONTROL_TIMEOUT_S, PEERS_THAT_DIAL_BACK
-from kinoswarm_protocol.records import Authority
+from kinoswarm_protocol.limits import (
+    CONTROL_TIMEOUT_S,
+    MAX_PROVIDER_ADDRESSES,
+    PEERS_THAT_DIAL_BACK,
+    PROVIDERS_LOOKED_FOR,
+)
+from kinoswarm_protocol.records import Authority, ProviderRecord, seal_record
 
 _PROGRESS_EVERY_S = 0.1
 _ADDRESSES_KEPT = 64
@@ -51,6 +60,7 @@ class _Parts:
     control: ControlChannel
     counters: Counters
     caps: Caps
+    announcer: BlobAnnouncer
 
 
 class NetworkProcess:
@@ -129,15 +139,30 @@ class NetworkProcess:
         caps = _caps(home, config)
         host = await _start_host(home, config)
         authority = Authority(config.swarm, config.founder, frozenset(config.coordinators))
-        exchange = Exchange(host, store, counters, config.swarm, config.chunk_timeout_s, caps)
+        directory = await Directory.start(host, authority, config.client_mode)
+        announcer = BlobAnnouncer(
+            lambda: _served(self._parts), _teller(config, host, directory), _now_ms
+        )
+        means = Means(
+            host=host,
+            store=store,
+            counters=counters,
+            protocol=blob_protocol(config.swarm),
+            chunk_timeout_s=config.chunk_timeout_s,
+            caps=caps,
+            find=lambda blob: directory.providers_of(blob, PROVIDERS_LOOKED_FOR),
+            held=announcer.note,
+        )
+        exchange = Exchange(means)
         self._parts = _Parts(
             config=config,
             home=home,
             host=host,
-            directory=await Directory.start(host, authority, config.client_mode),
+            directory=directory,
             store=store,
             exchange=exchange,
             caps=caps,
+            announcer=announcer,
             control=ControlChannel(
                 host, counters, config.swarm, self._ask_service, _control_limit(config)
             ),
@@ -148,6 +173,8 @@ class NetworkProcess:
         await self._parts.control.listen()
         await host.serve(reach_protocol(config.swarm), DialBackDesk(host).serve)
         works = [self._watch_daemon(host), self._stay_joined(self._parts)]
+        if config.announce_blobs and not config.client_mode:
+            works.append(announcer.run())
         if config.scrub_bytes_per_s:
             works.append(_scrub(self._parts).run())
         for work in works:
@@ -195,10 +222,35 @@ def _control_limit(config: ipc.NetworkConfig) -> RateLimit | None:
 
 def _scrub(parts: _Parts) -> Scrub:
     async def repair(blob: BlobId) -> object:
-        providers = await parts.directory.providers_of(blob)
-        return await parts.exchange.fetch(blob, providers, lambda done, total: None)
+        return await parts.exchange.fetch(blob, (), lambda done, total: None)
 
     return Scrub(parts.store, parts.counters, parts.config.scrub_bytes_per_s, repair)
+
+
+def _served(parts: _Parts | None) -> list[BlobId]:
+    """What others can have from here: the blobs used last, and those that are just coming."""
+    if parts is None:
+        return []
+    kept = sorted(parts.store.blobs(), key=lambda blob: blob.used_at_s)
+    return [*(blob.blob for blob in kept[-MAX_ANNOUNCED:]), *parts.exchange.running]
+
+
+def _teller(
+    config: ipc.NetworkConfig, host: Host, directory: Directory
+) -> Callable[[BlobId], Awaitable[object]]:
+    """Puts the record of one blob into the DHT."""
+    key = load_or_create_key(Path(config.key_file))
+
+    async def tell(blob: BlobId) -> None:
+        addresses = (await host.addresses())[:MAX_PROVIDER_ADDRESSES]
+        body = ProviderRecord(blob=blob, addresses=addresses)
+        await directory.announce(seal_record(key, config.swarm, body, _now_ms()))
+
+    return tell
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 def _caps(home: HomeFolder, config: ipc.NetworkConfig) -> Caps:
@@ -246,6 +298,7 @@ async def _handle_blob(
     match body:
         case ipc.AddBlob():
             blob = await asyncio.to_thread(store.add_file, Path(body.path))
+            parts.announcer.note(blob)
             return ipc.Blob(blob=blob, path=str(store.local_path_of(blob) or ""))
         case ipc.FindBlob():
             path = await asyncio.to_thread(store.path_of, body.blob)

@@ -109,6 +109,9 @@ CHUNKS_IN_FLIGHT = 4
 """Chunks asked for ahead on one stream: hides the round trip without holding much memory."""
 
 PROVIDERS_AT_ONCE = 8
+PROVIDERS_LOOKED_FOR = 32
+"""Of a blob, at most, in one look at the DHT."""
+
 ACKNOWLEDGE_TIMEOUT_S = 5.0
 STREAM_IDLE_TIMEOUT_S = 60.0
 """A stream whose other side asks nothing for this long is closed."""
