@@ -41,28 +41,30 @@ def audit_for(
 ) -> tuple[LeaseId, TrainOrder] | None:
     """The contribution that this node may do again, and its order; the one that has waited longest."""
     account = state.account_of(auditor.peer)
+    if not state.audits_wanted:
+        return None
+    trusted = (
+        is_proven(state, rules, account)
+        or num_proven(state, rules, _ENOUGH_PROVEN) < _ENOUGH_PROVEN
+    )
     for primary in islice(state.audits_wanted, _LOOKED_AT):
         case, order = state.audits[primary], state.leases[primary].order
         assert isinstance(order, TrainOrder)
+        if not trusted and not _has_waited(rules, case, auditor.now_ms):
+            return (
+                None  # nor have those behind it, but for one whose auditor failed: its turn comes
+            )
         if account in case.accounts or order.mode not in auditor.body.modes:
             continue
-        if order.steps > auditor.most_steps:
-            continue
-        if _may_audit(state, rules, account, case, auditor.now_ms):
+        if order.steps <= auditor.most_steps:
             return primary, order
     return None
 
 
-def _may_audit(
-    state: SwarmState, rules: Rules, account: PeerId, case: AuditCase, now_ms: int
-) -> bool:
+def _has_waited(rules: Rules, case: AuditCase, now_ms: int) -> bool:
     """Newcomers are the last choice: fresh identities are cheap, and two of them would vouch for each other."""
     waited_s = (now_ms - case.opened_at_ms) / 1000
-    return (
-        is_proven(state, rules, account)
-        or waited_s >= _NEWCOMERS_AFTER * rules.charter.policy.audit_wait_s
-        or num_proven(state, rules, _ENOUGH_PROVEN) < _ENOUGH_PROVEN
-    )
+    return waited_s >= _NEWCOMERS_AFTER * rules.charter.policy.audit_wait_s
 
 
 def comparison_order(state: SwarmState) -> tuple[LeaseId, CompareOrder] | None:

@@ -15,6 +15,7 @@ from kinoswarm_coordinator.state import (
     AmendmentEntry,
     Ban,
     DelegationState,
+    JudgedTogether,
     LeasePhase,
     LeaseState,
     LineageKey,
@@ -35,7 +36,7 @@ from kinoswarm_protocol.admin import (
 )
 from kinoswarm_protocol.errors import Code
 from kinoswarm_protocol.ids import BlobId, LeaseId, PeerId
-from kinoswarm_protocol.messages import EvaluateOrder, TrainOrder, TrainOutcome, Verdict
+from kinoswarm_protocol.messages import EvaluateOrder, Outcome, TrainOrder, TrainOutcome, Verdict
 
 
 def fold(state: SwarmState, events: Iterable[ev.Event]) -> SwarmState:
@@ -63,7 +64,8 @@ def _founded(state: SwarmState, event: ev.Founded) -> None:
                 contributions=[],
             )
         ]
-        state.unmerged[cluster, 0] = set()
+        state.unmerged[cluster, 0] = {}
+        _note_need(state, (cluster, 0))
 
 
 def _node_joined(state: SwarmState, event: ev.NodeJoined) -> None:
@@ -111,7 +113,9 @@ def _lease_issued(state: SwarmState, event: ev.LeaseIssued) -> None:
     state.lease_by_request[event.lease.node, event.request_id] = lease_id
     fold_audits.lease_issued(state, event)
     if isinstance(event.lease.order, EvaluateOrder):
-        state.in_judgement |= set(judged_by(state, lease))
+        for contribution in judged_by(state, lease):
+            state.in_judgement.add(contribution)
+            _not_judgeable(state, contribution)
 
 
 def _lease_expired(state: SwarmState, event: ev.LeaseExpired) -> None:
@@ -136,7 +140,7 @@ def _close_lease(state: SwarmState, lease_id: LeaseId, phase: LeasePhase) -> Lea
         # Work whose lease had expired comes back with its contribution.
         _count_samples(state, lease_id, (phase == "submitted") - (before.phase == "open"))
     if phase != "submitted":
-        state.in_judgement -= set(judged_by(state, lease))
+        _judged_no_more(state, lease)
         fold_audits.lease_lost(state, lease_id)
     return lease
 
@@ -152,6 +156,79 @@ def _count_samples(state: SwarmState, lease_id: LeaseId, sign: int) -> None:
     """Keep the sum of what is under way; a decision looks at it for every lineage."""
     key, lease = lineage_of(state, lease_id), state.leases[lease_id]
     state.samples_under_way[key] = state.samples_under_way.get(key, 0) + sign * lease.samples
+    _note_need(state, key)
+
+
+def _note_need(state: SwarmState, key: LineageKey) -> None:
+    """Keep the order of need after a version or work under way changed."""
+    before = state.need_of.get(key)
+    now = (state.newest(key).version, state.samples_under_way.get(key, 0), key)
+    if now == before:
+        return
+    if before is not None:
+        state.by_need.remove(before)
+    state.by_need.add(now)
+    state.need_of[key] = now
+
+
+def _await_verdict(state: SwarmState, lease_id: LeaseId, outcome: Outcome) -> None:
+    state.undecided.add(lease_id)
+    if isinstance(outcome, TrainOutcome):
+        state.undecided_by_delta.setdefault(BlobId(outcome.delta), set()).add(lease_id)
+
+
+def _have_verdict(state: SwarmState, lease_id: LeaseId) -> None:
+    state.undecided.discard(lease_id)
+    _not_judgeable(state, lease_id)
+    outcome = state.work[lease_id].outcome
+    if isinstance(outcome, TrainOutcome):
+        delta = BlobId(outcome.delta)
+        alike = state.undecided_by_delta.get(delta, set())
+        alike.discard(lease_id)
+        if not alike:
+            state.undecided_by_delta.pop(delta, None)
+
+
+def _note_judgeable(state: SwarmState, lease_id: LeaseId) -> None:
+    """A contribution without a verdict may be looked at, once its blobs are here and while nobody does."""
+    if lease_id not in state.undecided or lease_id in state.in_judgement:
+        return
+    if state.work[lease_id].phase == "available":
+        state.judgeable.setdefault(_judged_with(state, lease_id), {})[lease_id] = None
+
+
+def _not_judgeable(state: SwarmState, lease_id: LeaseId) -> None:
+    key = _judged_with(state, lease_id)
+    group = state.judgeable.get(key, {})
+    group.pop(lease_id, None)
+    if not group:
+        state.judgeable.pop(key, None)
+
+
+def _judged_no_more(state: SwarmState, lease: LeaseState) -> None:
+    """An evaluation ended, with verdicts that follow or without."""
+    for contribution in judged_by(state, lease):
+        state.in_judgement.discard(contribution)
+        _note_judgeable(state, contribution)
+
+
+def _judged_with(state: SwarmState, lease_id: LeaseId) -> JudgedTogether:
+    order = state.leases[lease_id].order
+    assert isinstance(order, TrainOrder)
+    return order.cluster, order.lineage, order.base
+
+
+def _enter_unmerged(state: SwarmState, key: LineageKey, lease_id: LeaseId) -> None:
+    if lease_id not in state.unmerged[key]:
+        state.unmerged[key][lease_id] = None
+        samples = state.leases[lease_id].samples
+        state.unmerged_samples[key] = state.unmerged_samples.get(key, 0) + samples
+
+
+def _leave_one_unmerged(state: SwarmState, key: LineageKey, lease_id: LeaseId) -> None:
+    if lease_id in state.unmerged[key]:
+        del state.unmerged[key][lease_id]
+        state.unmerged_samples[key] -= state.leases[lease_id].samples
 
 
 def judged_by(state: SwarmState, lease: LeaseState) -> list[LeaseId]:
@@ -159,13 +236,12 @@ def judged_by(state: SwarmState, lease: LeaseState) -> list[LeaseId]:
     order = lease.order
     if not isinstance(order, EvaluateOrder):
         return []
-    wanted = set(order.deltas)
-    return [
+    return sorted(
         lease_id
-        for lease_id in sorted(state.undecided)
-        if getattr(state.work[lease_id].outcome, "delta", None) in wanted
-        and lineage_of(state, lease_id)[0] == order.cluster
-    ]
+        for delta in set(order.deltas)
+        for lease_id in state.undecided_by_delta.get(BlobId(delta), ())
+        if lineage_of(state, lease_id)[0] == order.cluster
+    )
 
 
 def lineage_of(state: SwarmState, lease_id: LeaseId) -> LineageKey:
@@ -188,15 +264,16 @@ def _work_received(state: SwarmState, event: ev.WorkReceived) -> None:
     if isinstance(event.outcome, TrainOutcome):
         state.lease_by_delta.setdefault(BlobId(event.outcome.delta), event.lease_id)
     if isinstance(lease.order, TrainOrder):
-        state.undecided.add(event.lease_id)
+        _await_verdict(state, event.lease_id, event.outcome)
 
 
 def _blobs_arrived(state: SwarmState, event: ev.BlobsArrived) -> None:
     _set_phase(state, event.lease_id, "available")
     state.unsettled.discard(event.lease_id)
     lease = state.leases[event.lease_id]
+    _note_judgeable(state, event.lease_id)
     if lease.purpose == "evaluate":
-        state.in_judgement -= set(judged_by(state, lease))
+        _judged_no_more(state, lease)
     if lease.purpose == "compare":
         state.comparing.discard(state.audit_of[event.lease_id])
 
@@ -234,11 +311,11 @@ def _may_merge(state: SwarmState, lease_id: LeaseId, verdict: Verdict) -> bool:
 def _enter_or_leave_merging(state: SwarmState, lease_id: LeaseId, merges: bool) -> None:
     key = lineage_of(state, lease_id)
     counted = lease_id in state.undecided or lease_id in state.unmerged[key]
-    state.undecided.discard(lease_id)
+    _have_verdict(state, lease_id)
     if merges:
-        state.unmerged[key].add(lease_id)
+        _enter_unmerged(state, key, lease_id)
     else:
-        state.unmerged[key].discard(lease_id)
+        _leave_one_unmerged(state, key, lease_id)
     if state.leases[lease_id].purpose == "train":
         _count_samples(state, lease_id, merges - counted)
 
@@ -281,6 +358,7 @@ def _version_cut(state: SwarmState, event: ev.VersionCut) -> None:
         )
     )
     _leave_unmerged(state, key, event.contributions, "merged")
+    _note_need(state, key)
 
 
 def _merge_quarantined(state: SwarmState, event: ev.MergeQuarantined) -> None:
@@ -293,7 +371,7 @@ def _leave_unmerged(
     for lease_id in lease_ids:
         if lease_id in state.unmerged[key]:
             _count_samples(state, lease_id, -1)
-        state.unmerged[key].discard(lease_id)
+        _leave_one_unmerged(state, key, lease_id)
         _set_phase(state, lease_id, phase)
 
 
@@ -358,9 +436,10 @@ def _version_rolled_back(state: SwarmState, event: ev.VersionRolledBack) -> None
     state.withdrawn.setdefault(key, set()).update(event.withdrawn)
     _leave_unmerged(state, key, event.contributions, "quarantined")
     for lease_id in event.reopened:
-        state.unmerged[key].add(lease_id)
+        _enter_unmerged(state, key, lease_id)
         _count_samples(state, lease_id, 1)
         _set_phase(state, lease_id, "accepted")
+    _note_need(state, key)
     state.release_wanted = bool(state.releases)
 
 

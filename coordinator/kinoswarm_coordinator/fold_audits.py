@@ -64,9 +64,8 @@ def verdict_given(state: SwarmState, verdict: Verdict, before: WorkPhase) -> Non
     else:
         _no_longer_uncovered(state, account, [lease_id])
         if verdict.code not in _BLAMELESS:
-            state.trust[account] = structs.replace(
-                state.trust.get(account, Trust()), confirmed=0, samples=0
-            )
+            trust = state.trust.get(account, Trust())
+            _set_trust(state, account, structs.replace(trust, confirmed=0, samples=0))
     primary = state.audit_of.get(lease_id, lease_id)
     if primary not in state.audits_open:
         return
@@ -101,18 +100,24 @@ def runs_compared(state: SwarmState, event: ev.RunsCompared) -> None:
     for lease_id in event.agreeing:
         account = state.account_of(state.work[lease_id].node)
         trust = state.trust.get(account, Trust())
-        state.trust[account] = structs.replace(
-            trust,
-            confirmed=trust.confirmed + 1,
-            samples=trust.samples + state.leases[lease_id].samples,
-        )
+        samples = trust.samples + state.leases[lease_id].samples
+        more = structs.replace(trust, confirmed=trust.confirmed + 1, samples=samples)
+        _set_trust(state, account, more)
     for lease_id in event.differing:
         account = state.account_of(state.work[lease_id].node)
         trust = state.trust.get(account, Trust())
-        state.trust[account] = Trust(refuted=trust.refuted + 1)
+        _set_trust(state, account, Trust(refuted=trust.refuted + 1))
     for account in {state.account_of(state.work[lease_id].node) for lease_id in event.covered}:
         _no_longer_uncovered(state, account, event.covered)
     _note_distances(state, event)
+
+
+def _set_trust(state: SwarmState, account: PeerId, trust: Trust) -> None:
+    before = state.trust.get(account)
+    if before is not None:
+        state.by_confirmed.remove((before.confirmed, account))
+    state.trust[account] = trust
+    state.by_confirmed.add((trust.confirmed, account))
 
 
 def _want_another(state: SwarmState, event: ev.RunsCompared) -> None:

@@ -75,7 +75,7 @@ def _may_rest_on(state: SwarmState, rules: Rules, wanted: Rollback, lease_id: Le
 def resting_on(state: SwarmState, key: LineageKey, versions: set[int]) -> list[LeaseId]:
     """Contributions without a merge whose training began at one of these versions."""
     found = []
-    for lease_id in sorted(state.undecided | state.unmerged[key]):
+    for lease_id in sorted(state.undecided | state.unmerged[key].keys()):
         order = state.leases[lease_id].order
         if (
             isinstance(order, TrainOrder)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from msgspec import Struct
+from sortedcontainers import SortedList
 
 from kinoswarm_coordinator.work_table import WorkTable
 from kinoswarm_protocol.admin import AdminAction
@@ -169,6 +170,13 @@ class Rules:
     prompts: tuple[str, ...]
 
 
+JudgedTogether = tuple[int, int, str]
+"""(cluster, lineage, base): contributions that one evaluation can look at."""
+
+Need = tuple[int, int, LineageKey]
+"""(newest version, samples under way, lineage): the order in which lineages get work."""
+
+
 @dataclass
 class SwarmState:
     """All entities by their keys, and the indices that decisions look things up by."""
@@ -207,6 +215,8 @@ class SwarmState:
 
     trust: dict[PeerId, Trust] = field(default_factory=dict)
     """By account."""
+    by_confirmed: SortedList[tuple[int, PeerId]] = field(default_factory=SortedList)
+    """Every account of these with its confirmed contributions, the most confirmed last."""
     audits: dict[LeaseId, AuditCase] = field(default_factory=dict)
     """By the contribution that is done again."""
     audit_of: dict[LeaseId, LeaseId] = field(default_factory=dict)
@@ -231,8 +241,18 @@ class SwarmState:
     lease_by_request: dict[tuple[PeerId, str], LeaseId] = field(default_factory=dict)
     undecided: set[LeaseId] = field(default_factory=set)
     """Train contributions without a verdict."""
-    unmerged: dict[LineageKey, set[LeaseId]] = field(default_factory=dict)
-    """Accepted train contributions that no version holds yet."""
+    undecided_by_delta: dict[BlobId, set[LeaseId]] = field(default_factory=dict)
+    """The same, by what they brought."""
+    judgeable: dict[JudgedTogether, dict[LeaseId, None]] = field(default_factory=dict)
+    """Those of them whose blobs are here and that nobody looks at, first come first, as ordered sets."""
+    unmerged: dict[LineageKey, dict[LeaseId, None]] = field(default_factory=dict)
+    """Accepted train contributions that no version holds yet, the first accepted first, as ordered sets."""
+    unmerged_samples: dict[LineageKey, int] = field(default_factory=dict)
+    """Trained by these."""
+    by_need: SortedList[Need] = field(default_factory=SortedList)
+    """All lineages, the neediest first: the lowest version, then the fewest samples under way."""
+    need_of: dict[LineageKey, Need] = field(default_factory=dict)
+    """The entry of each in it."""
     unsettled: set[LeaseId] = field(default_factory=set)
     """Contributions of any kind whose blobs have not all arrived."""
     in_judgement: set[LeaseId] = field(default_factory=set)

@@ -13,6 +13,8 @@ from kinoswarm_protocol.ids import PeerId
 
 _LONGEST_BAN_MS = 30 * 86_400_000
 _CHANCES = 1 << 32
+_FASTER = 4
+"""A proven account's work is audited once in so many times its confirmed contributions, down to the floor."""
 
 
 class Penalty(Struct, frozen=True, kw_only=True):
@@ -43,7 +45,9 @@ def wants_audit(state: SwarmState, rules: Rules, account: PeerId, seed: int) -> 
     if not is_proven(state, rules, account):
         return True
     confirmed = trust_of(state, account).confirmed
-    return derived_seed(seed, "audit") % _CHANCES < _CHANCES / max(1, min(one_in, confirmed))
+    return derived_seed(seed, "audit") % _CHANCES < _CHANCES / max(
+        1, min(one_in, _FASTER * confirmed)
+    )
 
 
 def others_could(state: SwarmState, rules: Rules, account: PeerId) -> bool:
@@ -54,10 +58,10 @@ def others_could(state: SwarmState, rules: Rules, account: PeerId) -> bool:
 def num_proven(state: SwarmState, rules: Rules, at_most: int) -> int:
     """How many accounts are proven, counted up to `at_most`."""
     found = 0
-    for account in state.trust:
-        found += is_proven(state, rules, account)
-        if found >= at_most:
+    for confirmed, account in reversed(state.by_confirmed):
+        if found >= at_most or confirmed < rules.charter.policy.audit_first:
             break
+        found += is_proven(state, rules, account)
     return found
 
 

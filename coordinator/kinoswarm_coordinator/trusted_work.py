@@ -1,9 +1,9 @@
 """What trusted workers do next: judge, cut versions, train the router, build releases. Owns the when; pure."""
 
 from dataclasses import dataclass
+from itertools import islice
 
 from kinoswarm_coordinator.audits import comparison_order, is_held
-from kinoswarm_coordinator.fold import lineage_of
 from kinoswarm_coordinator.state import LineageKey, Purpose, Rules, SwarmState
 from kinoswarm_coordinator.trust import is_proven
 from kinoswarm_protocol.ids import LeaseId
@@ -52,20 +52,11 @@ def next_trusted_work(
 
 def _evaluation(state: SwarmState, rules: Rules, seed: int) -> TrustedWork | None:
     """Contributions of one cluster and base that are here and that nobody is judging."""
-    waiting = sorted(
-        (state.work[lease_id].received_at_ms, lease_id)
-        for lease_id in state.undecided - state.in_judgement
-        if state.work[lease_id].phase == "available"
-    )
-    if not waiting:
+    waiting = next(iter(state.judgeable.values()), None)
+    if waiting is None:
         return None
-    first = _train_order(state, waiting[0][1])
-    alike = [
-        lease_id
-        for _, lease_id in waiting
-        if _train_order(state, lease_id).base == first.base
-        and lineage_of(state, lease_id) == (first.cluster, first.lineage)
-    ][:_MOST_DELTAS_PER_EVALUATION]
+    alike = list(islice(waiting, _MOST_DELTAS_PER_EVALUATION))
+    first = _train_order(state, alike[0])
     order = EvaluateOrder(
         cluster=first.cluster,
         base_version=first.base_version,
@@ -92,7 +83,7 @@ def _merge(state: SwarmState, rules: Rules, now_ms: int, seed: int) -> TrustedWo
     """The lineage whose accepted work fills the quorum, or has waited for the grace time."""
     busy = {
         (order.cluster, order.lineage)
-        for lease_id in state.open_leases | state.unsettled
+        for lease_id in trusted_under_way(state, rules)
         if isinstance(order := state.leases[lease_id].order, MergeOrder)
     }
     due = [
@@ -112,12 +103,29 @@ def _merge(state: SwarmState, rules: Rules, now_ms: int, seed: int) -> TrustedWo
 def merge_is_due(state: SwarmState, rules: Rules, key: LineageKey, now_ms: int) -> bool:
     """Quorum of samples, or the grace time since the first accepted contribution."""
     policy = rules.charter.policy
+    if not _may_be_due(state, rules, key, now_ms):
+        return False
     accepted = [state.work[lease_id] for lease_id in mergeable(state, key)]
     if not accepted:
         return False
     samples = sum(_trained(state, work.lease_id).samples for work in accepted)
     waited_ms = now_ms - min(work.decided_at_ms for work in accepted)
     return samples >= policy.quorum_samples or waited_ms >= policy.grace_s * 1000
+
+
+def _may_be_due(state: SwarmState, rules: Rules, key: LineageKey, now_ms: int) -> bool:
+    """The same without looking at each contribution, and as if none waited for an audit."""
+    policy, first = rules.charter.policy, next(iter(state.unmerged[key]), None)
+    if first is None:
+        return False
+    waited_ms = now_ms - state.work[first].decided_at_ms
+    enough = state.unmerged_samples[key] >= policy.quorum_samples
+    return enough or waited_ms >= policy.grace_s * 1000
+
+
+def trusted_under_way(state: SwarmState, rules: Rules) -> set[LeaseId]:
+    """The operator's leases, and whatever is done with blobs still to come."""
+    return state.open_by_node.get(rules.operator, set()) | state.unsettled
 
 
 def merge_order(state: SwarmState, rules: Rules, key: LineageKey, seed: int) -> MergeOrder:
@@ -182,7 +190,7 @@ def merge_weights(state: SwarmState, rules: Rules, chosen: list[LeaseId]) -> dic
 
 def _routing(state: SwarmState, rules: Rules, seed: int) -> TrustedWork | None:
     """The router depends on the data only, so it is trained once, while the experts train."""
-    if state.router is not None or _is_open(state, "route"):
+    if state.router is not None or _is_open(state, rules, "route"):
         return None
     order = RouteOrder(steps=rules.charter.model.router.steps, seed=seed)
     return TrustedWork("route", order, "the router is not trained yet")
@@ -190,7 +198,7 @@ def _routing(state: SwarmState, rules: Rules, seed: int) -> TrustedWork | None:
 
 def _release(state: SwarmState, rules: Rules, seed: int) -> TrustedWork | None:
     """A release is due when every expert is newer than in the last one, or all have reached their target."""
-    if state.router is None or _is_open(state, "release"):
+    if state.router is None or _is_open(state, rules, "release"):
         return None
     newest = [state.newest((cluster, 0)) for cluster in range(len(rules.charter.clusters))]
     if not _deserves_release(state, rules, [expert.version for expert in newest]):
@@ -219,9 +227,9 @@ def _deserves_release(state: SwarmState, rules: Rules, versions: list[int]) -> b
     return all(new > old for new, old in zip(versions, before, strict=True))
 
 
-def _is_open(state: SwarmState, purpose: Purpose) -> bool:
+def _is_open(state: SwarmState, rules: Rules, purpose: Purpose) -> bool:
     """Whether such work is under way: leased, or done with blobs still to come."""
-    under_way = state.open_leases | state.unsettled
+    under_way = trusted_under_way(state, rules)
     return any(state.leases[lease_id].purpose == purpose for lease_id in under_way)
 
 

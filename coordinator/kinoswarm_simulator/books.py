@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from kinoswarm_coordinator import events as ev
 from kinoswarm_coordinator.state import LineageKey, Rules
@@ -27,6 +28,8 @@ class Books:
     """Issued, by purpose."""
     forwards: Counter[str] = field(default_factory=Counter)
     """Samples' forward passes charged, by purpose; training costs three a sample."""
+    days: list[Counter[str]] = field(default_factory=list)
+    """Forward passes up to the end of each day."""
     bytes_in: float = 0.0
     bytes_out: float = 0.0
     reissued_ms: list[int] = field(default_factory=list)
@@ -64,8 +67,22 @@ class Books:
             case _:
                 return
 
+    def close_day(self) -> None:
+        """A day is over."""
+        self.days.append(Counter(self.forwards))
+
     @property
     def verification_share(self) -> float:
         """Forward passes of audits, evaluations and merge tests, against those of training."""
-        checks = sum(self.forwards[name] for name in ("audit", "evaluate", "merge", "compare"))
-        return checks / max(1, self.forwards["train"])
+        return _checks_share(self.forwards)
+
+    @property
+    def verification_by_day(self) -> list[float]:
+        """The same, of each whole day: the first is full of newcomers."""
+        pairs = pairwise([Counter[str](), *self.days])
+        return [_checks_share(after - before) for before, after in pairs]
+
+
+def _checks_share(forwards: Counter[str]) -> float:
+    checks = sum(forwards[name] for name in ("audit", "evaluate", "merge", "compare"))
+    return checks / max(1, forwards["train"])

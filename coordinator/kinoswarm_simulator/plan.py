@@ -59,7 +59,7 @@ class Plan:
     hostile: dict[str, float] = field(default_factory=dict)
     """Share of volunteers by behaviour (behaviours.py)."""
     trusted_workers: int = 0
-    """Machines of the operator that check and merge; 0: one for every 200 nodes."""
+    """Machines of the operator that check and merge; 0: one for every 60 nodes."""
     churn: Churn = field(default_factory=Churn)
     wire: Wire = field(default_factory=Wire)
 
@@ -71,7 +71,7 @@ class Plan:
     @property
     def num_trusted(self) -> int:
         """Machines of the operator."""
-        return self.trusted_workers or max(1, self.nodes // 200)
+        return self.trusted_workers or max(2, self.nodes // 60)
 
     @property
     def ends_at_ms(self) -> int:

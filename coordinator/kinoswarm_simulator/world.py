@@ -89,6 +89,8 @@ class World:
             act()
             watch(self)
         self.now_ms = self.plan.ends_at_ms
+        if self.now_ms % DAY_MS == 0:
+            self.books.close_day()
         self._close_books()
 
     # --- volunteers ---------------------------------------------------------------------------
@@ -235,6 +237,8 @@ class World:
 
     def _tick(self) -> None:
         self.record(expired(self.state, self.rules, self.now_ms))
+        if self.now_ms % DAY_MS == 0:
+            self.books.close_day()
         line = [versions[-1].position for versions in self.state.versions.values()]
         self.versions_at.append((self.now_ms, sum(line) / len(line)))
         self._after(_TICK_MS, self._tick)

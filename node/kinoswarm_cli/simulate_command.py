@@ -77,7 +77,7 @@ def told(report: "Report") -> list[str]:
         f"  utilisation         {report.utilisation:.1%} (idle {report.idle:.1%}, lost: {lost})",
         f"  lost work reissued  after {report.reissue_s_median:.0f} s (median), {report.reissue_s_p99:.0f} s (p99)",
         f"  versions            {report.versions_least} to {report.versions_most}, median {report.versions_median:g}",
-        f"  verification        {report.verification_share:.2%} of the training's FLOPs",
+        f"  verification        {report.verification_share:.2%} of the training's FLOPs{_by_day(report)}",
         f"  blobs and messages  {report.coordinator_bytes_per_s / 1e6:.2f} MB/s",
         f"  leases              {_counts(report.leases)}",
         f"  contributions       {_counts(report.contributions)}",
@@ -89,6 +89,11 @@ def told(report: "Report") -> list[str]:
             f"{found.contributions} such contributions, {found.refused} refused, {found.merged} merged"
         )
     return lines
+
+
+def _by_day(report: "Report") -> str:
+    days = ", ".join(f"{share:.1%}" for share in report.verification_by_day)
+    return f"; by day {days}" if len(report.verification_by_day) > 1 else ""
 
 
 def _counts(counts: dict[str, int]) -> str:

@@ -65,7 +65,7 @@ def test_invariants_hold_in_every_order_of_events(actions: list[tuple[str, int]]
 
 def counted_anew(state: SwarmState, key: tuple[int, int]) -> int:
     """Samples of open, undecided and unmerged train leases of a lineage."""
-    under_way = state.open_leases | state.undecided | state.unmerged[key]
+    under_way = state.open_leases | state.undecided | state.unmerged[key].keys()
     leases = [state.leases[lease_id] for lease_id in under_way]
     return sum(
         lease.samples
