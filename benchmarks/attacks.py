@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import platform
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -67,7 +68,7 @@ class Machine:
         torch.set_num_threads(self.threads)
         with (
             torch.backends.mkldnn.flags(enabled=self.onednn),
-            patch("kinoswarm_model.training.training_dtype", lambda device: product),
+            patch("kinoswarm_model.training.training_dtype", lambda device, wanted: product),
         ):
             yield
         torch.set_num_threads(1)
@@ -349,10 +350,13 @@ def founded(arguments: argparse.Namespace, manifest: DataManifest, folder: Path)
 
 def report(arguments: argparse.Namespace, found: dict[str, dict[str, object]]) -> str:
     """A line of JSON per kind, with what made them."""
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
+    ).stdout.strip()
     head = [
         f"command: python -m benchmarks.attacks {' '.join(sys.argv[1:])}",
         f"machine: Linux {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
-        f"torch {torch.__version__}",
+        f"torch {torch.__version__}, commit {commit}",
         f"policy: an audit's distance at most {home_policy().audit_distance}, {arguments.pairs} held-out pairs; "
         f"preset {arguments.preset}, {arguments.steps} steps a segment",
     ]

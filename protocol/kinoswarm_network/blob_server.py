@@ -28,6 +28,7 @@ from kinoswarm_protocol.limits import CHUNK_TIMEOUT_S, MAX_BLOB_FRAME, STREAM_ID
 from kinoswarm_protocol.manifest import BlobManifest
 
 _MANIFESTS_KEPT = 16
+Ask = AskManifest | AskChunk | AskHave
 
 
 class BlobServer:
@@ -48,19 +49,36 @@ class BlobServer:
         self._manifests: dict[BlobId, BlobManifest] = {}
 
     async def serve(self, stream: Stream) -> None:
-        """Answer a peer's asks in order until it says goodbye. Raises RemoteError when it breaks the rules."""
-        served = False
-        while True:
-            ask = read_ask(await stream.receive(MAX_BLOB_FRAME, STREAM_IDLE_TIMEOUT_S))
-            if isinstance(ask, Goodbye):
-                return
-            served = await self._answer(stream, ask, served)
+        """Answer a peer's asks in order until it says goodbye. Raises RemoteError when it breaks the rules.
+
+        The next answer is read from the disk while the one before is sent: two chunks a stream are in memory.
+        """
+        sending, served = _done(False), False
+        try:
+            while True:
+                ask = read_ask(await stream.receive(MAX_BLOB_FRAME, STREAM_IDLE_TIMEOUT_S))
+                if isinstance(ask, Goodbye):
+                    await sending
+                    return
+                answer = await self._prepared(ask)
+                served = await sending
+                sending = asyncio.ensure_future(self._answer(stream, ask, answer, served))
+        finally:
+            sending.cancel()
+            await asyncio.gather(sending, return_exceptions=True)
+
+    async def _prepared(self, ask: Ask) -> bytes | Exception:
+        try:
+            return await asyncio.to_thread(self._read, ask)
+        except (RemoteError, LocalError) as error:
+            return error
 
     async def _answer(
-        self, stream: Stream, ask: AskManifest | AskChunk | AskHave, served: bool
+        self, stream: Stream, ask: Ask, data: bytes | Exception, served: bool
     ) -> bool:
         try:
-            data = await asyncio.to_thread(self._read, ask)
+            if isinstance(data, Exception):
+                raise data
             if isinstance(ask, AskChunk):
                 await self._caps.sending(len(data))
         except (RemoteError, LocalError) as error:
@@ -74,7 +92,7 @@ class BlobServer:
         self._counters.blobs_served += is_chunk and not served
         return served or is_chunk
 
-    def _read(self, ask: AskManifest | AskChunk | AskHave) -> bytes:
+    def _read(self, ask: Ask) -> bytes:
         partial = self._partial_of(ask.blob)
         if partial is not None and (data := _read_partial(partial, ask)) is not None:
             return data
@@ -116,7 +134,13 @@ def have_bytes(indexes: Iterable[int], num_chunks: int) -> bytes:
     return map_of(indexes, num_chunks).to_bytes(-(-num_chunks // 8), "little")
 
 
-def _read_partial(partial: PartialBlob, ask: AskManifest | AskChunk | AskHave) -> bytes | None:
+def _done(value: bool) -> "asyncio.Future[bool]":
+    future = asyncio.get_running_loop().create_future()
+    future.set_result(value)
+    return future
+
+
+def _read_partial(partial: PartialBlob, ask: Ask) -> bytes | None:
     match ask:
         case AskManifest():
             return partial.manifest_raw

@@ -40,6 +40,9 @@ _HAVE_EVERY_S = 0.5
 _IDLE_S = 2.0
 """A peer that has nothing useful for this long makes room for one that waits."""
 
+_WRITE_BACK_EVERY = 32
+"""Chunks."""
+
 _LOOK_FOR_MORE_S = 10.0
 _FIRST_LOOK_S = 5.0
 """So long the DHT may take before known providers alone decide whether there is hope."""
@@ -85,6 +88,9 @@ class Download:
         self._news = asyncio.Event()
         self._last_chunk_s = _now_s()
         self._is_looking = True
+        self._unsynced = 0
+        self._writing_back: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._writing_back.set_result(None)
         self.task = asyncio.create_task(self._run())
 
     def add_providers(self, providers: Sequence[ProviderHint]) -> None:
@@ -128,12 +134,21 @@ class Download:
         except HashMismatch as error:
             self.means.counters.chunks_refused += 1
             raise HashMismatch(f"{peer} sent a wrong chunk: {error}") from error
+        self._write_back_sometimes(partial)
         self.picker.arrived(peer, index, _now_ms())
         self.means.held(self.blob)
         self._last_chunk_s = _now_s()
         self._tell(partial)
         if self.is_complete:
             self._news.set()
+
+    def _write_back_sometimes(self, partial: PartialBlob) -> None:
+        """Every so many chunks, beside the download: at its end the disk is not far behind."""
+        self._unsynced += 1
+        if self._unsynced < _WRITE_BACK_EVERY or not self._writing_back.done():
+            return
+        self._unsynced = 0
+        self._writing_back = asyncio.ensure_future(asyncio.to_thread(partial.write_back))
 
     async def _run(self) -> Path:
         store = self.means.store
@@ -147,6 +162,7 @@ class Download:
             assert self.partial is not None
             return await asyncio.to_thread(store.finish, self.partial)
         finally:
+            await asyncio.wait({self._writing_back})
             if self.partial is not None:
                 self.partial.close()
 

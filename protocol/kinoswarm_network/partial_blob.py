@@ -54,6 +54,13 @@ class PartialBlob:
             self.done_bytes += 0 if self._have[index] else len(data)
             self._have[index] = 1
 
+    def write_back(self) -> None:
+        """Have what was written so far go to the disk, so that sealing need not wait for all of it at the end."""
+        with suppress(
+            ValueError, OSError
+        ):  # closed meanwhile; sealing says what is wrong with the disk
+            os.fdatasync(self._data.fileno())
+
     def read_chunk(self, index: int) -> bytes | None:
         """A verified chunk; None when it did not arrive yet or the files are closed. Raises MalformedBytes."""
         size = self.manifest.chunk_size(index)

@@ -10,9 +10,11 @@ from types import TracebackType
 from kinoswarm_protocol.codec import frame, frame_length
 from kinoswarm_protocol.errors import Unreachable
 from kinoswarm_protocol.ids import PeerId
-from kinoswarm_protocol.limits import ACKNOWLEDGE_TIMEOUT_S
+from kinoswarm_protocol.limits import ACKNOWLEDGE_TIMEOUT_S, MIB
 
 _ACKNOWLEDGEMENT = b"\x06"  # ASCII ACK
+_READ_AHEAD_BYTES = 1 * MIB
+"""asyncio's 64 KiB has it stop and start reading many times a chunk, each at the price of two system calls."""
 
 
 class Stream:
@@ -23,6 +25,7 @@ class Stream:
     ) -> None:
         self.peer = peer
         self._reader = reader
+        self._reader._limit = _READ_AHEAD_BYTES  # type: ignore[attr-defined]  # hivemind opens it without asking
         self._writer = writer
 
     async def __aenter__(self) -> "Stream":
