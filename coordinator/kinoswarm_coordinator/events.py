@@ -126,7 +126,7 @@ class AuditGivenUp(_Event, frozen=True, kw_only=True, tag="audit_given_up"):
 
 
 class AccountPenalised(_Event, frozen=True, kw_only=True, tag="account_penalised"):
-    """An account's work was refuted; it and its machines are banned for a while."""
+    """An account's work was refuted, or refused again and again; it and its machines are banned for a while."""
 
     account: PeerId
     until_ms: int

@@ -12,7 +12,7 @@ from kinoswarm_protocol.errors import Code
 from kinoswarm_protocol.ids import LeaseId, PeerId
 from kinoswarm_protocol.messages import Verdict
 
-_BLAMELESS = (Code.BLOB_UNAVAILABLE, Code.STALE_BASE, Code.SET_ASIDE)
+BLAMELESS = (Code.BLOB_UNAVAILABLE, Code.STALE_BASE, Code.SET_ASIDE)
 """Rejections that say nothing about how a machine computes."""
 
 
@@ -61,11 +61,16 @@ def verdict_given(state: SwarmState, verdict: Verdict, before: WorkPhase) -> Non
     account, accepted = state.account_of(node), verdict.state == "accepted"
     if accepted:
         state.uncovered.setdefault(account, {})[lease_id] = None
+        trust = state.trust.get(account)
+        if trust is not None and trust.refused:
+            _set_trust(state, account, structs.replace(trust, refused=0))
     else:
         _no_longer_uncovered(state, account, [lease_id])
-        if verdict.code not in _BLAMELESS:
+        if verdict.code not in BLAMELESS:
             trust = state.trust.get(account, Trust())
-            _set_trust(state, account, structs.replace(trust, confirmed=0, samples=0))
+            refused = trust.refused + 1
+            more = structs.replace(trust, confirmed=0, samples=0, refused=refused)
+            _set_trust(state, account, more)
     primary = state.audit_of.get(lease_id, lease_id)
     if primary not in state.audits_open:
         return
@@ -106,7 +111,7 @@ def runs_compared(state: SwarmState, event: ev.RunsCompared) -> None:
     for lease_id in event.differing:
         account = state.account_of(state.work[lease_id].node)
         trust = state.trust.get(account, Trust())
-        _set_trust(state, account, Trust(refuted=trust.refuted + 1))
+        _set_trust(state, account, Trust(refuted=trust.refuted + 1, bans=trust.bans))
     for account in {state.account_of(state.work[lease_id].node) for lease_id in event.covered}:
         _no_longer_uncovered(state, account, event.covered)
     _note_distances(state, event)
@@ -144,6 +149,8 @@ def audit_given_up(state: SwarmState, event: ev.AuditGivenUp) -> None:
 def account_penalised(state: SwarmState, event: ev.AccountPenalised) -> None:
     """An account is banned until then."""
     state.bans[event.account] = Ban(until_ms=event.until_ms, sentence=event.sentence)
+    trust = state.trust.get(event.account, Trust())
+    _set_trust(state, event.account, structs.replace(trust, refused=0, bans=trust.bans + 1))
 
 
 def _close(state: SwarmState, primary: LeaseId, result: AuditResult) -> None:

@@ -142,6 +142,10 @@ class Trust(Struct, frozen=True, kw_only=True):
     """Trained by these."""
     refuted: int = 0
     """Ever."""
+    refused: int = 0
+    """Contributions in a row that the checks refused, since the last good one or the last ban."""
+    bans: int = 0
+    """Ever; each lasts twice as long as the one before."""
 
 
 class AuditCase(Struct, frozen=True, kw_only=True):

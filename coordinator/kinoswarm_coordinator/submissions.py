@@ -1,14 +1,22 @@
 """What a submitted contribution leads to: receipt, refusal, verdicts, versions, releases. Owns these; pure."""
 
+from collections import Counter
 from dataclasses import dataclass
 
 from kinoswarm_coordinator import events as ev
 from kinoswarm_coordinator.audit_findings import after_comparison, given_up
 from kinoswarm_coordinator.copy_check import copied
 from kinoswarm_coordinator.fold import judged_by
+from kinoswarm_coordinator.fold_audits import BLAMELESS
 from kinoswarm_coordinator.norm_band import outside_band, size_of
 from kinoswarm_coordinator.state import LeaseState, Rules, SwarmState
-from kinoswarm_coordinator.trust import is_proven, wants_audit
+from kinoswarm_coordinator.trust import (
+    MOST_REFUSED,
+    is_proven,
+    penalty,
+    trust_of,
+    wants_audit,
+)
 from kinoswarm_coordinator.verdicts import is_worse, rejected, too_late, verdict_of
 from kinoswarm_coordinator.work_table import WorkState
 from kinoswarm_protocol.errors import Code
@@ -214,6 +222,7 @@ def _verdicts(
     state: SwarmState, rules: Rules, lease: LeaseState, outcome: EvaluateOutcome, now_ms: int
 ) -> list[ev.Event]:
     """One verdict per judged contribution; what the evaluator left out is judged again later."""
+    refused = Counter[PeerId]()
     judgements = {judgement.delta: judgement for judgement in outcome.judgements}
     events: list[ev.Event] = []
     for lease_id in judged_by(state, lease):
@@ -222,7 +231,27 @@ def _verdicts(
         if judgement is not None:
             verdict = _judged(state, rules, lease_id, judgement, now_ms)
             events.append(ev.VerdictGiven(at_ms=now_ms, verdict=verdict, norm=judgement.norm))
-    return events
+            if verdict.state == "rejected" and verdict.code not in BLAMELESS:
+                refused[state.account_of(work.node)] += 1
+    return [*events, *_after_refusals(state, rules, refused, now_ms)]
+
+
+def _after_refusals(
+    state: SwarmState, rules: Rules, refused: Counter[PeerId], now_ms: int
+) -> list[ev.Event]:
+    """Bans of accounts whose work the checks keep refusing: every refusal costs the operator a test."""
+    found: list[ev.Event] = []
+    for account, count in sorted(refused.items()):
+        if trust_of(state, account).refused + count < MOST_REFUSED:
+            continue
+        why = f"{MOST_REFUSED} contributions in a row were refused"
+        ban = penalty(state, rules, account, now_ms, why)
+        found.append(
+            ev.AccountPenalised(
+                at_ms=now_ms, account=account, until_ms=ban.until_ms, sentence=ban.sentence
+            )
+        )
+    return found
 
 
 def _judged(

@@ -13,6 +13,10 @@ from kinoswarm_protocol.ids import PeerId
 
 _LONGEST_BAN_MS = 30 * 86_400_000
 _CHANCES = 1 << 32
+MOST_REFUSED = 5
+"""Contributions in a row that checks refuse: honest ones are refused once in a hundred at most."""
+
+REFUTED = "other machines did the same work and got something else"
 _FASTER = 4
 """A proven account's work is audited once in so many times its confirmed contributions, down to the floor."""
 
@@ -65,13 +69,15 @@ def num_proven(state: SwarmState, rules: Rules, at_most: int) -> int:
     return found
 
 
-def penalty(state: SwarmState, rules: Rules, account: PeerId, now_ms: int) -> Penalty:
-    """The ban after a refuted contribution: each one twice as long as the one before, thirty days at most."""
-    before = trust_of(state, account).refuted
+def penalty(
+    state: SwarmState, rules: Rules, account: PeerId, now_ms: int, why: str = REFUTED
+) -> Penalty:
+    """A ban for bad work: each one twice as long as the one before, thirty days at most."""
+    before = trust_of(state, account).bans
     first_ms = rules.charter.policy.ban_first_s * 1000
     lasts_ms = round(min(_LONGEST_BAN_MS, first_ms * 2.0 ** min(before, 40)))
     return Penalty(
         until_ms=now_ms + lasts_ms,
-        sentence="other machines did the same work and got something else. If this machine is honest, it computes "
-        "wrongly: see `kinoswarm doctor`, clock rates and memory",
+        sentence=f"{why}. If this machine is honest, it computes wrongly: see `kinoswarm doctor`, clock rates and "
+        "memory",
     )

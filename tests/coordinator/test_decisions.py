@@ -9,9 +9,10 @@ from kinoswarm_coordinator import events as ev
 from kinoswarm_coordinator.credit import ledger_of
 from kinoswarm_coordinator.fold import fold
 from kinoswarm_coordinator.scheduling import segment_steps
-from kinoswarm_coordinator.state import SwarmState
+from kinoswarm_coordinator.state import Ban, SwarmState
 from kinoswarm_coordinator.status import phase_sentence
 from kinoswarm_coordinator.submissions import unavailable
+from kinoswarm_coordinator.trust import MOST_REFUSED
 from kinoswarm_protocol.ids import LeaseId
 from kinoswarm_protocol.keys import KeyPair
 from kinoswarm_protocol.messages import (
@@ -354,3 +355,31 @@ def test_the_phase_is_said_in_a_sentence(swarm: SmallSwarm) -> None:
     assert phase() == "every expert has version 2; the release is being made"
     swarm.record([ev.ReleasePublished(at_ms=swarm.now_ms, version=2, manifest=BLOB)])
     assert phase() == "finished: every expert has version 2, release 2 is out"
+
+
+def test_who_hands_in_bad_work_again_and_again_is_banned_ever_longer(swarm: SmallSwarm) -> None:
+    def refused_until_banned() -> tuple[int, Ban]:
+        for count in range(1, 20):
+            swarm.train(ALICE)
+            swarm.operate(worse=True)
+            ban = swarm.state.ban_of(ALICE.peer_id, swarm.now_ms)
+            if ban is not None:
+                return count, ban
+        raise AssertionError("never banned")
+
+    count, first = refused_until_banned()
+    assert count == MOST_REFUSED
+    assert "5 contributions in a row were refused" in first.sentence
+    assert isinstance(swarm.pull(ALICE), NoWork)
+    lasted = first.until_ms - swarm.now_ms
+    swarm.now_ms = first.until_ms
+    count, second = refused_until_banned()
+    assert count == MOST_REFUSED
+    assert second.until_ms - swarm.now_ms == pytest.approx(2 * lasted, rel=0.01)
+
+
+def test_good_work_between_bad_keeps_a_machine_from_a_ban(swarm: SmallSwarm) -> None:
+    for turn in range(3 * MOST_REFUSED):
+        swarm.train(ALICE)
+        swarm.operate(worse=turn % MOST_REFUSED != 0)
+    assert swarm.state.ban_of(ALICE.peer_id, swarm.now_ms) is None
