@@ -28,7 +28,8 @@ from kinoswarm_coordinator.settings import SETTINGS_FILE, load_settings
 from kinoswarm_coordinator.sql_log import SqlLog
 from kinoswarm_network.blob_store import BlobStore
 from kinoswarm_network.durable import sync_folder, write_atomic
-from kinoswarm_protocol.errors import HashMismatch, LocalError
+from kinoswarm_protocol.codec import decode_json
+from kinoswarm_protocol.errors import HashMismatch, LocalError, MalformedBytes
 from kinoswarm_protocol.ids import BlobId
 
 _FORMAT = 1
@@ -205,12 +206,12 @@ def _table_in(backup: Path) -> BackupTable:
     path = backup / "backup.json"
     try:
         with path.open("rb") as file:
-            table = msgspec.json.decode(file.read(_MAX_TABLE_BYTES), type=BackupTable)
+            table = decode_json(file.read(_MAX_TABLE_BYTES), BackupTable)
     except OSError as error:
         raise LocalError(
             f"{backup} is no backup, or an unfinished one ({error.strerror}: {path})"
         ) from error
-    except msgspec.DecodeError as error:
+    except MalformedBytes as error:
         raise LocalError(f"{path} is damaged ({error}); restore another backup") from error
     if table.format != _FORMAT:
         raise LocalError(

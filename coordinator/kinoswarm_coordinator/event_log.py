@@ -98,7 +98,7 @@ def event_of(row: Row, where: str) -> Event:
     """The event in a checked row. Raises CorruptLog when this program does not know it."""
     try:
         return _DECODER.decode(row.body)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise CorruptLog(
             f"{where}: event {row.seq} is of a newer version ({error}); update the program"
         ) from error

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import structs
 
 from kinoswarm_model.release_layout import read_bounded, read_object
+from kinoswarm_protocol.codec import decode_json
 from kinoswarm_protocol.errors import LocalError, MalformedBytes, VersionMismatch
 from kinoswarm_protocol.limits import MAX_SAFETENSORS_HEADER
 from kinoswarm_protocol.specs import Config, ExpertClass, ExpertSpec, ModelSpec
@@ -130,11 +131,9 @@ def _files_by_tensor(place: Path) -> dict[str, Path]:
     if (place / WEIGHTS).is_file():
         return dict.fromkeys(declared_shapes(place / WEIGHTS), place / WEIGHTS)
     try:
-        index = msgspec.json.decode(
-            read_bounded(place / INDEX, MAX_SAFETENSORS_HEADER), type=dict[str, Any]
-        )
+        index = decode_json(read_bounded(place / INDEX, MAX_SAFETENSORS_HEADER), dict[str, Any])
         names = msgspec.convert(index.get("weight_map"), dict[str, str])
-    except (msgspec.DecodeError, msgspec.ValidationError, RecursionError) as error:
+    except (MalformedBytes, msgspec.ValidationError, RecursionError) as error:
         raise MalformedBytes(f"{place / INDEX} is damaged: {error}") from error
     files = set(names.values())
     if len(files) > _MAX_FILES or any(Path(file).name != file for file in files):

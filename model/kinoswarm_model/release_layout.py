@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from kinoswarm_model.data.text import NETWORK_FILES, TOKENIZER_FILES, TextFolders
+from kinoswarm_protocol.codec import decode_json
 from kinoswarm_protocol.errors import LimitExceeded, LocalError, MalformedBytes
 from kinoswarm_protocol.limits import KIB, MAX_CLUSTERS, MAX_SENTENCE
 from kinoswarm_protocol.specs import (
@@ -99,10 +100,10 @@ def encode_info(info: ReleaseInfo) -> bytes:
 def decode_info(raw: bytes) -> ReleaseInfo:
     """Inverse of encode_info. Raises MalformedBytes naming the setting that is wrong."""
     try:
-        fields = msgspec.json.decode(raw, type=dict[str, Any])
+        fields = decode_json(raw, dict[str, Any])
         fields["model"] = _positional(ModelSpec, fields.get("model"))
         return msgspec.convert(fields, ReleaseInfo)
-    except (msgspec.DecodeError, msgspec.ValidationError, ValueError, RecursionError) as error:
+    except (MalformedBytes, msgspec.ValidationError, ValueError, RecursionError) as error:
         raise MalformedBytes(f"{INFO} is damaged: {error}; {_AGAIN}") from error
 
 
@@ -127,8 +128,8 @@ def read_info(folder: Path, *, allow_missing_experts: bool = False) -> ReleaseIn
 def read_object(path: Path) -> dict[str, Any]:
     """A small JSON object. Raises MalformedBytes or LimitExceeded."""
     try:
-        return msgspec.json.decode(read_bounded(path, _MAX_JSON_BYTES), type=dict[str, Any])
-    except (msgspec.DecodeError, RecursionError) as error:
+        return decode_json(read_bounded(path, _MAX_JSON_BYTES), dict[str, Any])
+    except (MalformedBytes, RecursionError) as error:
         raise MalformedBytes(f"{path} is damaged: {error}; {_AGAIN}") from error
 
 

@@ -17,7 +17,8 @@ import msgspec
 from msgspec import Struct
 
 from kinoswarm_network.durable import write_atomic
-from kinoswarm_protocol.errors import LocalError
+from kinoswarm_protocol.codec import decode_json
+from kinoswarm_protocol.errors import LocalError, MalformedBytes
 from kinoswarm_protocol.ids import SwarmId
 
 FORMAT = 1
@@ -123,8 +124,8 @@ def check_format(home: Home, program: str) -> None:
         found = HomeFormat(format=FORMAT, program=program)
     else:
         try:
-            found = msgspec.json.decode(raw, type=HomeFormat)
-        except msgspec.DecodeError:
+            found = decode_json(raw, HomeFormat)
+        except MalformedBytes:
             found = HomeFormat(format=FORMAT, program=program)
     if found.format > FORMAT:
         raise LocalError(

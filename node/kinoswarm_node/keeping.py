@@ -13,8 +13,9 @@ import structlog
 
 from kinoswarm_network.durable import write_atomic
 from kinoswarm_node.context import NodeContext
+from kinoswarm_protocol.codec import decode, decode_json
 from kinoswarm_protocol.envelope import Opened, open_envelope
-from kinoswarm_protocol.errors import BadSignature, RemoteError
+from kinoswarm_protocol.errors import BadSignature, MalformedBytes, RemoteError
 from kinoswarm_protocol.ids import BlobId
 from kinoswarm_protocol.limits import MAX_RECORD_BYTES, MAX_RECORDS_PER_LOOKUP
 from kinoswarm_protocol.messages import RELEASE, Lookup, Records, ReleaseManifest
@@ -172,8 +173,8 @@ async def _manifest(node: NodeContext, table: BlobId) -> ReleaseManifest:
 
 def _held(root: Path) -> KeptRelease | None:
     try:
-        return msgspec.json.decode((root / _RELEASE).read_bytes(), type=KeptRelease)
-    except (OSError, msgspec.DecodeError):
+        return decode_json((root / _RELEASE).read_bytes(), KeptRelease)
+    except (OSError, MalformedBytes):
         return None
 
 
@@ -181,8 +182,8 @@ def _read_list(path: Path) -> list[bytes]:
     """What was kept; a damaged file is an empty one, because everything in it can be learnt again."""
     try:
         with path.open("rb") as file:
-            return msgspec.msgpack.decode(file.read(_MAX_FILE), type=list[bytes])
-    except (OSError, msgspec.DecodeError):
+            return decode(file.read(_MAX_FILE), list[bytes], _MAX_FILE)
+    except (OSError, MalformedBytes):
         return []
 
 

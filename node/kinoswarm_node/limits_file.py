@@ -7,6 +7,8 @@ from typing import Any
 import msgspec
 
 from kinoswarm_network.durable import write_atomic
+from kinoswarm_protocol.codec import decode_json
+from kinoswarm_protocol.errors import MalformedBytes
 
 LIVE = (
     "share_percent",
@@ -28,8 +30,8 @@ _MAX_FILE = 64 * 1024
 def read_limits(home: Path) -> dict[str, Any]:
     """The kept changes; none when the file is damaged: the next change writes it anew."""
     try:
-        kept = msgspec.json.decode((home / _FILE).read_bytes()[:_MAX_FILE], type=dict[str, Any])
-    except (OSError, msgspec.DecodeError):
+        kept = decode_json((home / _FILE).read_bytes()[:_MAX_FILE], dict[str, Any])
+    except (OSError, MalformedBytes):
         return {}
     return {name: value for name, value in kept.items() if name in LIVE}
 

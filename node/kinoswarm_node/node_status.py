@@ -6,7 +6,8 @@ import msgspec
 from msgspec import Struct
 
 from kinoswarm_network.durable import write_atomic
-from kinoswarm_protocol.errors import LocalError
+from kinoswarm_protocol.codec import decode_json
+from kinoswarm_protocol.errors import LocalError, MalformedBytes
 
 MAX_STATUS_BYTES = 64 * 1024
 
@@ -95,6 +96,6 @@ def read_status(path: Path) -> NodeStatus:
     except OSError as error:
         raise LocalError(f"{path} can't be read: {error.strerror}") from error
     try:
-        return msgspec.json.decode(raw[:MAX_STATUS_BYTES], type=NodeStatus)
-    except msgspec.DecodeError as error:
+        return decode_json(raw[:MAX_STATUS_BYTES], NodeStatus)
+    except MalformedBytes as error:
         raise LocalError(f"{path} is damaged ({error}); the next start writes it anew") from error

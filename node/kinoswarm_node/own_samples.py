@@ -15,7 +15,8 @@ from kinoswarm_model.jobs import SampleDone, SampleJob
 from kinoswarm_model.supervisor import WorkerDied, WorkerError
 from kinoswarm_node.context import NodeContext
 from kinoswarm_node.swarm_folder import SwarmFolder
-from kinoswarm_protocol.errors import LocalError
+from kinoswarm_protocol.codec import decode_json
+from kinoswarm_protocol.errors import LocalError, MalformedBytes
 from kinoswarm_protocol.ids import BlobId
 from kinoswarm_protocol.messages import TrainOrder
 
@@ -47,8 +48,8 @@ def samples(folder: SwarmFolder) -> list[OwnSample]:
     """Newest first; a damaged list is begun anew."""
     raw = folder.text(_INDEX)
     try:
-        found = msgspec.json.decode(raw or b"[]", type=list[OwnSample])
-    except msgspec.DecodeError:
+        found = decode_json(raw or b"[]", list[OwnSample])
+    except MalformedBytes:
         return []
     return sorted(found, key=lambda made: -made.at_ms)
 

@@ -6,7 +6,8 @@ import msgspec
 from msgspec import Struct
 
 from kinoswarm_network.durable import write_atomic
-from kinoswarm_protocol.errors import LocalError
+from kinoswarm_protocol.codec import decode_json
+from kinoswarm_protocol.errors import LocalError, MalformedBytes
 
 _FILE = "page.json"
 _MAX_FILE = 4096
@@ -29,8 +30,8 @@ def forget_address(home: Path) -> None:
 def read_address(home: Path) -> tuple[str, str]:
     """Address and fingerprint. Raises LocalError when no page is served from this home."""
     try:
-        page = msgspec.json.decode((home / _FILE).read_bytes()[:_MAX_FILE], type=_Page)
-    except (FileNotFoundError, msgspec.DecodeError) as error:
+        page = decode_json((home / _FILE).read_bytes()[:_MAX_FILE], _Page)
+    except (FileNotFoundError, MalformedBytes) as error:
         raise LocalError(
             f"no page is served from {home}: start the node with `kinoswarm join`, with page_port not 0"
         ) from error

@@ -18,8 +18,9 @@ from kinoswarm_network.http_client import HttpSource
 from kinoswarm_network.transport import PeerTransport, Transport
 from kinoswarm_node.ports import OnBytes
 from kinoswarm_node.reachability import is_cut_off, reach_in_words
+from kinoswarm_protocol.codec import decode_json
 from kinoswarm_protocol.envelope import Opened
-from kinoswarm_protocol.errors import LocalError, RemoteError, Unreachable
+from kinoswarm_protocol.errors import LocalError, MalformedBytes, RemoteError, Unreachable
 from kinoswarm_protocol.ids import BlobId, PeerId
 from kinoswarm_protocol.invite import Invite
 from kinoswarm_protocol.keys import KeyPair
@@ -64,8 +65,8 @@ def cached_peers(path: Path) -> list[str]:
     """Multiaddresses that worked before; none when the file is damaged or absent."""
     try:
         with path.open("rb") as file:
-            found = msgspec.json.decode(file.read(_MAX_CACHE_BYTES), type=list[str])
-    except (OSError, msgspec.DecodeError):
+            found = decode_json(file.read(_MAX_CACHE_BYTES), list[str])
+    except (OSError, MalformedBytes):
         return []
     return peer_addresses(found)[:MAX_CACHED_PEERS]
 

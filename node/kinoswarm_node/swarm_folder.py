@@ -19,8 +19,9 @@ import msgspec
 from msgspec import Struct
 
 from kinoswarm_network.durable import disk_errors, write_atomic
+from kinoswarm_protocol.codec import decode_json
 from kinoswarm_protocol.envelope import Opened, open_envelope
-from kinoswarm_protocol.errors import LocalError, RemoteError
+from kinoswarm_protocol.errors import LocalError, MalformedBytes, RemoteError
 from kinoswarm_protocol.ids import LeaseId, SwarmId
 from kinoswarm_protocol.limits import MAX_CHAIN_BYTES
 from kinoswarm_protocol.messages import CONTRIBUTION, LEASE, Contribution, Lease
@@ -226,13 +227,13 @@ def _read_small(path: Path) -> bytes | None:
 
 def _decode_line(raw: bytes) -> HistoryLine | None:
     try:
-        return msgspec.json.decode(raw, type=HistoryLine)
-    except msgspec.DecodeError:
+        return decode_json(raw, HistoryLine)
+    except MalformedBytes:
         return None
 
 
 def _decode_json(raw: bytes | None, kind: type[S]) -> S | None:
     try:
-        return None if raw is None else msgspec.json.decode(raw, type=kind)
-    except msgspec.DecodeError:
+        return None if raw is None else decode_json(raw, kind)
+    except MalformedBytes:
         return None

@@ -18,7 +18,8 @@ from msgspec import Struct
 
 from kinoswarm_network.durable import create_atomic, write_atomic
 from kinoswarm_node import life_events as ev
-from kinoswarm_protocol.errors import LocalError
+from kinoswarm_protocol.codec import decode_json
+from kinoswarm_protocol.errors import LocalError, MalformedBytes
 
 LOOK_EVERY_S = 0.5
 """How long a person waits for the graphics card at most, before the worker is ended."""
@@ -89,8 +90,8 @@ class WishFiles:
         except FileNotFoundError:
             return None
         try:
-            pause = msgspec.json.decode(raw, type=Pause) if raw else Pause()
-        except msgspec.DecodeError:
+            pause = decode_json(raw, Pause) if raw else Pause()
+        except MalformedBytes:
             pause = Pause()
         if pause.until_ms is not None and now_ms >= pause.until_ms:
             with contextlib.suppress(OSError):  # over is over, also on a disk that can't be written

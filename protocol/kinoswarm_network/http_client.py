@@ -21,6 +21,7 @@ from kinoswarm_network.http_upload import HttpUpload
 from kinoswarm_network.link import OnProgress
 from kinoswarm_network.partial_blob import PartialBlob
 from kinoswarm_network.rate_caps import Caps
+from kinoswarm_protocol.codec import decode_json
 from kinoswarm_protocol.errors import (
     Code,
     HashMismatch,
@@ -290,8 +291,8 @@ async def _problem_of(reply: httpx.Response) -> str:
     """The sentence of a problem document (RFC 9457); empty when the answer is something else."""
     try:
         raw = await _read_up_to(reply, _MAX_PROBLEM_BYTES)
-        return msgspec.json.decode(raw, type=_Problem).detail[:MAX_SENTENCE]
-    except (LimitExceeded, msgspec.DecodeError):
+        return decode_json(raw, _Problem).detail[:MAX_SENTENCE]
+    except (LimitExceeded, MalformedBytes):
         return ""
 
 

@@ -1,4 +1,4 @@
-"""MessagePack in and out, bounded. The one place that turns wire bytes into types."""
+"""MessagePack in and out, bounded, and JSON in: the one place that turns foreign bytes into types."""
 
 from collections.abc import Hashable
 from functools import cache
@@ -10,6 +10,7 @@ from kinoswarm_protocol.errors import LimitExceeded, MalformedBytes
 
 T = TypeVar("T")
 
+_BROKEN = (msgspec.DecodeError, RecursionError, OverflowError, UnicodeDecodeError)
 _ENCODER = msgspec.msgpack.Encoder()
 _PREFIX_BYTES = 4
 
@@ -30,9 +31,20 @@ def decode(raw: bytes, kind: type[T], max_bytes: int) -> T:
         raise LimitExceeded(f"{_name(kind)}: {len(raw)} bytes, at most {max_bytes}")
     try:
         value: T = _decoder(cast(Hashable, kind)).decode(raw)
-    except (msgspec.DecodeError, RecursionError, OverflowError, UnicodeDecodeError) as error:
+    except _BROKEN as error:
         raise MalformedBytes(f"{_name(kind)}: {error}") from error
     return value
+
+
+def decode_json(raw: bytes, kind: type[T]) -> T:
+    """Decode JSON that a person, another program or a power cut may have changed; the caller bounds its length.
+
+    Raises MalformedBytes, also for text that is not UTF-8 and for nesting that exhausts the stack.
+    """
+    try:
+        return msgspec.json.decode(raw, type=kind)
+    except _BROKEN as error:
+        raise MalformedBytes(f"{_name(kind)}: {error}") from error
 
 
 def frame(payload: bytes) -> bytes:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -36,6 +37,15 @@ def wait_until_swarm_runs(process: "subprocess.Popen[str]", out: Path) -> list[p
     return psutil.Process(process.pid).children(recursive=True)
 
 
+@pytest.fixture
+def _interruptible() -> Iterator[None]:
+    """A suite that was started in the background ignores Ctrl-C, and so would the programs that it starts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_interruptible")
 def test_an_interrupted_demo_leaves_no_process_and_goes_on_to_its_report(tmp_path: Path) -> None:
     """Ctrl-C while the nodes train; then the same command."""
     out = tmp_path / "out"

@@ -21,6 +21,8 @@ from kinoswarm_model.data.errors import DataError, UnreadableVideo
 from kinoswarm_model.data.row_file import RowFile
 from kinoswarm_model.data.screening import Screen
 from kinoswarm_model.data.sources import Source, Sources
+from kinoswarm_protocol.codec import decode_json
+from kinoswarm_protocol.errors import MalformedBytes
 
 Progress = Callable[[int, int, str], None]
 
@@ -110,8 +112,8 @@ class _Collecting:
         clips = size = 0
         for line in self.journal.read_bytes().splitlines(True) if self.journal.exists() else []:
             try:
-                entry = msgspec.json.decode(line, type=Decoded)
-            except msgspec.DecodeError:
+                entry = decode_json(line, Decoded)
+            except MalformedBytes:
                 break
             if not line.endswith(b"\n") or clips + entry.num_clips > len(self.spool):
                 break

@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Annotated
 
-import msgspec
 from msgspec import Meta, Struct
 
 from kinoswarm_model.data.errors import DataError
+from kinoswarm_protocol.codec import decode_json
+from kinoswarm_protocol.errors import MalformedBytes
 from kinoswarm_protocol.ids import RelativePath
 from kinoswarm_protocol.limits import MAX_CLUSTERS
 from kinoswarm_protocol.specs import ClipSpec, Name, TextSpec, VaeSpec
@@ -94,8 +95,8 @@ def read_manifest(folder: Path) -> DataManifest:
     if path.stat().st_size > _MAX_BYTES:
         raise DataError(f"{path} is larger than any manifest; prepare the data again")
     try:
-        manifest = msgspec.json.decode(path.read_bytes(), type=DataManifest)
-    except msgspec.DecodeError as error:
+        manifest = decode_json(path.read_bytes(), DataManifest)
+    except MalformedBytes as error:
         raise DataError(f"{path} is damaged ({error}); prepare the data again") from error
     for cluster in manifest.clusters:
         for file in [*cluster.shards, cluster.heldout]:

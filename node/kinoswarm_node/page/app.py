@@ -15,7 +15,8 @@ from starlette.routing import Route
 
 from kinoswarm_node.page.guard import COOKIE, Asked, Guard, Refusal
 from kinoswarm_node.page.source import PageSource
-from kinoswarm_protocol.errors import LocalError
+from kinoswarm_protocol.codec import decode_json
+from kinoswarm_protocol.errors import LocalError, MalformedBytes
 
 MAX_BODY_BYTES = 4096
 _ASSETS = {"page.css": "text/css", "page.js": "text/javascript", "icon.svg": "image/svg+xml"}
@@ -100,9 +101,9 @@ def _changing(source: PageSource) -> list[Route]:
     ) -> Callable[[Request], Awaitable[Response]]:
         async def handle(request: Request) -> Response:
             try:
-                body = msgspec.json.decode(await _body(request), type=kind)
+                body = decode_json(await _body(request), kind)
                 return _json(await run_in_threadpool(change, body))
-            except (LocalError, msgspec.DecodeError) as error:
+            except (LocalError, MalformedBytes) as error:
                 return _refused(Refusal(400, str(error)))
 
         return handle

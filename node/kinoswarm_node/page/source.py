@@ -12,7 +12,8 @@ from kinoswarm_node.limits_file import LIVE
 from kinoswarm_node.own_samples import samples
 from kinoswarm_node.settings import NodeSettings
 from kinoswarm_node.why import explain
-from kinoswarm_protocol.errors import LocalError
+from kinoswarm_protocol.codec import decode_json
+from kinoswarm_protocol.errors import LocalError, MalformedBytes
 
 HISTORY_SHOWN = 100
 LOG_SHOWN = 100
@@ -98,7 +99,7 @@ class PageSource:
 
 def _in_words(line: bytes) -> str:
     try:
-        found = msgspec.json.decode(line, type=dict[str, Any])
-    except msgspec.DecodeError:
+        found = decode_json(line, dict[str, Any])
+    except MalformedBytes:
         return ""
     return f"{str(found.get('timestamp', ''))[:19]} {found.get('event', '')}".strip()
