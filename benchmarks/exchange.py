@@ -4,13 +4,15 @@
     python benchmarks/exchange.py many [--megabytes 64] [--nodes 8] [--link-megabytes 4] [--rounds 1]
     python benchmarks/exchange.py memory [--megabytes 2048]
 
-single: one download on loopback and, in turn, as many bytes over a bare hivemind stream between two processes.
+single: one download on loopback and, in turn, as many bytes over a bare hivemind stream between two processes: once
+dropped as they come, once hashed, written to a file and synced, which is the least that a download must do.
 many: every link is capped by the token bucket, both ways; the ideal is size / link. libtorrent gets the same caps
 (pip install 'kinoswarm[bench]'); the HTTP server sends through one bucket. memory: what the two processes grow by.
 """
 
 import argparse
 import asyncio
+import hashlib
 import os
 import platform
 import subprocess
@@ -21,7 +23,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, BinaryIO
 
 from kinoswarm_network.client import NetworkClient, NetworkConfig, Provider
 from kinoswarm_network.daemon import DaemonFiles
@@ -112,9 +114,15 @@ async def serve_raw(folder: Path) -> None:
     await host.stop()
 
 
+def kept(file: BinaryIO, piece: bytes) -> None:
+    """What is done with a chunk at the least."""
+    hashlib.sha256(piece).digest()
+    file.write(piece)
+
+
 @asynccontextmanager
-async def raw_stream(folder: Path) -> AsyncIterator[Callable[[int], Awaitable[float]]]:
-    """Measures seconds for so many bytes over a bare stream from another process."""
+async def raw_stream(folder: Path) -> AsyncIterator[Callable[[int, bool], Awaitable[float]]]:
+    """Measures seconds for so many bytes over a bare stream from another process, dropped or kept."""
     command = [sys.executable, __file__, "raw-server", "--folder", str(folder / "server")]
     pipe = asyncio.subprocess.PIPE
     server = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe)
@@ -122,13 +130,20 @@ async def raw_stream(folder: Path) -> AsyncIterator[Callable[[int], Awaitable[fl
     peer, *addresses = (await server.stdout.readline()).decode().split()
     host = await raw_host(folder / "client")
 
-    async def measured(num_bytes: int) -> float:
+    async def measured(num_bytes: int, keep: bool) -> float:
         stream = await host.open_stream(PeerId(peer), addresses, RAW)
-        began = time.perf_counter()
-        await stream.send_raw(num_bytes.to_bytes(8, "big"), WAIT_S)
-        for _ in range(num_bytes // MIB):
-            await stream.receive_raw(MIB, WAIT_S)
-        took_s = time.perf_counter() - began
+        with (folder / "kept").open("wb") as file:
+            began = time.perf_counter()
+            await stream.send_raw(num_bytes.to_bytes(8, "big"), WAIT_S)
+            keeping = asyncio.ensure_future(asyncio.sleep(0))
+            for _ in range(num_bytes // MIB):
+                piece = await stream.receive_raw(MIB, WAIT_S)
+                await keeping
+                if keep:
+                    keeping = asyncio.ensure_future(asyncio.to_thread(kept, file, piece))
+            await keeping
+            os.fsync(file.fileno())
+            took_s = time.perf_counter() - began
         async with stream:
             await stream.acknowledge()
         return took_s
@@ -142,10 +157,13 @@ async def raw_stream(folder: Path) -> AsyncIterator[Callable[[int], Awaitable[fl
 
 async def single(folder: Path, num_bytes: int, rounds: int) -> None:
     async with nodes(folder, 2) as (source, sink), raw_stream(folder / "raw") as raw:
-        took: dict[str, list[float]] = {"blob": [], "raw stream": []}
+        took: dict[str, list[float]] = {"blob": [], "raw stream": [], "raw, kept": []}
         for _ in range(rounds):
-            took["raw stream"].append(await raw(num_bytes))
-            blob = await source.add_blob(random_file(folder, num_bytes))
+            took["raw stream"].append(await raw(num_bytes, False))
+            took["raw, kept"].append(await raw(num_bytes, True))
+            path = random_file(folder, num_bytes)
+            blob = await source.add_blob(path)
+            path.unlink()  # the disk must not be busy with it meanwhile
             began = time.perf_counter()
             await sink.fetch_blob(blob, [provider(source)])
             took["blob"].append(time.perf_counter() - began)
@@ -153,7 +171,8 @@ async def single(folder: Path, num_bytes: int, rounds: int) -> None:
     rates = {name: num_bytes / 1e6 / median(times) for name, times in took.items()}
     for name, rate in rates.items():
         print(f"{name:12} {rate:7.0f} MB/s (median of {rounds})")
-    print(f"blob / raw stream {rates['blob'] / rates['raw stream']:.2f}")
+    for name in ("raw stream", "raw, kept"):
+        print(f"blob / {name} {rates['blob'] / rates[name]:.2f}")
 
 
 async def swarm_s(folder: Path, num_bytes: int, count: int, link: int) -> float:
