@@ -178,7 +178,7 @@ class SwarmRun:
                 next_kill = now + churn.every_s
             status = self._status(coordinator)
             return status is not None and any(
-                release["published"] and min(release["expert_versions"]) >= versions
+                release["published"] and min(release["considered"]) >= versions
                 for release in status["releases"]
             )
 

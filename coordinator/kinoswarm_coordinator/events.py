@@ -24,6 +24,7 @@ class Founded(_Event, frozen=True, kw_only=True, tag="founded"):
 
     num_clusters: int
     seed_checkpoint: BlobId
+    num_lineages: int = 1
 
 
 class NodeJoined(_Event, frozen=True, kw_only=True, tag="node_joined"):
@@ -166,6 +167,11 @@ class ReleaseBuilt(_Event, frozen=True, kw_only=True, tag="release_built"):
     expert_versions: list[int]
     files: list[ReleaseFile]
     share_by_expert: list[float]
+    expert_lineages: list[int] = []
+    """Empty in logs from before there were several: all 0."""
+    considered: list[int] = []
+    """The newest version of every cluster when it was chosen; empty: what is in it."""
+    held_back: list[str] = []
 
 
 class ReleasePublished(_Event, frozen=True, kw_only=True, tag="release_published"):

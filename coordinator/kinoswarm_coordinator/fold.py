@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable
+from itertools import product
 from typing import Any
 
 from msgspec import structs
@@ -53,8 +54,9 @@ def apply(state: SwarmState, event: ev.Event) -> None:
 
 def _founded(state: SwarmState, event: ev.Founded) -> None:
     state.checkpoints.add(event.seed_checkpoint)
-    for cluster in range(event.num_clusters):
-        state.versions[cluster, 0] = [
+    state.num_lineages = event.num_lineages
+    for key in product(range(event.num_clusters), range(event.num_lineages)):
+        state.versions[key] = [
             VersionState(
                 version=0,
                 checkpoint=event.seed_checkpoint,
@@ -64,8 +66,8 @@ def _founded(state: SwarmState, event: ev.Founded) -> None:
                 contributions=[],
             )
         ]
-        state.unmerged[cluster, 0] = {}
-        _note_need(state, (cluster, 0))
+        state.unmerged[key] = {}
+        _note_need(state, key)
 
 
 def _node_joined(state: SwarmState, event: ev.NodeJoined) -> None:
@@ -391,6 +393,9 @@ def _release_built(state: SwarmState, event: ev.ReleaseBuilt) -> None:
         ReleaseState(
             version=event.version,
             expert_versions=event.expert_versions,
+            expert_lineages=event.expert_lineages or [0] * len(event.expert_versions),
+            considered=event.considered or event.expert_versions,
+            held_back=event.held_back,
             files=event.files,
             share_by_expert=event.share_by_expert,
             created_at_ms=event.at_ms,

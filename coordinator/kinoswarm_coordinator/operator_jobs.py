@@ -6,6 +6,7 @@ from pathlib import Path
 from kinoswarm_coordinator.home import SwarmFolder
 from kinoswarm_coordinator.state import Rules
 from kinoswarm_model.jobs import (
+    Candidate,
     CompareDone,
     CompareJob,
     Done,
@@ -33,9 +34,11 @@ from kinoswarm_protocol.messages import (
     DeltaJudgement,
     EvaluateOrder,
     EvaluateOutcome,
+    ExpertRef,
     Lease,
     MergeOrder,
     MergeOutcome,
+    Order,
     Outcome,
     ReleaseFile,
     ReleaseOrder,
@@ -145,8 +148,13 @@ class Workbench:
             threads=self.threads,
             swarm_name=charter.name,
             version=order.version,
-            expert_paths=[await self._path(expert.checkpoint) for expert in order.experts],
-            expert_versions=[expert.version for expert in order.experts],
+            experts=[await self._candidate(expert) for expert in order.experts],
+            standing=[await self._candidate(expert) for expert in order.standing],
+            heldout_paths=[
+                str(self.folder.heldout(index)) for index in range(len(charter.clusters))
+            ],
+            pairs=order.pairs,
+            margin=order.margin,
             cluster_labels=[cluster.label for cluster in charter.clusters],
             router_path=await self._path(order.router),
             text_encoder_dir=None,
@@ -154,6 +162,14 @@ class Workbench:
             prompts=list(order.prompts),
             seed=order.seed,
             licence=charter.licences.release,
+        )
+
+    async def _candidate(self, expert: ExpertRef) -> Candidate:
+        return Candidate(
+            cluster=expert.cluster,
+            version=expert.version,
+            path=await self._path(expert.checkpoint),
+            lineage=expert.lineage,
         )
 
     async def outcome_of(self, lease: Lease, done: Done) -> Outcome:
@@ -168,7 +184,7 @@ class Workbench:
             case RouteDone():
                 return await self._routed(done)
             case ReleaseDone():
-                return await self._released(done)
+                return await self._released(lease.order, done)
             case _:
                 raise LocalError(f"the worker answered with {type(done).__name__}")
 
@@ -192,7 +208,7 @@ class Workbench:
             flops=done.flops,
         )
 
-    async def _released(self, done: ReleaseDone) -> ReleaseOutcome:
+    async def _released(self, order: Order, done: ReleaseDone) -> ReleaseOutcome:
         root = Path(done.release_dir)
         files = [
             ReleaseFile(
@@ -202,7 +218,19 @@ class Workbench:
             )
             for name in sorted(done.files)
         ]
-        return ReleaseOutcome(files=files, share_by_expert=list(done.share_by_expert))
+        assert isinstance(order, ReleaseOrder)
+        offered = {
+            (expert.cluster, expert.lineage, expert.version): expert
+            for expert in [*order.experts, *order.standing]
+        }
+        return ReleaseOutcome(
+            files=files,
+            share_by_expert=list(done.share_by_expert),
+            experts=[
+                offered[expert.cluster, expert.lineage, expert.version] for expert in done.chosen
+            ],
+            held_back=[sentence[:MAX_SENTENCE] for sentence in done.held_back],
+        )
 
     async def _add(self, path: Path) -> BlobId:
         blob = await self.network.add_blob(path)

@@ -88,12 +88,12 @@ class Publisher:
         router = state.router
         experts = [
             ExpertRef(
-                cluster=cluster,
-                lineage=0,
+                cluster=key[0],
+                lineage=key[1],
                 version=version,
-                checkpoint=state.versions[cluster, 0][version].checkpoint,
+                checkpoint=state.versions[key][version].checkpoint,
             )
-            for cluster, version in enumerate(release.expert_versions)
+            for key, version in release.experts_by_key()
         ]
         return ReleaseManifest(
             version=release.version,

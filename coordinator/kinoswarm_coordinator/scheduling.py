@@ -97,7 +97,7 @@ def _training(state: SwarmState, rules: Rules, pull: Pull) -> Granted | Nothing:
     too_many = _too_many_leases(state, rules, pull)
     if too_many:
         return Nothing(too_many, _RETRY_LATER_S)
-    key = _neediest(state, rules, _on_disk(pull))
+    key = _neediest(state, rules, set(pull.body.clusters_on_disk), _lineage(state, pull.peer))
     if key is None:
         return _no_training(state, rules)
     mode = next((mode for mode in pull.body.modes if mode in rules.charter.model.modes), None)
@@ -225,8 +225,17 @@ def samples_under_way(state: SwarmState, key: LineageKey) -> int:
     return state.samples_under_way.get(key, 0)
 
 
-def _neediest(state: SwarmState, rules: Rules, on_disk: set[LineageKey]) -> LineageKey | None:
-    """Of the lineages that want training the one with the lowest version, then the least work under way.
+def _lineage(state: SwarmState, peer: PeerId) -> int:
+    """The one that this account trains, of every cluster: what it brings reaches no other, whatever gets through."""
+    if state.num_lineages == 1:
+        return 0
+    return derived_seed(0, f"lineage of {state.account_of(peer)}") % state.num_lineages
+
+
+def _neediest(
+    state: SwarmState, rules: Rules, on_disk: set[int], lineage: int
+) -> LineageKey | None:
+    """Of its lineages that want training the one with the lowest version, then the least work under way.
 
     Among equals one whose data the node has.
     """
@@ -235,15 +244,12 @@ def _neediest(state: SwarmState, rules: Rules, on_disk: set[LineageKey]) -> Line
     for need in state.by_need:
         if best is not None and need[:2] != best[:2]:
             break
-        if _wants_training(state, rules, need[2]):
-            if need[2] in on_disk:
-                return need[2]
+        key = need[2]
+        if key[1] == lineage and _wants_training(state, rules, key):
+            if key[0] in on_disk:
+                return key
             best = best or need
     return best[2] if best is not None else None
-
-
-def _on_disk(pull: Pull) -> set[LineageKey]:
-    return {(cluster, 0) for cluster in pull.body.clusters_on_disk}
 
 
 def _no_mode(rules: Rules) -> str:
@@ -253,7 +259,7 @@ def _no_mode(rules: Rules) -> str:
 
 def _no_training(state: SwarmState, rules: Rules) -> Nothing:
     target = rules.charter.policy.target_version
-    if target and all(state.newest(key).version >= target for key in state.versions):
+    if target and state.lowest_version() >= target:
         return Nothing(
             f"every expert has reached version {target}, the swarm's goal; thank you",
             _RETRY_LATER_S,

@@ -219,6 +219,7 @@ async def _found(service: Service) -> None:
             at_ms=service.now_ms(),
             num_clusters=len(charter.clusters),
             seed_checkpoint=charter.seed_checkpoint,
+            num_lineages=charter.policy.lineages,
         )
         await service.record([event])
     await service.follow(service.in_force)

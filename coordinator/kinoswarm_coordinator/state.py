@@ -88,11 +88,21 @@ class RouterState(Struct, frozen=True, kw_only=True):
 class ReleaseState(Struct, frozen=True, kw_only=True):
     version: int
     expert_versions: list[int]
+    expert_lineages: list[int]
+    considered: list[int]
+    """The newest version of every cluster when the release was chosen: one that was held back is not tried again."""
+    held_back: list[str]
+    """Why a newer version is not in it, in sentences."""
     files: list[ReleaseFile]
     share_by_expert: list[float]
     created_at_ms: int
     manifest: BlobId | None = None
     """The signed table of contents; None until it is published."""
+
+    def experts_by_key(self) -> list[tuple[LineageKey, int]]:
+        """Lineage and version of every cluster's expert."""
+        chosen = zip(self.expert_lineages, self.expert_versions, strict=True)
+        return [((cluster, lineage), version) for cluster, (lineage, version) in enumerate(chosen)]
 
 
 class Ban(Struct, frozen=True, kw_only=True):
@@ -189,6 +199,8 @@ class SwarmState:
     leases: dict[LeaseId, LeaseState] = field(default_factory=dict)
     work: WorkTable = field(default_factory=WorkTable)
     versions: dict[LineageKey, list[VersionState]] = field(default_factory=dict)
+    num_lineages: int = 1
+    """Of every cluster."""
     router: RouterState | None = None
     releases: list[ReleaseState] = field(default_factory=list)
 
@@ -289,3 +301,13 @@ class SwarmState:
     def newest(self, key: LineageKey) -> VersionState:
         """The newest version of a lineage; version 0 exists from the founding."""
         return self.versions[key][-1]
+
+    def lowest_version(self) -> int:
+        """Every cluster's furthest lineage has this version or a higher one."""
+        clusters = {cluster for cluster, _ in self.versions}
+        return min(self.newest(self.furthest(cluster)).version for cluster in clusters)
+
+    def furthest(self, cluster: int) -> LineageKey:
+        """The lineage of a cluster with the highest version; among equals the first."""
+        keys = [(cluster, lineage) for lineage in range(self.num_lineages)]
+        return max(keys, key=lambda key: (self.newest(key).version, -key[1]))

@@ -30,7 +30,7 @@ def cluster_lines(state: SwarmState, rules: Rules) -> list[ClusterLine]:
     training = training_by_cluster(state)
     lines = []
     for index, cluster in enumerate(rules.charter.clusters):
-        line = state.versions[index, 0]
+        line = state.versions[state.furthest(index)]
         lines.append(
             ClusterLine(
                 cluster=index,
@@ -58,13 +58,13 @@ def training_by_cluster(state: SwarmState) -> dict[int, int]:
 def phase_sentence(state: SwarmState, rules: Rules) -> str:
     """Where the swarm stands, in a sentence."""
     target = rules.charter.policy.target_version
-    versions = [line[-1].version for line in state.versions.values()]
-    if target and min(versions) >= target:
+    lowest = state.lowest_version()
+    if target and lowest >= target:
         release = state.releases[-1] if state.releases else None
-        if release and release.manifest and min(release.expert_versions) >= target:
+        if release and release.manifest and min(release.considered) >= target:
             return f"finished: every expert has version {target}, release {release.version} is out"
         return f"every expert has version {target}; the release is being made"
-    goal = f"version {min(versions)} of {target}" if target else f"version {min(versions)}"
+    goal = f"version {lowest} of {target}" if target else f"version {lowest}"
     progress = f"every expert has {goal} or newer"
     training = sum(training_by_cluster(state).values())
     if training:

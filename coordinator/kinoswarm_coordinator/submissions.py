@@ -318,10 +318,20 @@ def _released(lease: LeaseState, outcome: ReleaseOutcome, now_ms: int) -> ev.Eve
     return ev.ReleaseBuilt(
         at_ms=now_ms,
         version=order.version,
-        expert_versions=[expert.version for expert in order.experts],
+        expert_versions=[expert.version for expert in outcome.experts],
         files=outcome.files,
         share_by_expert=outcome.share_by_expert,
+        expert_lineages=[expert.lineage for expert in outcome.experts],
+        considered=_newest_considered(order),
+        held_back=outcome.held_back,
     )
+
+
+def _newest_considered(order: ReleaseOrder) -> list[int]:
+    newest: dict[int, int] = {}
+    for expert in order.experts:
+        newest[expert.cluster] = max(expert.version, newest.get(expert.cluster, 0))
+    return [newest[cluster] for cluster in sorted(newest)]
 
 
 def expired(state: SwarmState, rules: Rules, now_ms: int) -> list[ev.Event]:

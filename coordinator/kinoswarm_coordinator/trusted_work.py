@@ -4,16 +4,15 @@ from dataclasses import dataclass
 from itertools import islice
 
 from kinoswarm_coordinator.audits import comparison_order, is_held
+from kinoswarm_coordinator.releasing import release_order
 from kinoswarm_coordinator.state import LineageKey, Purpose, Rules, SwarmState
 from kinoswarm_coordinator.trust import is_proven
 from kinoswarm_protocol.ids import LeaseId
 from kinoswarm_protocol.limits import MAX_DELTAS_PER_MERGE
 from kinoswarm_protocol.messages import (
     EvaluateOrder,
-    ExpertRef,
     MergeOrder,
     Order,
-    ReleaseOrder,
     RouteOrder,
     TrainOrder,
     TrainOutcome,
@@ -197,34 +196,14 @@ def _routing(state: SwarmState, rules: Rules, seed: int) -> TrustedWork | None:
 
 
 def _release(state: SwarmState, rules: Rules, seed: int) -> TrustedWork | None:
-    """A release is due when every expert is newer than in the last one, or all have reached their target."""
-    if state.router is None or _is_open(state, rules, "release"):
+    """The release that is due, one at a time."""
+    if _is_open(state, rules, "release"):
         return None
-    newest = [state.newest((cluster, 0)) for cluster in range(len(rules.charter.clusters))]
-    if not _deserves_release(state, rules, [expert.version for expert in newest]):
+    order = release_order(state, rules, seed)
+    if order is None:
         return None
-    order = ReleaseOrder(
-        version=len(state.releases) + 1,
-        experts=[
-            ExpertRef(
-                cluster=cluster, lineage=0, version=expert.version, checkpoint=expert.checkpoint
-            )
-            for cluster, expert in enumerate(newest)
-        ],
-        router=state.router.blob,
-        prompts=list(rules.prompts),
-        seed=seed,
-    )
     reason = f"the experts are newer than in release {order.version - 1}"
     return TrustedWork("release", order, reason)
-
-
-def _deserves_release(state: SwarmState, rules: Rules, versions: list[int]) -> bool:
-    before = state.releases[-1].expert_versions if state.releases else [0] * len(versions)
-    target = rules.charter.policy.target_version
-    if state.release_wanted or (target and min(versions) >= target):
-        return versions != before
-    return all(new > old for new, old in zip(versions, before, strict=True))
 
 
 def _is_open(state: SwarmState, rules: Rules, purpose: Purpose) -> bool:

@@ -1,18 +1,13 @@
-"""From an evaluator's judgement to a verdict. Owns the sentences and the thresholds; pure.
-
-Rejected only when worse by more than two standard errors *and* the charter's margin: an honest volunteer must not lose
-work to noise.
-"""
+"""From an evaluator's judgement to a verdict. Owns the sentences; pure."""
 
 from msgspec import structs
 
+from kinoswarm_model.margins import is_beyond
 from kinoswarm_protocol.charter import Policy
 from kinoswarm_protocol.errors import Code
 from kinoswarm_protocol.ids import LeaseId, PeerId
 from kinoswarm_protocol.limits import MAX_SENTENCE
 from kinoswarm_protocol.messages import DeltaJudgement, MergeOutcome, Verdict
-
-_STANDARD_ERRORS = 2.0
 
 
 def verdict_of(
@@ -38,9 +33,8 @@ def verdict_of(
 
 def is_worse(result: DeltaJudgement | MergeOutcome, policy: Policy) -> bool:
     """Whether a paired difference is beyond noise and margin."""
-    return (
-        result.difference > _STANDARD_ERRORS * result.standard_error
-        and result.difference > policy.heldout_margin * abs(result.base_loss)
+    return is_beyond(
+        result.difference, result.standard_error, result.base_loss, policy.heldout_margin
     )
 
 

@@ -74,6 +74,10 @@ class SampleView(Struct, frozen=True, kw_only=True):
 class ReleaseView(Struct, frozen=True, kw_only=True):
     version: int
     expert_versions: list[int]
+    considered: list[int]
+    """The newest version of every expert when it was made."""
+    held_back: list[str]
+    """Why one is not in it."""
     created_at_ms: int
     published: bool
     size_bytes: int
@@ -309,6 +313,8 @@ def _release(state: SwarmState, rules: Rules, index: int) -> ReleaseView:
     return ReleaseView(
         version=release.version,
         expert_versions=release.expert_versions,
+        considered=release.considered,
+        held_back=release.held_back,
         created_at_ms=release.created_at_ms,
         published=release.manifest is not None,
         size_bytes=_size(release.files),

@@ -20,6 +20,7 @@ from kinoswarm_protocol.messages import (
     MergeOutcome,
     Outcome,
     ReleaseFile,
+    ReleaseOrder,
     ReleaseOutcome,
     RouteOrder,
     RouteOutcome,
@@ -79,9 +80,16 @@ class Truth:
                 return self._merged(order, LeaseId(lease.lease_id))
             case RouteOrder():
                 return _routed(len(rules.charter.clusters))
-            case _:
+            case ReleaseOrder() as order:
                 file = ReleaseFile(path="model_index.json", blob=blob_of("index"), size_bytes=10)
-                return ReleaseOutcome(files=[file], share_by_expert=[])
+                newest = {expert.cluster: expert for expert in order.experts}
+                return ReleaseOutcome(
+                    files=[file], share_by_expert=[], experts=list(newest.values()), held_back=[]
+                )
+            case _:
+                raise AssertionError(
+                    f"the operator's worker does not do {type(lease.order).__name__}"
+                )
 
     def _judged(self, delta: BlobId, chance: Random) -> DeltaJudgement:
         work = self.by_delta[delta]

@@ -106,14 +106,29 @@ class RouteJob(_Job, frozen=True, kw_only=True, tag="route"):
     resume_every_s: float = 60.0
 
 
+class Candidate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A version of an expert that may enter a release."""
+
+    cluster: int
+    version: int
+    path: str
+    lineage: int = 0
+
+
 class ReleaseJob(_Job, frozen=True, kw_only=True, tag="release"):
-    """Write a release folder (diffusers layout), then sample clips for fixed prompts."""
+    """Choose the experts, write a release folder (diffusers layout), then sample clips for fixed prompts."""
 
     swarm_name: str
     version: int
-    expert_paths: list[str]
-    """Checkpoint of every cluster's expert, by cluster index."""
-    expert_versions: list[int]
+    experts: list[Candidate]
+    """The newest version of every lineage; one or more of every cluster."""
+    standing: list[Candidate] = []
+    """Those of the last release, which stay where they are better."""
+    heldout_paths: list[str] = []
+    """By cluster; needed where there is something to choose."""
+    pairs: int = 0
+    margin: float = 0.0
+    """A newer version is held back when it is worse by over two standard errors and this share."""
     cluster_labels: list[str]
     router_path: str
     text_encoder_dir: str | None
@@ -239,6 +254,10 @@ class ReleaseDone(Struct, frozen=True, kw_only=True, tag="release", forbid_unkno
     sample_paths: list[str]
     share_by_expert: list[float]
     """How often each expert was picked over the samples' denoising steps."""
+    chosen: list[Candidate]
+    """One of every cluster, in their order."""
+    held_back: list[str]
+    """Why a newer version is not in it, in sentences."""
 
 
 class GenerateDone(Struct, frozen=True, kw_only=True, tag="generate", forbid_unknown_fields=True):

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import torch
 
+from kinoswarm_model.canary import chosen_experts
 from kinoswarm_model.checkpoints import read_checkpoint, write_atomic
 from kinoswarm_model.clip_sampling import SampledClips, sample_clips, text_on
 from kinoswarm_model.data.text import TextFolders
 from kinoswarm_model.expert_set import ExpertSet
 from kinoswarm_model.frame_strips import frame_strip, write_png
-from kinoswarm_model.jobs import JobProgress, ReleaseDone, ReleaseJob
+from kinoswarm_model.jobs import Candidate, JobProgress, ReleaseDone, ReleaseJob
 from kinoswarm_model.release_card import model_card
 from kinoswarm_model.release_layout import MODEL_CARD, SAMPLES, ReleaseExpert, ReleaseInfo
 from kinoswarm_model.release_reader import Release, open_release
@@ -22,7 +23,6 @@ from kinoswarm_model.release_writer import files_under, sync_files, write_releas
 from kinoswarm_model.router import router_shapes
 from kinoswarm_model.sampler import settings_of
 from kinoswarm_model.video_io import write_mp4
-from kinoswarm_protocol.errors import LocalError
 
 _MP4_SCALE = 4
 _STRIP_SCALE = 3
@@ -35,26 +35,40 @@ def run(job: ReleaseJob, report: Report) -> ReleaseDone:
 
     Raises LocalError for a job whose lists don't fit, and what reading the checkpoints raises.
     """
-    info = info_of(job)
+    choices = chosen_experts(
+        job, lambda done, total: report(_progress(job, done, total, "choosing"))
+    )
+    chosen = [choice.expert for choice in choices]
+    info = info_of(job, chosen)
     final = Path(job.work_dir) / "release"
     part = final.with_name(".release.part")
     shutil.rmtree(part, ignore_errors=True)
     write_release(
         part,
-        ExpertSet(info, [Path(path) for path in job.expert_paths]),
+        ExpertSet(info, [Path(expert.path) for expert in chosen]),
         read_checkpoint(Path(job.router_path), router_shapes(info.model, len(info.experts))),
         _text_of(job),
         Path(job.vae_dir) if job.vae_dir is not None else None,
     )
     sampled = sample_prompts(open_release(part), job, report)
-    samples = _write_samples(part, job, sampled)
+    samples = _write_samples(part, job, info, sampled)
     _publish(part, final)
     return ReleaseDone(
         release_dir=str(final),
         files=files_under(final),
         sample_paths=[str(final / name) for name in samples],
         share_by_expert=sampled.share_by_expert,
+        chosen=chosen,
+        held_back=[
+            f"{job.cluster_labels[choice.expert.cluster]}: {choice.held_back}"
+            for choice in choices
+            if choice.held_back
+        ],
     )
+
+
+def _progress(job: ReleaseJob, done: int, total: int, what: str) -> JobProgress:
+    return JobProgress(job_id=job.job_id, step=done, total=total, loss=None, what=what)
 
 
 def _text_of(job: ReleaseJob) -> TextFolders | None:
@@ -62,17 +76,11 @@ def _text_of(job: ReleaseJob) -> TextFolders | None:
     return TextFolders.in_one(Path(folder)) if folder is not None else None
 
 
-def info_of(job: ReleaseJob) -> ReleaseInfo:
-    """kinoswarm.json of a job."""
-    lengths = {len(job.expert_paths), len(job.expert_versions), len(job.cluster_labels)}
-    if lengths != {len(job.expert_paths)} or not job.expert_paths:
-        raise LocalError(
-            f"a release needs as many experts ({len(job.expert_paths)}) as versions ({len(job.expert_versions)}) "
-            f"and labels ({len(job.cluster_labels)}), and at least one"
-        )
+def info_of(job: ReleaseJob, chosen: Sequence[Candidate]) -> ReleaseInfo:
+    """kinoswarm.json of a job whose experts are chosen."""
     experts = [
-        ReleaseExpert(label=label, version=version)
-        for label, version in zip(job.cluster_labels, job.expert_versions, strict=True)
+        ReleaseExpert(label=label, version=expert.version)
+        for label, expert in zip(job.cluster_labels, chosen, strict=True)
     ]
     return ReleaseInfo(
         swarm_name=job.swarm_name,
@@ -89,7 +97,7 @@ def sample_prompts(release: Release, job: ReleaseJob, report: Report) -> Sampled
     release.move(device)
 
     def on_steps(done: int, total: int) -> None:
-        report(JobProgress(job_id=job.job_id, step=done, total=total, loss=None, what="sampling"))
+        report(_progress(job, done, total, "sampling"))
 
     return sample_clips(
         release.routed(),
@@ -101,14 +109,16 @@ def sample_prompts(release: Release, job: ReleaseJob, report: Report) -> Sampled
     )
 
 
-def _write_samples(folder: Path, job: ReleaseJob, sampled: SampledClips) -> list[str]:
+def _write_samples(
+    folder: Path, job: ReleaseJob, info: ReleaseInfo, sampled: SampledClips
+) -> list[str]:
     """Write an mp4 and a strip for every prompt and the card that shows them; gives the mp4s' relative paths."""
     names = [f"{SAMPLES}/sample-{i:02d}" for i in range(len(job.prompts))]
     (folder / SAMPLES).mkdir(exist_ok=True)
     for name, clip in zip(names, sampled.clips, strict=True):
         write_mp4(folder / f"{name}.mp4", clip, job.model.clip.fps, scale=_MP4_SCALE)
         write_png(folder / f"{name}.png", frame_strip(clip, scale=_STRIP_SCALE))
-    card = model_card(info_of(job), _prompts(job.prompts), [f"{name}.png" for name in names])
+    card = model_card(info, _prompts(job.prompts), [f"{name}.png" for name in names])
     write_atomic(folder / MODEL_CARD, card.encode())
     return [f"{name}.mp4" for name in names]
 

@@ -31,7 +31,7 @@ class RunFacts:
     def is_finished(self, status: dict[str, Any], target: int) -> bool:
         """Whether a published release holds every expert at its target."""
         return any(
-            release["published"] and min(release["expert_versions"]) >= target
+            release["published"] and min(release["considered"]) >= target
             for release in status["releases"]
         )
 

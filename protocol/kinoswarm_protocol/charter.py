@@ -20,6 +20,7 @@ from kinoswarm_protocol.limits import (
     MAX_ADDRESSES,
     MAX_CHARTER_BYTES,
     MAX_CLUSTERS,
+    MAX_LINEAGES,
     MAX_NOTE,
     MAX_SHARDS_PER_CLUSTER,
 )
@@ -107,6 +108,9 @@ class Policy(Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_
     """How long an account is banned after its first refuted contribution; each further one doubles it."""
     account_leases: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
     """Open train leases of one account at most; 0 is no limit."""
+    lineages: Annotated[int, Meta(ge=1, le=MAX_LINEAGES)] = 1
+    """Experts of one cluster that are trained apart, each by accounts of its own; a release takes the better one.
+    Counts from the founding: an amendment does not change it."""
 
 
 class Charter(Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True):

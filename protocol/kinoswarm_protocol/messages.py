@@ -1,7 +1,7 @@
 """Control messages between nodes and coordinators, and the signed work documents. Owns every byte of them.
 
 A request is an envelope of kind "request" signed by the node; the answer is one of kind "reply" of a coordinator.
-The same envelopes travel over libp2p streams and HTTPS. Leases, contributions, verdicts, versions and releases are
+The same envelopes travel over libp2p streams and HTTPS. Leases, contributions, verdicts and releases are
 envelopes of their own, so that they can be kept, passed on and checked by anybody.
 """
 
@@ -26,6 +26,7 @@ from kinoswarm_protocol.limits import (
     MAX_CONTROL_FRAME,
     MAX_COPIES,
     MAX_DELTAS_PER_MERGE,
+    MAX_LINEAGES,
     MAX_PROMPT,
     MAX_RECORDS_PER_LOOKUP,
     MAX_SENTENCE,
@@ -34,7 +35,7 @@ from kinoswarm_protocol.limits import (
 from kinoswarm_protocol.specs import Count, Flops, ModeSpec, Name, NonNegative, Rate
 
 ClusterIndex = Annotated[int, Meta(ge=0, lt=MAX_CLUSTERS)]
-Lineage = Annotated[int, Meta(ge=0, le=1)]
+Lineage = Annotated[int, Meta(ge=0, lt=MAX_LINEAGES)]
 Place = Annotated[int, Meta(ge=0, lt=MAX_COPIES)]
 Version = Annotated[int, Meta(ge=0, le=2**31)]
 Steps = Annotated[int, Meta(ge=1, le=10_000_000)]
@@ -126,7 +127,12 @@ class ReleaseOrder(_Wire, frozen=True, kw_only=True, tag="release"):
     """Write a release folder from these parts and sample the prompts."""
 
     version: Version
-    experts: Annotated[list[ExpertRef], Meta(min_length=1, max_length=MAX_CLUSTERS)]
+    experts: Annotated[list[ExpertRef], Meta(min_length=1, max_length=MAX_CLUSTERS * MAX_LINEAGES)]
+    """The newest version of every lineage."""
+    standing: Annotated[list[ExpertRef], Meta(max_length=MAX_CLUSTERS)]
+    """Those of the last release: one stays where no newer one is as good."""
+    pairs: Annotated[int, Meta(ge=1, le=1_000_000)]
+    margin: NonNegative
     router: BlobIdField
     prompts: Annotated[list[Prompt], Meta(max_length=64)]
     seed: Seed
@@ -224,6 +230,9 @@ class ReleaseFile(_Wire, frozen=True, kw_only=True):
 class ReleaseOutcome(_Wire, frozen=True, kw_only=True, tag="release"):
     files: Annotated[list[ReleaseFile], Meta(min_length=1, max_length=MAX_SHARDS_PER_CLUSTER)]
     share_by_expert: Annotated[list[Rate], Meta(max_length=MAX_CLUSTERS)]
+    experts: Annotated[list[ExpertRef], Meta(min_length=1, max_length=MAX_CLUSTERS)]
+    """What was chosen, by cluster."""
+    held_back: Annotated[list[Sentence], Meta(max_length=MAX_CLUSTERS)]
 
 
 class FailedOutcome(_Wire, frozen=True, kw_only=True, tag="failed"):
@@ -262,18 +271,6 @@ class Verdict(_Wire, frozen=True, kw_only=True):
     code: Name
     sentence: Sentence
     decided_at_ms: Count
-
-
-class VersionNote(_Wire, frozen=True, kw_only=True):
-    """A version of an expert, announced under expert/<cluster>/<lineage>."""
-
-    cluster: ClusterIndex
-    lineage: Lineage
-    version: Version
-    checkpoint: BlobIdField
-    heldout_loss: Loss
-    created_at_ms: Count
-    contributions: Annotated[list[LeaseIdField], Meta(max_length=MAX_DELTAS_PER_MERGE)]
 
 
 class ReleaseManifest(_Wire, frozen=True, kw_only=True):
@@ -479,7 +476,6 @@ REPLY: Kind[Reply] = Kind("reply", Reply, MAX_CONTROL_FRAME)
 LEASE: Kind[Lease] = Kind("lease", Lease, MAX_CONTROL_FRAME // 2)
 CONTRIBUTION: Kind[Contribution] = Kind("contribution", Contribution, MAX_CONTROL_FRAME // 2)
 VERDICT: Kind[Verdict] = Kind("verdict", Verdict, 4 * 1024)
-VERSION_NOTE: Kind[VersionNote] = Kind("version", VersionNote, 64 * 1024)
 RELEASE: Kind[ReleaseManifest] = Kind("release", ReleaseManifest, 4 * 1024 * 1024)
 
 

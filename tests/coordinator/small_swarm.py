@@ -33,6 +33,7 @@ from kinoswarm_protocol.messages import (
     Outcome,
     PullLease,
     ReleaseFile,
+    ReleaseOrder,
     ReleaseOutcome,
     Request,
     RequestBody,
@@ -88,6 +89,7 @@ class SmallSwarm:
                     at_ms=self.now_ms,
                     num_clusters=len(self.rules.charter.clusters),
                     seed_checkpoint=BLOB,
+                    num_lineages=self.rules.charter.policy.lineages,
                 )
             ]
         )
@@ -226,6 +228,14 @@ def trusted_outcome(lease: Lease, worse: bool = False) -> Outcome:
                 share_by_cluster=[0.5, 0.5],
                 flops=1e9,
             )
-        case _:
+        case ReleaseOrder() as order:
             file = ReleaseFile(path="model_index.json", blob=BLOB, size_bytes=10)
-            return ReleaseOutcome(files=[file], share_by_expert=[0.5, 0.5])
+            newest = {expert.cluster: expert for expert in order.experts}
+            return ReleaseOutcome(
+                files=[file],
+                share_by_expert=[0.5, 0.5],
+                experts=list(newest.values()),
+                held_back=[],
+            )
+        case _:
+            raise AssertionError(f"not work of the operator: {type(order).__name__}")

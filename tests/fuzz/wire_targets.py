@@ -30,7 +30,6 @@ KINDS: tuple[Kind[Any], ...] = (
     messages.LEASE,
     messages.CONTRIBUTION,
     messages.VERDICT,
-    messages.VERSION_NOTE,
     messages.RELEASE,
     charters.CHARTER,
     charters.AMENDMENT,

@@ -8,6 +8,7 @@ import torch
 
 from kinoswarm_model.data.data_manifest import DataManifest
 from kinoswarm_model.jobs import (
+    Candidate,
     EvaluateDone,
     EvaluateJob,
     Job,
@@ -111,8 +112,10 @@ def run_small_swarm(data: Path, manifest: DataManifest, work: Path) -> SmallSwar
             work_dir=str(work / "release"),
             swarm_name="small",
             version=1,
-            expert_paths=[seed.output_path] * len(shards),
-            expert_versions=[0] * len(shards),
+            experts=[
+                Candidate(cluster=cluster, version=0, path=seed.output_path)
+                for cluster in range(len(shards))
+            ],
             cluster_labels=[c.label for c in manifest.clusters],
             router_path=routed.router_path,
             text_encoder_dir=None,

@@ -6,7 +6,7 @@ import torch
 
 from kinoswarm_model.checkpoints import weights_of, write_checkpoint
 from kinoswarm_model.experts import build_expert
-from kinoswarm_model.jobs import JobProgress, ReleaseDone, ReleaseJob
+from kinoswarm_model.jobs import Candidate, JobProgress, ReleaseDone, ReleaseJob
 from kinoswarm_model.presets import preset
 from kinoswarm_model.release_job import run
 from kinoswarm_model.router import build_router
@@ -46,8 +46,10 @@ def tiny_job(folder: Path, **changes: object) -> ReleaseJob:
         "work_dir": str(folder / "work"),
         "swarm_name": "Calm places",
         "version": 3,
-        "expert_paths": [str(path) for path in experts],
-        "expert_versions": [2, 1],
+        "experts": [
+            Candidate(cluster=cluster, version=2 - cluster, path=str(path))
+            for cluster, path in enumerate(experts)
+        ],
         "cluster_labels": ["brown corridor", "outside | sky"],
         "router_path": str(router),
         "text_encoder_dir": None,

@@ -228,6 +228,8 @@ def _release(version: int) -> ReleaseView:
     return ReleaseView(
         version=version,
         expert_versions=[version + 1 + i % 3 for i in range(len(LABELS))],
+        considered=[version + 1 + i % 3 for i in range(len(LABELS))],
+        held_back=[],
         created_at_ms=NOW_MS - (3 - version) * 20_000_000 - 1_500_000,
         published=True,
         size_bytes=412_000_000,

@@ -115,8 +115,8 @@ def _release(state: SwarmState) -> Check:
         return Check(name="release", state="good", sentence="none yet")
     behind = [
         cluster
-        for cluster, version in enumerate(published[-1].expert_versions)
-        if state.versions[cluster, 0][-1].version > version
+        for cluster, version in enumerate(published[-1].considered)
+        if state.newest(state.furthest(cluster)).version > version
     ]
     sentence = f"release {published[-1].version} is out"
     if behind:
