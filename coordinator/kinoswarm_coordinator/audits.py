@@ -6,7 +6,7 @@ work once more, until three agree, or two of which one is proven; whoever differ
 neither frame nor wave through, and two fresh identities can't frame.
 """
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from itertools import islice
 
@@ -21,6 +21,8 @@ _MOST_RUNS = 5
 _CONVICTING = 3
 _LOOKED_AT = 64
 _ENOUGH_PROVEN = 3
+_NEIGHBOURS_AFTER = 0.5
+"""Who shares a range of addresses with a run audits it once the case has waited for this share of audit_wait_s."""
 _NEWCOMERS_AFTER = 0.25
 """Newcomers audit once a case has waited for this share of audit_wait_s, or while hardly anybody is proven."""
 
@@ -34,6 +36,8 @@ class Auditor:
     now_ms: int
     most_steps: int
     """Of its own segments: a longer one would give the audit away, and end late."""
+    neighbours: Set[PeerId] = frozenset()
+    """Machines behind the same range of addresses."""
 
 
 def audit_for(
@@ -56,6 +60,8 @@ def audit_for(
             )
         if account in case.accounts or order.mode not in auditor.body.modes:
             continue
+        if _is_next_door(state, rules, primary, auditor):
+            continue
         if order.steps <= auditor.most_steps:
             return primary, order
     return None
@@ -65,6 +71,15 @@ def _has_waited(rules: Rules, case: AuditCase, now_ms: int) -> bool:
     """Newcomers are the last choice: fresh identities are cheap, and two of them would vouch for each other."""
     waited_s = (now_ms - case.opened_at_ms) / 1000
     return waited_s >= _NEWCOMERS_AFTER * rules.charter.policy.audit_wait_s
+
+
+def _is_next_door(state: SwarmState, rules: Rules, primary: LeaseId, auditor: Auditor) -> bool:
+    """Whether a run of this case came from the same range of addresses, unless nobody else was found for long."""
+    case = state.audits[primary]
+    waited_s = (auditor.now_ms - case.opened_at_ms) / 1000
+    if waited_s >= _NEIGHBOURS_AFTER * rules.charter.policy.audit_wait_s:
+        return False
+    return any(state.leases[run].lease.node in auditor.neighbours for run in (primary, *case.runs))
 
 
 def comparison_order(state: SwarmState) -> tuple[LeaseId, CompareOrder] | None:

@@ -1,5 +1,6 @@
 """Who was seen when, and how far their segments are. Owns what is never logged: it is worth nothing after a restart."""
 
+from collections.abc import Set
 from dataclasses import dataclass, field
 
 from kinoswarm_protocol.ids import LeaseId, PeerId
@@ -23,9 +24,23 @@ class Presence:
     """Of these, what went over HTTP(S) to nodes."""
     http_bytes_down: int = 0
 
-    def seen(self, peer: PeerId, now_ms: int) -> None:
-        """A peer said something."""
+    _range_of: dict[PeerId, str] = field(default_factory=dict)
+    _by_range: dict[str, set[PeerId]] = field(default_factory=dict)
+
+    def seen(self, peer: PeerId, now_ms: int, address_range: str = "") -> None:
+        """A peer said something, from an address of that range; empty is not known."""
         self.last_seen_ms[peer] = now_ms
+        before = self._range_of.get(peer)
+        if not address_range or address_range == before:
+            return
+        if before is not None:
+            self._by_range[before].discard(peer)
+        self._range_of[peer] = address_range
+        self._by_range.setdefault(address_range, set()).add(peer)
+
+    def neighbours(self, peer: PeerId) -> Set[PeerId]:
+        """The others that were last heard from the same range of addresses."""
+        return self._by_range.get(self._range_of.get(peer, ""), frozenset()) - {peer}
 
     def progressed(self, progress: Progress) -> None:
         """A node told how far a segment is."""

@@ -1,5 +1,6 @@
 """One request in, events and a reply out. Owns which request leads to which decision; pure."""
 
+from collections.abc import Set
 from dataclasses import dataclass, field
 
 from kinoswarm_coordinator import accounts
@@ -96,6 +97,8 @@ class Asked:
     swarm: SwarmId
     now_ms: int
     seed: int
+    neighbours: Set[PeerId] = frozenset()
+    """Machines that were last heard from the same range of addresses."""
 
 
 def handle(state: SwarmState, rules: Rules, asked: Asked) -> Decision:
@@ -179,6 +182,7 @@ def _pull(state: SwarmState, rules: Rules, asked: Asked, pull: PullLease) -> Dec
             body=pull,
             now_ms=asked.now_ms,
             seed=asked.seed,
+            neighbours=asked.neighbours,
         ),
     )
     if isinstance(answer, Granted):

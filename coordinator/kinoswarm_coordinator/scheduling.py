@@ -3,6 +3,7 @@
 A decision is (LeaseIssued, reason) or (None, reason, when to ask again): the reason is a sentence for the volunteer.
 """
 
+from collections.abc import Set
 from dataclasses import dataclass
 
 from kinoswarm_coordinator.audits import Auditor, audit_for
@@ -52,6 +53,8 @@ class Pull:
     now_ms: int
     seed: int
     """Fresh randomness of the shell: lease ids and training seeds come from it."""
+    neighbours: Set[PeerId] = frozenset()
+    """Machines behind the same range of addresses."""
 
 
 def decide(state: SwarmState, rules: Rules, pull: Pull) -> Granted | Nothing:
@@ -94,7 +97,7 @@ def _training(state: SwarmState, rules: Rules, pull: Pull) -> Granted | Nothing:
     audit = _audit(state, rules, pull)
     if audit is not None:
         return audit
-    too_many = _too_many_leases(state, rules, pull)
+    too_many = _too_many_leases(state, rules, pull) or _crowded(state, rules, pull)
     if too_many:
         return Nothing(too_many, _RETRY_LATER_S)
     key = _neediest(state, rules, set(pull.body.clusters_on_disk), _lineage(state, pull.peer))
@@ -130,6 +133,7 @@ def _audit(state: SwarmState, rules: Rules, pull: Pull) -> Granted | None:
         body=pull.body,
         now_ms=pull.now_ms,
         most_steps=segment_steps(rules, pull.body.seconds_per_step),
+        neighbours=pull.neighbours,
     )
     found = audit_for(state, rules, auditor)
     if found is None:
@@ -153,6 +157,27 @@ def _too_many_leases(state: SwarmState, rules: Rules, pull: Pull) -> str:
     if held < most:
         return ""
     return f"this account's machines hold {held} leases; one account may hold {most} here"
+
+
+def _crowded(state: SwarmState, rules: Rules, pull: Pull) -> str:
+    """A sentence when newcomers of one range of addresses are at work as one range may have them; else empty.
+
+    Fresh identities are cheap and addresses are not, so many at once from one place count as one person's.
+    """
+    most = rules.charter.policy.range_newcomers
+    if not most or is_proven(state, rules, state.account_of(pull.peer)):
+        return ""
+    held = sum(
+        len(state.open_by_node.get(peer, ()))
+        for peer in pull.neighbours
+        if not is_proven(state, rules, state.account_of(peer))
+    )
+    if held < most:
+        return ""
+    return (
+        f"{held} newcomers of your range of addresses are at work, as many as one range may have here; "
+        "it is your turn when one is done or proven"
+    )
 
 
 def _lease_s(rules: Rules, order: TrainOrder, pull: Pull) -> float:

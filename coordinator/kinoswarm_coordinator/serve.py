@@ -153,7 +153,7 @@ async def _lead(
     await _found(service)
     network = await NetworkClient.start(
         _network_config(folder, founding, settings),
-        lambda peer, request: service.answer(request),
+        lambda peer, request: service.answer(request, network.host_of(peer)),
     )
     try:
         sources = _web_sources(store, folder, service, founding, ledger)

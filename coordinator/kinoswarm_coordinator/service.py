@@ -2,7 +2,7 @@
 
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass, replace
 
 import structlog
@@ -16,6 +16,7 @@ from kinoswarm_coordinator.presence import Presence
 from kinoswarm_coordinator.records_book import RecordsBook
 from kinoswarm_coordinator.state import Rules
 from kinoswarm_coordinator.status import swarm_status
+from kinoswarm_protocol.address_ranges import range_of
 from kinoswarm_protocol.envelope import open_envelope, seal
 from kinoswarm_protocol.errors import RemoteError
 from kinoswarm_protocol.ids import PeerId, SwarmId
@@ -32,11 +33,13 @@ from kinoswarm_protocol.messages import (
     Progress,
     ProgressNoted,
     ProviderHint,
+    PullLease,
     Receipt,
     Records,
     Refusal,
     Reply,
     ReplyBody,
+    Request,
     Verdict,
     Verdicts,
     Welcome,
@@ -65,8 +68,11 @@ class Service:
     on_events: Callable[[list[Event]], None] = lambda events: None
     now_ms: Callable[[], int] = wall_clock_ms
 
-    async def answer(self, raw: bytes) -> bytes:
-        """The signed reply to a request's bytes; bytes that are no request get a refusal, never an exception."""
+    async def answer(self, raw: bytes, host: str = "") -> bytes:
+        """The signed reply to a request's bytes; bytes that are no request get a refusal, never an exception.
+
+        `host` is the IP address that they came from, where it is known. Of it the range alone is kept, in memory.
+        """
         try:
             opened = open_envelope(raw, REQUEST, self.swarm)
         except RemoteError as error:
@@ -74,7 +80,7 @@ class Service:
             refusal = Refusal(code=error.code, sentence=str(error)[:500])
             return self._reply(_UNKNOWN_REQUEST, refusal)
         now_ms = self.now_ms()
-        self.presence.seen(opened.signer, now_ms)
+        self.presence.seen(opened.signer, now_ms, range_of(host))
         request = opened.body
         if isinstance(request.body, Progress):
             self.presence.progressed(request.body)
@@ -84,12 +90,18 @@ class Service:
             swarm=self.swarm,
             now_ms=now_ms,
             seed=secrets.randbits(128),
+            neighbours=self._neighbours(opened.signer, request),
         )
         decision = rq.handle(self.journal.state, self.rules, asked)
         if decision.events:
             _log.info("decided", peer=opened.signer, why=decision.reason)
         await self.record(decision.events)
         return self._reply(request.request_id, self._said(decision.say, opened.signer))
+
+    def _neighbours(self, signer: PeerId, request: Request) -> Set[PeerId]:
+        """Only who asks for work is compared with others."""
+        is_pull = isinstance(request.body, PullLease)
+        return self.presence.neighbours(signer) if is_pull else frozenset()
 
     async def follow(self, in_force: InForce) -> None:
         """Decide by this charter from now on, and log each amendment that is new."""

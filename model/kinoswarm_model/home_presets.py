@@ -153,4 +153,5 @@ def home_policy() -> Policy:
         unproven_share=0.5,
         ban_first_s=6 * 3_600.0,
         account_leases=64,
+        range_newcomers=16,
     )

@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import sys
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -37,6 +38,7 @@ T = TypeVar("T")
 _LOCAL_TIMEOUT_S = 10.0
 """Answers that need no peer."""
 
+_HOSTS_KEPT = 20_000
 _SLACK_S = 5.0
 """How much longer we wait than the network process itself does, so that its better worded error comes first."""
 
@@ -62,6 +64,7 @@ class NetworkClient:
         self.bootstrap_report = ConnectReport(reports=[])
         """What became of `config.bootstrap` at the start."""
         self._on_control = on_control
+        self._hosts: OrderedDict[PeerId, str] = OrderedDict()
         self._authority = Authority(config.swarm, config.founder, frozenset(config.coordinators))
         self._process: asyncio.subprocess.Process | None = None
         self._serving: asyncio.Task[None] | None = None
@@ -238,7 +241,18 @@ class NetworkClient:
     async def _handle(self, body: ipc.Body, _: OnProgress) -> ipc.Body:
         if not isinstance(body, ipc.InboundControl):
             raise MalformedBytes(f"{type(body).__name__} is not a call to the service")
+        self._note_host(body.peer, body.seen_at)
         return ipc.Reply(data=await self._on_control(body.peer, body.request))
+
+    def host_of(self, peer: PeerId) -> str:
+        """The IP address from which `peer` asked last over libp2p; empty when that is not known."""
+        return self._hosts.get(peer, "")
+
+    def _note_host(self, peer: PeerId, host: str) -> None:
+        self._hosts.pop(peer, None)
+        self._hosts[peer] = host
+        if len(self._hosts) > _HOSTS_KEPT:
+            self._hosts.popitem(last=False)
 
     async def _ask(
         self,

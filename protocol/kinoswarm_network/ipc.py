@@ -161,6 +161,8 @@ class InboundControl(_Frame, frozen=True, kw_only=True, tag="inbound"):
 
     peer: PeerIdField
     request: Annotated[bytes, Meta(max_length=MAX_CONTROL_FRAME)]
+    seen_at: Annotated[str, Meta(max_length=64)]
+    """The IP address that its packets come from; empty when that is not known."""
 
 
 # --- answers ------------------------------------------------------------------------------------

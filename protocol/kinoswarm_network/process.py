@@ -30,6 +30,7 @@ from kinoswarm_network.rate_limit import RateLimit
 from kinoswarm_network.reach import DialBackDesk, Reached, ask_to_dial_back, reach_protocol
 from kinoswarm_network.scrub import Scrub
 from kinoswarm_network.shelved_store import open_store
+from kinoswarm_network.sightings import Sightings
 from kinoswarm_network.stream_frames import blob_protocol
 from kinoswarm_network.traffic import Counters
 from kinoswarm_protocol.errors import LocalError, MalformedBytes, RemoteError
@@ -72,6 +73,7 @@ class NetworkProcess:
         self._ending = asyncio.Event()
         self._background: list[asyncio.Task[None]] = []
         self._known: dict[str, None] = {}
+        self._sightings: Sightings | None = None
         """Addresses worth trying again when all peers are gone, in the order in which they were learnt."""
 
     async def run(self) -> None:
@@ -171,6 +173,7 @@ class NetworkProcess:
         server = BlobServer(store, counters, caps, exchange.partial_of)
         await host.serve(blob_protocol(config.swarm), server.serve)
         await self._parts.control.listen()
+        self._sightings = Sightings(host.seen_at)
         await host.serve(reach_protocol(config.swarm), DialBackDesk(host).serve)
         works = [self._watch_daemon(host), self._stay_joined(self._parts)]
         if config.announce_blobs and not config.client_mode:
@@ -201,7 +204,8 @@ class NetworkProcess:
                 _log.info("all DHT peers were gone; tried again: %s", report.in_words() or "joined")
 
     async def _ask_service(self, peer: PeerId, request: bytes) -> bytes:
-        inbound = ipc.InboundControl(peer=peer, request=request)
+        seen_at = await self._sightings.of(peer) if self._sightings is not None else ""
+        inbound = ipc.InboundControl(peer=peer, request=request, seen_at=seen_at[:64])
         return (await self._link.call(inbound, ipc.Reply, CONTROL_TIMEOUT_S)).data
 
     async def _connect(self, parts: _Parts, addresses: list[str]) -> ipc.ConnectReport:

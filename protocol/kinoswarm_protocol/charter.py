@@ -108,6 +108,9 @@ class Policy(Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_
     """How long an account is banned after its first refuted contribution; each further one doubles it."""
     account_leases: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
     """Open train leases of one account at most; 0 is no limit."""
+    range_newcomers: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
+    """Open leases of accounts that are not proven from one range of addresses (IPv4 /24, IPv6 /48) at most; 0 is no
+    limit."""
     lineages: Annotated[int, Meta(ge=1, le=MAX_LINEAGES)] = 1
     """Experts of one cluster that are trained apart, each by accounts of its own; a release takes the better one.
     Counts from the founding: an amendment does not change it."""

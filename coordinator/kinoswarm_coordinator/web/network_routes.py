@@ -30,7 +30,8 @@ def network_routes(sources: WebSources) -> APIRouter:
         raw = await bounded_body(request, MAX_CONTROL_FRAME)
         if raw is None:
             return too_large(MAX_CONTROL_FRAME)
-        return octets_answer(await sources.control(raw))
+        host = request.client.host if request.client else ""
+        return octets_answer(await sources.control(raw, host))
 
     @router.get(
         "/charter",

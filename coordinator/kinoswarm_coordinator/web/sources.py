@@ -173,9 +173,9 @@ class WebSources:
         """The newest signed head of the event log; nothing before the first."""
         return self.heads.newest if self.heads is not None else b""
 
-    async def control(self, raw: bytes) -> bytes:
-        """The reply to a request's bytes."""
-        return await self.service.answer(raw)
+    async def control(self, raw: bytes, host: str) -> bytes:
+        """The reply to a request's bytes, which came from this IP address."""
+        return await self.service.answer(raw, host)
 
     async def next_change(self, timeout_s: float) -> None:
         """Return after a change, or when `timeout_s` has passed: presence changes without one."""
