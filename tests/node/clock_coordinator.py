@@ -33,7 +33,7 @@ _STATUS = SwarmStatus(
 async def clock_coordinator(ahead_ms: int, signer: KeyPair = COORDINATOR) -> AsyncIterator[str]:
     """Its address. It says that it is `ahead_ms` later than it is."""
 
-    async def control(raw: bytes) -> bytes:
+    async def control(raw: bytes, _host: str) -> bytes:
         request = open_envelope(raw, REQUEST, SWARM).body
         now_ms = int(time.time() * 1000) + ahead_ms
         reply = Reply(request_id=request.request_id, time_ms=now_ms, body=_STATUS)

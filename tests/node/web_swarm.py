@@ -55,8 +55,11 @@ def _state_of(world: World) -> SimpleNamespace:
 
 
 def _routes(world: World, store: BlobStore) -> FastAPI:
+    async def control(raw: bytes, _host: str) -> bytes:
+        return await world.ask(raw)
+
     sources = SimpleNamespace(
-        control=world.ask,
+        control=control,
         manifest_bytes=store.manifest_bytes,
         blob_path=store.path_of,
         charter_chain=world.chain,
