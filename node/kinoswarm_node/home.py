@@ -7,7 +7,6 @@ HOME/swarms/<first 16 of the swarm id>/   see swarm_folder.py
 """
 
 import contextlib
-import fcntl
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from kinoswarm_network.durable import write_atomic
+from kinoswarm_network.file_lock import is_locked, try_lock
 from kinoswarm_protocol.codec import decode_json
 from kinoswarm_protocol.errors import LocalError, MalformedBytes
 from kinoswarm_protocol.ids import SwarmId
@@ -144,22 +144,21 @@ def running_pid(home: Home) -> int | None:
     except OSError:
         return None
     try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        text = os.pread(handle, 32, 0).decode("ascii", "replace").strip()
+        text = _holder(handle) if is_locked(handle) else ""
         return int(text) if text.isdecimal() else None
     finally:
         os.close(handle)
-    return None
 
 
 def _take(handle: int, home: Home) -> None:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        pid = os.pread(handle, 32, 0).decode("ascii", "replace").strip() or "unknown"
+    if not try_lock(handle):
+        pid = _holder(handle) or "unknown"
         raise LocalError(
             f"another node runs in {home.root} (process {pid}); stop it first, or give this one its own --home"
-        ) from error
+        )
     os.ftruncate(handle, 0)
-    os.pwrite(handle, f"{os.getpid()}\n".encode("ascii"), 0)
+    os.write(handle, f"{os.getpid()}\n".encode("ascii"))
+
+
+def _holder(handle: int) -> str:
+    return os.read(handle, 32).decode("ascii", "replace").strip()

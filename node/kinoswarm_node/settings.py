@@ -3,6 +3,7 @@
 Owns their names, bounds and words. A bad value stops the start with a sentence that names setting, value and range.
 """
 
+import sys
 from collections.abc import Callable, Mapping
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -96,9 +97,9 @@ class NodeSettings(BaseSettings):
         "2 minutes and 128 KiB each, outside your rate caps. True or false.",
     )
     https_only: bool = Field(
-        default=False,
+        default_factory=lambda: sys.platform == "win32",
         description="Take part over the coordinator's web address alone, without any peer-to-peer program: true or "
-        "false.",
+        "false. On Windows, which has no such program, true from the start.",
     )
     upload_mb_s: Annotated[float, Field(ge=0.0, le=1e5)] = Field(
         default=0.0,
