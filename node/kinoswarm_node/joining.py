@@ -214,7 +214,7 @@ def leave_mode(node: NodeContext, mode: ModeSpec) -> None:
 
 async def _run_self_test(node: NodeContext) -> SelfTestDone:
     charter = node.the_charter()
-    work_dir = node.folder.root / "self-test"
+    work_dir = node.folder.worker_dir / "self-test"
     work_dir.mkdir(exist_ok=True)
     job = SelfTestJob(
         job_id="self-test",
