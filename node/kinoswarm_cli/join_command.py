@@ -42,7 +42,9 @@ def join(
     once: Annotated[bool, typer.Option("--once", help="Leave after one accepted segment.")] = False,
     service: Annotated[
         bool,
-        typer.Option("--service", help="Install it as a systemd service of your user and return."),
+        typer.Option(
+            "--service", help="Install it as a service of your user (systemd, launchd) and return."
+        ),
     ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print every change as a line of JSON.")
