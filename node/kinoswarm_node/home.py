@@ -3,6 +3,7 @@
 HOME/account.key delegation.txt          see account_files.py
 HOME/identity.key settings.toml lock format.json status.json invite.txt blobs/ node.log network.log worker.log
 HOME/paused go leave                   see wishes.py
+HOME/limits.json page.json page.token notices.json   see limits_file.py, page/server.py, desktop_notices.py
 HOME/swarms/<first 16 of the swarm id>/   see swarm_folder.py
 """
 

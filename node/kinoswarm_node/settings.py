@@ -191,6 +191,11 @@ class NodeSettings(BaseSettings):
         description='Local hours in which to train, as "22:00-07:00" or "mon-fri 18:00-24:00 sat-sun 00:00-24:00"; '
         "empty is always.",
     )
+    desktop_notices: Literal["off", "important", "results"] = Field(
+        default="important",
+        description="Notices on a Linux desktop: important (a person is needed, or the founder speaks), results (also "
+        "what was accepted, at most every half hour), off.",
+    )
     page_port: Annotated[int, Field(ge=0, le=65_535)] = Field(
         default=7420,
         description="Port of your node's own page, 1 to 65535; any free one when it is taken; 0 is off.",
