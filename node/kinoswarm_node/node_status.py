@@ -73,6 +73,8 @@ class NodeStatus(Struct, frozen=True, kw_only=True):
     account_name: str = ""
     fit: str = ""
     """Which of the charter's modes this machine trains in, and which would not fit; empty before the self-test."""
+    keeps: str = ""
+    """What this node keeps and serves for others; empty while that is nothing."""
     notices: list[str] = []
     """The founder's newest amendments in words, newest first."""
     update: str = ""

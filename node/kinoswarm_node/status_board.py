@@ -132,6 +132,11 @@ class StatusBoard:
         self.status = structs.replace(self.status, account=account, account_name=name)
         self._write()
 
+    def keeps(self, sentence: str) -> None:
+        """What lies here for others."""
+        self.status = structs.replace(self.status, keeps=sentence)
+        self._write()
+
     def fits(self, sentence: str) -> None:
         """The self-test said what this machine can train."""
         self.status = structs.replace(self.status, fit=sentence)

@@ -53,7 +53,7 @@ def _now(status: NodeStatus, running: bool, now_ms: int) -> list[str]:
     lines += [status.reason] if status.reason else []
     if status.segment:
         lines.append(_segment(status.segment))
-    return lines
+    return [*lines, status.keeps] if status.keeps else lines
 
 
 def _segment(segment: SegmentStatus) -> str:
@@ -77,6 +77,8 @@ def _not_more(status: NodeStatus, running: bool, settings: NodeSettings) -> list
         "power_limit_w": settings.power_limit_w and f"{settings.power_limit_w} W",
         "quiet_programs": ", ".join(settings.quiet_programs),
     }
+    if settings.role == "helper":
+        lines.append("A helper: it does others' segments again and trains nothing of its own.")
     lines += [status.fit] if status.fit else []
     lines += [f"Your limit {name}: {text}." for name, text in limits.items() if text]
     if running and status.confined:
