@@ -36,6 +36,8 @@ class GovernorStatus(Struct, frozen=True, kw_only=True):
     """run, throttle or pause."""
     share: float
     reason: str
+    rule: str = ""
+    """The setting behind a pause; empty otherwise."""
     sees: dict[str, str] = {}
     """What each sense says, in words; senses that this machine lacks are left out."""
     blind: list[str] = []

@@ -115,6 +115,7 @@ class StatusBoard:
                 allowance=decision.allowance,
                 share=decision.share,
                 reason=decision.reason,
+                rule=decision.rule,
                 sees=in_words(reading) if reading else {},
                 blind=list(reading.blind) if reading else [],
             ),

@@ -106,9 +106,8 @@ def _credit(status: NodeStatus, history: Sequence[HistoryLine]) -> list[str]:
         sum(line.samples for line in accepted),
         sum(line.seconds for line in accepted),
     )
-    lines = [
-        f"{len(accepted)} segment(s) accepted: {samples} clips in {ago(int(seconds * 1000))} of training.",
-    ]
+    spent = f"{samples} clips in {ago(int(seconds * 1000))} of training"
+    lines = [f"{len(accepted)} segment(s) accepted: {spent}." if accepted else "None yet."]
     refused: dict[str, int] = {}
     for line in history:
         if line.state != "accepted":
@@ -147,6 +146,11 @@ def _next_step(status: NodeStatus, running: bool, history: Sequence[HistoryLine]
         return "Say go: `kinoswarm resume`."
     if status.state == "paused" and "Paused by you" in status.reason:
         return "`kinoswarm resume` lets it go on."
+    if status.governor and status.governor.rule:
+        return (
+            f"Nothing to do: it goes on by itself. If you want it otherwise, the setting is {status.governor.rule}: on "
+            "the page (`kinoswarm page --open`) or in settings.toml."
+        )
     if last is not None and last.code == "not_finite":
         return "Numbers went wrong here: check for overclocking and heat, then run `kinoswarm join` again."
     if last is not None and last.state in ("rejected", "quarantined"):
