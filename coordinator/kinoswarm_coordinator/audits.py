@@ -23,6 +23,8 @@ _LOOKED_AT = 64
 _ENOUGH_PROVEN = 3
 _NEIGHBOURS_AFTER = 0.5
 """Who shares a range of addresses with a run audits it once the case has waited for this share of audit_wait_s."""
+_HELPERS_SHARE = 0.5
+"""A helper is given an audit that takes it at most this share of the time that is left for it."""
 _NEWCOMERS_AFTER = 0.25
 """Newcomers audit once a case has waited for this share of audit_wait_s, or while hardly anybody is proven."""
 
@@ -62,9 +64,18 @@ def audit_for(
             continue
         if _is_next_door(state, rules, primary, auditor):
             continue
-        if order.steps <= auditor.most_steps:
+        in_time = _helper_in_time(rules, case, order, auditor) if auditor.body.helper else True
+        if in_time and order.steps <= auditor.most_steps:
             return primary, order
     return None
+
+
+def _helper_in_time(rules: Rules, case: AuditCase, order: TrainOrder, auditor: Auditor) -> bool:
+    """Whether a helper, which may be a hundred times slower than who did the work, can still be of use."""
+    waited_s = (auditor.now_ms - case.opened_at_ms) / 1000
+    left_s = rules.charter.policy.audit_wait_s - waited_s
+    speed = auditor.body.seconds_per_step
+    return 0.0 < order.steps * speed <= _HELPERS_SHARE * left_s
 
 
 def _has_waited(rules: Rules, case: AuditCase, now_ms: int) -> bool:

@@ -97,6 +97,8 @@ def _training(state: SwarmState, rules: Rules, pull: Pull) -> Granted | Nothing:
     audit = _audit(state, rules, pull)
     if audit is not None:
         return audit
+    if pull.body.helper:
+        return Nothing(_no_audit(rules), _RETRY_LATER_S)
     too_many = _too_many_leases(state, rules, pull) or _crowded(state, rules, pull)
     if too_many:
         return Nothing(too_many, _RETRY_LATER_S)
@@ -128,11 +130,12 @@ def _training(state: SwarmState, rules: Rules, pull: Pull) -> Granted | Nothing:
 
 def _audit(state: SwarmState, rules: Rules, pull: Pull) -> Granted | None:
     """Somebody else's contribution to be done again: its account waits for it, so it comes first."""
+    own = segment_steps(rules, pull.body.seconds_per_step)
     auditor = Auditor(
         peer=pull.peer,
         body=pull.body,
         now_ms=pull.now_ms,
-        most_steps=segment_steps(rules, pull.body.seconds_per_step),
+        most_steps=rules.charter.policy.segment_steps_max if pull.body.helper else own,
         neighbours=pull.neighbours,
     )
     found = audit_for(state, rules, auditor)
@@ -275,6 +278,12 @@ def _neediest(
                 return key
             best = best or need
     return best[2] if best is not None else None
+
+
+def _no_audit(rules: Rules) -> str:
+    if not rules.charter.policy.audit_one_in:
+        return "this swarm does nobody's work again, so a helper only keeps and serves what others need"
+    return "no audit waits that this machine could finish in time"
 
 
 def _no_mode(rules: Rules) -> str:

@@ -5,7 +5,7 @@ distance to any other; the rest is compared all the same.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -32,7 +32,7 @@ def run(job: CompareJob, report: Callable[[JobProgress], None]) -> CompareDone:
     return CompareDone(distances=distances)
 
 
-def _read(path: Path, shapes: dict[str, tuple[int, ...]]) -> Delta | None:
+def _read(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> Delta | None:
     try:
         return read_delta(path, shapes)
     except RemoteError:

@@ -1,4 +1,4 @@
-"""What a worker process may use: no network, a memory limit, a lower priority. Owns the system calls; free of torch.
+"""What a worker process may use: no network, few files, a memory limit, a lower priority. Free of torch.
 
 `confine` runs before torch is imported and before any thread starts, because the kernel wants it so. What the kernel
 does not allow is left out and said: a worker without a limit beats no worker.
@@ -13,7 +13,15 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from kinoswarm_model import landlock
+
 _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
+_SYSTEM_FOLDERS = (
+    *("/usr", "/lib", "/lib32", "/lib64", "/bin", "/sbin", "/opt", "/etc", "/proc", "/sys"),
+    *("/nix", "/gnu", "/run/opengl-driver", "/run/current-system"),
+)
+"""Programs, libraries, drivers and their settings, nobody's documents."""
+_WINDOWS_IDLE_FROM = 10
 _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 4, 38
 
 
@@ -26,6 +34,10 @@ class WorkerLimits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     vram_bytes: int = 0
     nice: int = 0
     """Lower priority on the processor, 0 to 19."""
+    readable: list[str] = []
+    """Folders that it may read, beside those of the system and of Python."""
+    writable: list[str] = []
+    """Folders that it may write; with none given it may open whatever its user may."""
 
 
 def confine(limits: WorkerLimits) -> list[str]:
@@ -46,11 +58,28 @@ def confine_gpu(limits: WorkerLimits) -> None:
 
 def _apply(limits: WorkerLimits) -> Iterator[str]:
     if limits.nice:
-        yield f"priority lowered to {os.nice(limits.nice)}"
+        yield _lower_priority(limits.nice)
     if limits.ram_bytes:
         yield _limit_ram(limits.ram_bytes)
     if limits.offline:
         yield _go_offline()
+    if limits.writable:  # after the network: its namespace is set up through /proc
+        yield _keep_to_folders(limits)
+
+
+def _lower_priority(nice: int) -> str:
+    """By `nice`, or by Windows' two classes below the normal one."""
+    if sys.platform == "win32":
+        return _lower_windows_priority(nice)
+    return f"priority lowered to {os.nice(nice)}"
+
+
+def _lower_windows_priority(nice: int) -> str:
+    import psutil
+
+    name = "BELOW_NORMAL" if nice < _WINDOWS_IDLE_FROM else "IDLE"
+    psutil.Process().nice(getattr(psutil, f"{name}_PRIORITY_CLASS"))
+    return f"priority lowered to {name.replace('_', ' ').lower()}"
 
 
 def _limit_ram(size: int) -> str:
@@ -61,6 +90,23 @@ def _limit_ram(size: int) -> str:
 
     resource.setrlimit(resource.RLIMIT_DATA, (size, size))
     return f"memory limited to {size / 1024**3:.1f} GiB"
+
+
+def _keep_to_folders(limits: WorkerLimits) -> str:
+    """So that what strangers' bytes could do inside a worker, they can't do to its user's files and keys."""
+    if not sys.platform.startswith("linux"):
+        return "it may open any of your files: this system has no Landlock"
+    folders = {*_SYSTEM_FOLDERS, sys.prefix, sys.base_prefix, *filter(os.path.isabs, sys.path)}
+    folders.update(filter(os.path.isabs, os.environ.get("LD_LIBRARY_PATH", "").split(":")))
+    try:
+        landlock.restrict(
+            readable=sorted({*folders, *limits.readable}),
+            writable=sorted({"/dev", *limits.writable}),
+            tcp=not limits.offline,
+        )
+    except landlock.Unavailable as error:
+        return f"it may open any of your files: the kernel does not allow Landlock ({error})"
+    return "opens no files but programs, what it works on and its own folder"
 
 
 def _go_offline() -> str:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from kinoswarm_model.expert_classes import checked_config, class_of, forward_of
+from kinoswarm_model.once_per_model import once_per_model
 from kinoswarm_model.seed_weights import start_as_linear_codec
 from kinoswarm_model.wan_forward import restore_buffers
 from kinoswarm_protocol.errors import LimitExceeded, MalformedBytes
@@ -49,7 +50,8 @@ def count_parameters(model: ModelSpec) -> int:
     return sum(parameter.numel() for parameter in _blueprint(model).parameters())
 
 
-def tensor_shapes(model: ModelSpec) -> dict[str, tuple[int, ...]]:
+@once_per_model
+def tensor_shapes(model: ModelSpec) -> Mapping[str, tuple[int, ...]]:
     """Name and shape of every tensor of this expert's checkpoint, without allocating it."""
     state = _blueprint(model).state_dict()
     return {name: tuple(tensor.shape) for name, tensor in state.items()}

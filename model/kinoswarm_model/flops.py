@@ -5,6 +5,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from kinoswarm_model.experts import meta_expert
+from kinoswarm_model.once_per_model import once_per_model
 from kinoswarm_model.router import meta_router
 from kinoswarm_protocol.specs import ModelSpec
 
@@ -12,6 +13,7 @@ TRAIN_FACTOR = 3.0
 """Backward costs twice forward: gradients of inputs and of weights."""
 
 
+@once_per_model
 def expert_flops(model: ModelSpec) -> float:
     """FLOPs of one forward pass of the expert for one clip."""
     clip, text = model.clip, model.text

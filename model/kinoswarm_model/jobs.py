@@ -286,6 +286,8 @@ class SelfTestDone(Struct, frozen=True, kw_only=True, tag="self_test", forbid_un
     """Of GPU memory at that micro-batch; 0 on a processor."""
     modes: list[ModeSpec] = []
     """Of the model's, those that fit, best first; the first is what was measured."""
+    fits: bool = True
+    """False where the machine computes rightly but none of the model's modes fits its memory."""
 
 
 Done = (

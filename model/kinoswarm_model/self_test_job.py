@@ -52,7 +52,8 @@ def run(job: SelfTestJob, report: Callable[[JobProgress], None]) -> SelfTestDone
     report(JobProgress(job_id=job.job_id, step=1, total=2, loss=losses[-1], what="known answer"))
     sentence = compare(losses, _tolerance(device))
     best, modes = (None, []) if sentence else best_modes(job, device)
-    if not sentence and best is None:
+    fits = bool(sentence) or best is not None
+    if not fits:
         sentence = (
             "this swarm's model does not fit into this machine's memory, even one clip at a time with activation "
             "checkpointing; a device with more memory would do, or a higher max_vram_gib or max_ram_gib if you set one"
@@ -67,6 +68,7 @@ def run(job: SelfTestJob, report: Callable[[JobProgress], None]) -> SelfTestDone
         checkpoint_activations=bool(best and best.fit.checkpoint_activations),
         peak_bytes=best.peak_bytes if best else 0,
         modes=modes,
+        fits=fits,
     )
 
 

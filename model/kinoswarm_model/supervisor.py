@@ -5,9 +5,7 @@ memory must be given back and a job can't be stopped otherwise; resume points ma
 """
 
 import asyncio
-import contextlib
 import os
-import signal
 import sys
 from asyncio import StreamReader
 from asyncio.subprocess import PIPE, Process
@@ -17,6 +15,7 @@ from typing import Any, cast
 
 import msgspec
 
+from kinoswarm_model import worker_group
 from kinoswarm_model.confinement import WorkerLimits
 from kinoswarm_model.jobs import (
     MAX_JOB_FRAME,
@@ -126,7 +125,7 @@ class WorkerSupervisor:
         """Let the worker compute only this share of the time, from now on; 1 is always. Its memory stays."""
         self._share = share
         self._end_pulse()
-        if self.pid is not None and share < 1.0 and hasattr(signal, "SIGSTOP"):
+        if self.pid is not None and share < 1.0:
             self._pulse = asyncio.get_running_loop().create_task(_pulse(self.pid, share))
 
     def _end_pulse(self) -> None:
@@ -135,7 +134,7 @@ class WorkerSupervisor:
             self._pulse.cancel()
             self._pulse = None
             if self.pid is not None:
-                _signal_group(self.pid, signal.SIGCONT)
+                worker_group.resume(self.pid)
 
     async def run(self, job: Job, on_progress: Callable[[JobProgress], None]) -> Done:
         """Do one job; others wait. Raises WorkerError or WorkerDied. Cancelling it kills the worker."""
@@ -168,7 +167,7 @@ class WorkerSupervisor:
         if process is None:
             return
         if process.returncode is None:
-            _signal_group(process.pid, signal.SIGKILL if os.name == "posix" else signal.SIGTERM)
+            worker_group.kill(process.pid)
         await process.wait()
         self._process = None
 
@@ -211,6 +210,7 @@ class WorkerSupervisor:
         with self._log_path.open("wb" if large else "ab") as log:
             return await asyncio.create_subprocess_exec(
                 self._python,
+                "-P",  # no module of the folder that it happens to be started in
                 "-m",
                 "kinoswarm_model.worker",
                 str(os.getpid()),
@@ -238,15 +238,6 @@ async def _pulse(pid: int, share: float) -> None:
     """Stop and continue a worker for ever, so that it computes `share` of the time."""
     while True:
         await asyncio.sleep(share * _PULSE_S)
-        _signal_group(pid, signal.SIGSTOP)
+        worker_group.suspend(pid)
         await asyncio.sleep((1.0 - share) * _PULSE_S)
-        _signal_group(pid, signal.SIGCONT)
-
-
-def _signal_group(pid: int, number: signal.Signals) -> None:
-    """The worker leads its own process group."""
-    with contextlib.suppress(ProcessLookupError):
-        if hasattr(os, "killpg"):
-            os.killpg(pid, number)
-        else:
-            os.kill(pid, number)
+        worker_group.resume(pid)

@@ -7,6 +7,14 @@ import typer
 
 app = typer.Typer()
 
+Helper = Annotated[
+    bool | None,
+    typer.Option(
+        "--helper/--trainer",
+        help="Train nothing of its own: audit, keep and serve what others need. Needs no graphics card.",
+    ),
+]
+
 
 @app.command()
 def join(
@@ -39,10 +47,13 @@ def join(
             help="Use the coordinator's web address alone, without any peer-to-peer program.",
         ),
     ] = None,
+    helper: Helper = None,
     once: Annotated[bool, typer.Option("--once", help="Leave after one accepted segment.")] = False,
     service: Annotated[
         bool,
-        typer.Option("--service", help="Install it as a systemd service of your user and return."),
+        typer.Option(
+            "--service", help="Install it as a service of your user (systemd, launchd) and return."
+        ),
     ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print every change as a line of JSON.")
@@ -63,6 +74,7 @@ def join(
         device=device,
         listen=listen or None,
         https_only=https_only,
+        role=None if helper is None else "helper" if helper else "trainer",
     )
     request = JoinRequest(
         invite=invite, settings=settings, yes=yes, go=go, once=once, as_json=as_json

@@ -18,6 +18,7 @@ def leave(
     """End your running node. Its segment is saved and goes on at the next `kinoswarm join`."""
     import os
     import signal
+    import sys
 
     from kinoswarm_node.home import Home, running_pid
     from kinoswarm_node.settings import load_settings
@@ -32,5 +33,8 @@ def leave(
         WishFiles(root).finish()
         typer.echo("It leaves once its segment is done and sent.")
     else:
-        os.kill(pid, signal.SIGTERM)
+        if sys.platform == "win32":
+            WishFiles(root).leave()  # os.kill would end it there in the middle of a write
+        else:
+            os.kill(pid, signal.SIGTERM)
         typer.echo("It leaves now; its segment is saved.")

@@ -13,9 +13,10 @@ from kinoswarm_cli.join_view import join_view
 from kinoswarm_network.durable import write_atomic
 from kinoswarm_network.identity import load_or_create_key
 from kinoswarm_network.logs import log_to
-from kinoswarm_node import service_unit
+from kinoswarm_node import services
 from kinoswarm_node.context import program_version
 from kinoswarm_node.daemon import Daemon
+from kinoswarm_node.desktop_notices import DesktopNotices
 from kinoswarm_node.home import Home, check_format, locked
 from kinoswarm_node.invites import get_invite, invite_text
 from kinoswarm_node.settings import NodeSettings
@@ -46,19 +47,23 @@ def run_join(request: JoinRequest) -> int:
         plan = _plan(request, home)
         log_to(home.log_path)
         with join_view(request.as_json) as listener:
-            return _live(plan, request, logged(listener, structlog.get_logger("node")))
+            told = logged(listener, structlog.get_logger("node"))
+            level = request.settings.desktop_notices
+            notices = DesktopNotices(home.root, level, _now_ms, told)
+            return _live(plan, request, notices.hear)
 
 
 def install_joined(request: JoinRequest) -> list[str]:
-    """Ask for consent and go here, where a person is; then let systemd run the node. Says what was done.
+    """Ask for consent and go here, where a person is; then let the system run the node. Says what was done.
 
     Flags hold for this start alone, so what should last belongs into the home's settings.toml.
     """
+    service = services.of_this_system()
     home = Home(request.settings.home.expanduser().absolute())
     with locked(home):
         check_format(home, program_version())
         _plan(request, home)
-    return service_unit.install(home.root)
+    return service.install(home.root)
 
 
 def _plan(request: JoinRequest, home: Home) -> NodePlan:

@@ -5,7 +5,9 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="The node as a systemd service of your user.", no_args_is_help=True)
+app = typer.Typer(
+    help="The node as a service of your user: systemd, or launchd on a Mac.", no_args_is_help=True
+)
 
 
 @app.command()
@@ -14,7 +16,7 @@ def install(
 ) -> None:
     """Run your node from now on and after every login. It must have joined a swarm before."""
     from kinoswarm_node.home import Home
-    from kinoswarm_node.service_unit import install as install_unit
+    from kinoswarm_node.services import of_this_system
     from kinoswarm_node.settings import load_settings
     from kinoswarm_protocol.errors import LocalError
 
@@ -23,23 +25,25 @@ def install(
         raise LocalError(
             f"no node has joined from {folder.root} yet; use `kinoswarm join INVITE --service`"
         )
-    for sentence in install_unit(folder.root):
+    for sentence in of_this_system().install(folder.root):
         typer.echo(sentence)
 
 
 @app.command()
 def uninstall() -> None:
     """Stop the service and remove its unit. Your key, settings and results stay."""
-    from kinoswarm_node.service_unit import uninstall as uninstall_unit
+    from kinoswarm_node.services import of_this_system
 
-    for sentence in uninstall_unit():
+    for sentence in of_this_system().uninstall():
         typer.echo(sentence)
 
 
 @app.command()
 def show(home: Annotated[Path | None, typer.Option(help="Folder of your node.")] = None) -> None:
-    """Print the unit, for a look before you install it or for another init system."""
-    from kinoswarm_node.service_unit import unit_text
+    """Print what would be installed, for a look before you do or for another init system."""
+    from kinoswarm_node.services import of_this_system
     from kinoswarm_node.settings import load_settings
 
-    typer.echo(unit_text(load_settings(home=home).home.expanduser().absolute()), nl=False)
+    typer.echo(
+        of_this_system().text(load_settings(home=home).home.expanduser().absolute()), nl=False
+    )

@@ -5,7 +5,7 @@ import signal
 from collections.abc import Coroutine
 from typing import Any
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+from kinoswarm_network import signals
 
 
 async def run_until_signalled(work: Coroutine[Any, Any, None]) -> None:
@@ -17,11 +17,9 @@ async def run_until_signalled(work: Coroutine[Any, Any, None]) -> None:
         received.append(number)
         task.cancel()
 
-    loop = asyncio.get_running_loop()
-    for number in _SIGNALS:
-        loop.add_signal_handler(number, stop, number)
     try:
-        await task
+        with signals.listening(stop):
+            await task
     except asyncio.CancelledError:
         if not received:
             raise
@@ -29,9 +27,6 @@ async def run_until_signalled(work: Coroutine[Any, Any, None]) -> None:
             raise KeyboardInterrupt from None
     except BaseExceptionGroup as group:
         raise _first(group) from group
-    finally:
-        for number in _SIGNALS:
-            loop.remove_signal_handler(number)
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -72,6 +72,11 @@ class NodeContext:
         await self.trainer.start()
         return next(iter(self.trainer.devices), "cpu")
 
+    @property
+    def is_helper(self) -> bool:
+        """Whether this machine trains nothing of its own."""
+        return self.settings.role == "helper"
+
     def threads(self, cores: int) -> int:
         """CPU threads for the worker: as set, else half of the cores."""
         return self.settings.threads or max(1, cores // 2)

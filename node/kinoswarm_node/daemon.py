@@ -8,10 +8,11 @@ import contextlib
 import errno
 import secrets
 import signal
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 
 import structlog
 
+from kinoswarm_network import signals
 from kinoswarm_node import following, joining, keeping, pulling, segment_work, sending
 from kinoswarm_node import life_events as ev
 from kinoswarm_node.context import NodeContext, program_version
@@ -65,12 +66,12 @@ class Daemon:
 
     async def run(self) -> NodeState:
         """Live until stopped; returns the last state, whose `fault` says why when it was not by wish."""
-        self.node.wishes.forget_finish()
+        self.node.wishes.forget_leaving()
         self._power = self.node.governor.sensors.limit_power(self.node.settings.power_limit_w)
         self.post(await _started(self.node))
         self._governed(*await self.node.governor.look())
         try:
-            with self._signals():
+            with signals.listening(self._stop):
                 async with serving_page(self.node):
                     await self._live()
         except BaseExceptionGroup as group:
@@ -234,25 +235,12 @@ class Daemon:
             program_version=program_version(),
         )
 
-    def _stop(self, number: signal.Signals, sentence: str) -> None:
-        self.interrupted = self.interrupted or number is signal.SIGINT
-        self.post(ev.StopAsked(sentence=sentence))
-
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
+    def _stop(self, number: signal.Signals) -> None:
         """Ctrl-C and SIGTERM become events, so that everything is saved and ended on the way out."""
-        loop = asyncio.get_running_loop()
-        sentences = {
-            signal.SIGINT: "stopping, as you asked with Ctrl-C",
-            signal.SIGTERM: "stopping, as the system asked",
-        }
-        for number, sentence in sentences.items():
-            loop.add_signal_handler(number, self._stop, number, sentence)
-        try:
-            yield
-        finally:
-            for number in sentences:
-                loop.remove_signal_handler(number)
+        by_person = number is signal.SIGINT
+        self.interrupted = self.interrupted or by_person
+        who = "you asked with Ctrl-C" if by_person else "the system asked"
+        self.post(ev.StopAsked(sentence=f"stopping, as {who}"))
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

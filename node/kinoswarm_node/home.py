@@ -3,11 +3,11 @@
 HOME/account.key delegation.txt          see account_files.py
 HOME/identity.key settings.toml lock format.json status.json invite.txt blobs/ node.log network.log worker.log
 HOME/paused go leave                   see wishes.py
+HOME/limits.json page.json page.token notices.json   see limits_file.py, page/server.py, desktop_notices.py
 HOME/swarms/<first 16 of the swarm id>/   see swarm_folder.py
 """
 
 import contextlib
-import fcntl
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Struct
 
 from kinoswarm_network.durable import write_atomic
+from kinoswarm_network.file_lock import is_locked, try_lock
 from kinoswarm_protocol.codec import decode_json
 from kinoswarm_protocol.errors import LocalError, MalformedBytes
 from kinoswarm_protocol.ids import SwarmId
@@ -144,22 +145,21 @@ def running_pid(home: Home) -> int | None:
     except OSError:
         return None
     try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        text = os.pread(handle, 32, 0).decode("ascii", "replace").strip()
+        text = _holder(handle) if is_locked(handle) else ""
         return int(text) if text.isdecimal() else None
     finally:
         os.close(handle)
-    return None
 
 
 def _take(handle: int, home: Home) -> None:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        pid = os.pread(handle, 32, 0).decode("ascii", "replace").strip() or "unknown"
+    if not try_lock(handle):
+        pid = _holder(handle) or "unknown"
         raise LocalError(
             f"another node runs in {home.root} (process {pid}); stop it first, or give this one its own --home"
-        ) from error
+        )
     os.ftruncate(handle, 0)
-    os.pwrite(handle, f"{os.getpid()}\n".encode("ascii"), 0)
+    os.write(handle, f"{os.getpid()}\n".encode("ascii"))
+
+
+def _holder(handle: int) -> str:
+    return os.read(handle, 32).decode("ascii", "replace").strip()

@@ -4,7 +4,7 @@ Records are announced again by whoever holds them, so that a release is found wh
 forgets within the hour what nobody repeats. Nothing here is believed: a record counts by its signature and dates.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,15 @@ import msgspec
 import structlog
 
 from kinoswarm_network.durable import write_atomic
+from kinoswarm_node import mirroring
 from kinoswarm_node.context import NodeContext
+from kinoswarm_node.record_lookup import look_up
 from kinoswarm_protocol.codec import decode, decode_json
 from kinoswarm_protocol.envelope import Opened, open_envelope
 from kinoswarm_protocol.errors import BadSignature, MalformedBytes, RemoteError
 from kinoswarm_protocol.ids import BlobId
 from kinoswarm_protocol.limits import MAX_RECORD_BYTES, MAX_RECORDS_PER_LOOKUP
-from kinoswarm_protocol.messages import RELEASE, Lookup, Records, ReleaseManifest
+from kinoswarm_protocol.messages import RELEASE, ReleaseManifest
 from kinoswarm_protocol.records import (
     CHARTER_KEY,
     COORDINATOR_KEY,
@@ -66,6 +68,19 @@ async def keep_alive(node: NodeContext) -> None:
     serves = node.settings.keep_release_gb > 0 and not node.settings.https_only
     if release is not None and serves:
         await _hold(node, release.body)
+    if node.is_helper and serves:
+        held = _held(node.folder.root)
+        await mirroring.mirror(node, set() if held is None else {held.table, *held.files})
+    node.board.keeps(_kept_in_words(node))
+
+
+def _kept_in_words(node: NodeContext) -> str:
+    held, blobs = _held(node.folder.root), mirroring.mirrored(node.folder.root).size_by_blob
+    parts = [f"release {held.version}"] if held is not None else []
+    if blobs:
+        gb = sum(blobs.values()) / _GB
+        parts.append(f"{len(blobs)} files of experts and data ({gb:.2g} GB)")
+    return f"Keeps for others: {' and '.join(parts)}." if parts else ""
 
 
 def kept_records(root: Path, key: str) -> list[bytes]:
@@ -110,24 +125,12 @@ async def _learn(node: NodeContext) -> list[Opened[Any]]:
     known = _read_list(path)
     heard: list[bytes] = []
     for key in KEPT_KEYS:
-        heard += await _look_up(node, key)
+        heard += await look_up(node, key)
     records = merged(known, heard, authority, node.now_ms())
     raw = [record.raw for record in records]
     if raw != known:
         write_atomic(path, msgspec.msgpack.encode(raw))
     return records
-
-
-async def _look_up(node: NodeContext, key: str) -> Sequence[bytes]:
-    try:
-        return (await node.client.ask(Lookup(key=key), Records)).records
-    except RemoteError:
-        pass  # the coordinator is away: that is what the DHT is for
-    try:
-        return await node.network.look_up(key)
-    except RemoteError as error:
-        _log.info("not looked up", key=key, why=str(error))
-        return []
 
 
 async def _hold(node: NodeContext, release: ReleaseRecord) -> None:
@@ -136,7 +139,7 @@ async def _hold(node: NodeContext, release: ReleaseRecord) -> None:
     if before is not None and before.version >= release.version:
         return
     table = BlobId(release.blob)
-    if await _num_providers(node, table) >= ENOUGH_PROVIDERS:
+    if not node.is_helper and await _num_providers(node, table) >= ENOUGH_PROVIDERS:
         return
     manifest = await _manifest(node, table)
     size = sum(file.size_bytes for file in manifest.files)

@@ -187,8 +187,12 @@ def _barred(state: NodeState, event: ev.Barred, seed: int) -> Step:
 
 @_on(Phase.TESTING)
 def _self_tested(state: NodeState, event: ev.SelfTested, seed: int) -> Step:
-    speed = f"one training step takes {event.seconds_per_step:.2g} s"
     passed = structs.replace(state, tested=True, attempt=0, fit=event.fit)
+    if not event.seconds_per_step:
+        return _next_task(
+            passed, "This machine computes rightly, but this swarm's model is too large for it."
+        )
+    speed = f"one training step takes {event.seconds_per_step:.2g} s"
     return _next_task(passed, f"This machine passed its test: {speed}.")
 
 

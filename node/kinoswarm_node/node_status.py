@@ -36,6 +36,8 @@ class GovernorStatus(Struct, frozen=True, kw_only=True):
     """run, throttle or pause."""
     share: float
     reason: str
+    rule: str = ""
+    """The setting behind a pause; empty otherwise."""
     sees: dict[str, str] = {}
     """What each sense says, in words; senses that this machine lacks are left out."""
     blind: list[str] = []
@@ -73,6 +75,8 @@ class NodeStatus(Struct, frozen=True, kw_only=True):
     account_name: str = ""
     fit: str = ""
     """Which of the charter's modes this machine trains in, and which would not fit; empty before the self-test."""
+    keeps: str = ""
+    """What this node keeps and serves for others; empty while that is nothing."""
     notices: list[str] = []
     """The founder's newest amendments in words, newest first."""
     update: str = ""

@@ -87,7 +87,7 @@ async def _job(node: NodeContext, order: TrainOrder) -> SampleJob:
     shard = await node.network.blob_path(BlobId(charter.clusters[order.cluster].shards[0].blob))
     if base is None or shard is None:
         raise LocalError("the store had to give up what a clip is made from")
-    work_dir = node.folder.root / "sampling"
+    work_dir = node.folder.worker_dir / "sampling"
     work_dir.mkdir(exist_ok=True)
     return SampleJob(
         job_id=f"sample-{order.cluster}-{order.base_version}",
@@ -107,7 +107,7 @@ def _keep(node: NodeContext, order: TrainOrder, done: SampleDone, segments: int)
     folder.mkdir(exist_ok=True)
     name = f"cluster-{order.cluster}-version-{order.base_version}.mp4"
     os.replace(done.clip_path, folder / name)
-    shutil.rmtree(node.folder.root / "sampling", ignore_errors=True)
+    shutil.rmtree(node.folder.worker_dir / "sampling", ignore_errors=True)
     fresh = OwnSample(
         file=name,
         cluster=order.cluster,

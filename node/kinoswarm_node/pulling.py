@@ -26,6 +26,10 @@ from kinoswarm_protocol.specs import ModeSpec
 
 _MAX_ON_DISK = 256  # PullLease's own bound
 _PULL_ID = "pull.id"
+_TOO_SMALL = (
+    "This machine is too small to do others' segments again; it keeps and serves what they need."
+)
+_TOO_SMALL_RETRY_S = 3_600.0
 _REQUEST_ID = re.compile(rb"[0-9a-f]{32}")
 
 
@@ -34,6 +38,8 @@ async def pull(node: NodeContext) -> ev.Event:
 
     A pull whose reply got lost, or whose lease could not be kept, is repeated under the same id, even after a crash.
     """
+    if node.is_helper and node.self_test is None:
+        return ev.NoWorkGiven(sentence=_TOO_SMALL, retry_after_s=_TOO_SMALL_RETRY_S)
     body = await _request(node)
     answer = await node.client.ask(body, LeaseGrant, NoWork, request_id=_pull_id(node))
     if isinstance(answer, NoWork):
@@ -115,6 +121,7 @@ async def _request(node: NodeContext) -> PullLease:
         modes=_proposed_modes(charter, test),
         clusters_on_disk=await _clusters_on_disk(node),
         seconds_per_step=test.seconds_per_step if test else 0.0,
+        helper=node.is_helper,
     )
 
 

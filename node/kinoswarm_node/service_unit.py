@@ -6,11 +6,11 @@ writable, and the whole control group ended with the node, so that no worker or 
 
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 from kinoswarm_network.durable import write_atomic
+from kinoswarm_node.service_manager import ask_manager
 from kinoswarm_protocol.errors import LocalError
 
 UNIT = "kinoswarm.service"
@@ -47,7 +47,7 @@ WantedBy=default.target
 """
 
 
-def unit_text(home: Path, python: str = sys.executable) -> str:
+def text(home: Path, python: str = sys.executable) -> str:
     """The unit of the node in `home`, which goes on with the swarm that it joined last."""
     words = [python, "-m", "kinoswarm_cli.main", "join", "--yes", "--home", str(home)]
     return _TEXT.format(command=" ".join(_quoted(word) for word in words), home=_quoted(str(home)))
@@ -65,12 +65,10 @@ def install(home: Path) -> list[str]:
     Raises LocalError when systemd refuses; the unit's file stays for a look at it.
     """
     path = unit_path()
-    write_atomic(path, unit_text(home).encode(), mode=0o644)
+    write_atomic(path, text(home).encode(), mode=0o644)
     done = [f"Wrote {path}."]
-    if shutil.which("systemctl") is None:
-        raise LocalError(f"{path} is written, but there is no systemctl here to start it")
-    for arguments in (["daemon-reload"], ["enable", "--now", UNIT]):
-        _systemctl(arguments)
+    ask_manager("systemctl", "--user", "daemon-reload")
+    ask_manager("systemctl", "--user", "enable", "--now", UNIT)
     done.append("It runs now and after every login; `kinoswarm service uninstall` removes it.")
     done.append("To run it without anybody logged in: loginctl enable-linger")
     return done
@@ -82,20 +80,9 @@ def uninstall() -> list[str]:
     if not path.exists():
         raise LocalError(f"no service is installed: {path} does not exist")
     if shutil.which("systemctl") is not None:
-        _systemctl(["disable", "--now", UNIT])
+        ask_manager("systemctl", "--user", "disable", "--now", UNIT)
     path.unlink()
     return [f"Removed {path}. Your key, settings and results stay where they are."]
-
-
-def _systemctl(arguments: list[str]) -> None:
-    done = subprocess.run(
-        ["systemctl", "--user", *arguments], capture_output=True, text=True, check=False
-    )
-    if done.returncode != 0:
-        said = (done.stderr or done.stdout).strip().splitlines()
-        raise LocalError(
-            f"systemctl --user {' '.join(arguments)} failed: {said[-1] if said else 'no message'}"
-        )
 
 
 def _quoted(word: str) -> str:

@@ -3,6 +3,7 @@
 Owns their names, bounds and words. A bad value stops the start with a sentence that names setting, value and range.
 """
 
+import sys
 from collections.abc import Callable, Mapping
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -28,6 +29,7 @@ from kinoswarm_protocol.limits import MAX_ADDRESS, MAX_ADDRESSES
 ENV_PREFIX = "KINOSWARM_NODE_"
 FILE_NAME = "settings.toml"
 _GIB = 1024**3
+_HELPERS_GB = 20.0
 
 
 def default_home() -> Path:
@@ -49,6 +51,11 @@ class NodeSettings(BaseSettings):
     pseudonym: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[\w .\-]+$")] = Field(
         default="anonymous",
         description="Name shown to the swarm: 1 to 64 letters, digits, spaces, dots, - and _.",
+    )
+    role: Literal["trainer", "helper"] = Field(
+        default="trainer",
+        description="trainer, or helper: trains nothing of its own, does others' segments again as audits when it can "
+        "finish them in time, and keeps and serves releases, data and experts. For machines without a graphics card.",
     )
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|(cuda|xpu)(:\d{1,2})?)$")] = Field(
         default="auto",
@@ -96,9 +103,9 @@ class NodeSettings(BaseSettings):
         "2 minutes and 128 KiB each, outside your rate caps. True or false.",
     )
     https_only: bool = Field(
-        default=False,
+        default_factory=lambda: sys.platform == "win32",
         description="Take part over the coordinator's web address alone, without any peer-to-peer program: true or "
-        "false.",
+        "false. On Windows, which has no such program, true from the start.",
     )
     upload_mb_s: Annotated[float, Field(ge=0.0, le=1e5)] = Field(
         default=0.0,
@@ -113,9 +120,9 @@ class NodeSettings(BaseSettings):
         description="GB of blobs in both directions in a calendar month, up to 1000000; 0 is no limit.",
     )
     keep_release_gb: Annotated[float, Field(ge=0.0, le=1e6)] = Field(
-        default=1.0,
+        default_factory=lambda chosen: _HELPERS_GB if chosen.get("role") == "helper" else 1.0,
         description="GB that the swarm's newest release may take here, kept and served to others, up to 1000000; 0 "
-        "keeps none.",
+        "keeps none. A helper, whose data and experts count too, starts with 20, a trainer with 1.",
     )
     keep_every_s: Annotated[float, Field(ge=5.0, le=3_000.0)] = Field(
         default=900.0,
@@ -189,6 +196,11 @@ class NodeSettings(BaseSettings):
         default="",
         description='Local hours in which to train, as "22:00-07:00" or "mon-fri 18:00-24:00 sat-sun 00:00-24:00"; '
         "empty is always.",
+    )
+    desktop_notices: Literal["off", "important", "results"] = Field(
+        default="important",
+        description="Notices on a Linux desktop: important (a person is needed, or the founder speaks), results (also "
+        "what was accepted, at most every half hour), off.",
     )
     page_port: Annotated[int, Field(ge=0, le=65_535)] = Field(
         default=7420,

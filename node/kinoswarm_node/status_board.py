@@ -11,7 +11,7 @@ from kinoswarm_model.jobs import JobProgress
 from kinoswarm_node.governor.decide import Decision
 from kinoswarm_node.governor.readings import Reading, in_words
 from kinoswarm_node.life_events import Segment
-from kinoswarm_node.life_state import NodeState
+from kinoswarm_node.life_state import NodeState, Phase
 from kinoswarm_node.node_status import GovernorStatus, NodeStatus, SegmentStatus, write_status
 from kinoswarm_node.swarm_folder import SwarmFolder
 from kinoswarm_protocol.errors import LocalError
@@ -32,6 +32,8 @@ class News(Struct, frozen=True, kw_only=True):
     done: int = 0
     total: int = 0
     in_bytes: bool = False
+    needs_person: bool = False
+    """Nothing goes on, or the node has ended, until somebody changes something on this machine."""
 
 
 Listener = Callable[[News], None]
@@ -99,7 +101,9 @@ class StatusBoard:
         self._write()
         if (state.phase.value, reason) != self._told:
             self._told = (state.phase.value, reason)
-            self._listener(News(status=self.status, reason=reason))
+            self._listener(
+                News(status=self.status, reason=reason, needs_person=_needs_person(state))
+            )
 
     def governed(self, decision: Decision, reading: Reading | None, confined: list[str]) -> None:
         """The governor looked; the worker is confined in these ways."""
@@ -111,6 +115,7 @@ class StatusBoard:
                 allowance=decision.allowance,
                 share=decision.share,
                 reason=decision.reason,
+                rule=decision.rule,
                 sees=in_words(reading) if reading else {},
                 blind=list(reading.blind) if reading else [],
             ),
@@ -126,6 +131,11 @@ class StatusBoard:
     def counts_for(self, account: str, name: str) -> None:
         """The coordinator said whose this machine's work is; empty when it is its own."""
         self.status = structs.replace(self.status, account=account, account_name=name)
+        self._write()
+
+    def keeps(self, sentence: str) -> None:
+        """What lies here for others."""
+        self.status = structs.replace(self.status, keeps=sentence)
         self._write()
 
     def fits(self, sentence: str) -> None:
@@ -201,6 +211,12 @@ class StatusBoard:
         self._written_ms = self._now_ms()
         with contextlib.suppress(LocalError):
             write_status(self._path, self.status)
+
+
+def _needs_person(state: NodeState) -> bool:
+    """Whether it leaves or waits for another cause than a person's or the governor's wish."""
+    in_trouble = state.phase is Phase.PAUSED and not state.by_person and not state.governed
+    return in_trouble or (state.phase is Phase.STOPPED and bool(state.fault))
 
 
 def _segment_status(segment: Segment) -> SegmentStatus:

@@ -7,6 +7,8 @@ A segment's stage is where its files are; each stage begins with one atomic rena
     outbox/ID.bin                the contribution is signed and stored   -> unsent
     sent/ID.bin                  the coordinator gave a receipt          -> pending
     history.jsonl                a verdict came; the files above go
+
+A confined worker writes in work/ and worker/ alone.
 """
 
 import os
@@ -80,8 +82,13 @@ class SwarmFolder:
     def __init__(self, root: Path, swarm: SwarmId) -> None:
         self.root = root
         self.swarm = swarm
-        for name in ("leases", "work", "outbox", "sent"):
+        for name in ("leases", "work", "outbox", "sent", "worker"):
             (root / name).mkdir(parents=True, exist_ok=True)
+
+    @property
+    def worker_dir(self) -> Path:
+        """What the worker writes beside its segments: self-test, clips, caches. Nothing there is missed."""
+        return self.root / "worker"
 
     # --- stages of a segment
 

@@ -53,7 +53,7 @@ def _now(status: NodeStatus, running: bool, now_ms: int) -> list[str]:
     lines += [status.reason] if status.reason else []
     if status.segment:
         lines.append(_segment(status.segment))
-    return lines
+    return [*lines, status.keeps] if status.keeps else lines
 
 
 def _segment(segment: SegmentStatus) -> str:
@@ -77,6 +77,8 @@ def _not_more(status: NodeStatus, running: bool, settings: NodeSettings) -> list
         "power_limit_w": settings.power_limit_w and f"{settings.power_limit_w} W",
         "quiet_programs": ", ".join(settings.quiet_programs),
     }
+    if settings.role == "helper":
+        lines.append("A helper: it does others' segments again and trains nothing of its own.")
     lines += [status.fit] if status.fit else []
     lines += [f"Your limit {name}: {text}." for name, text in limits.items() if text]
     if running and status.confined:
@@ -104,9 +106,8 @@ def _credit(status: NodeStatus, history: Sequence[HistoryLine]) -> list[str]:
         sum(line.samples for line in accepted),
         sum(line.seconds for line in accepted),
     )
-    lines = [
-        f"{len(accepted)} segment(s) accepted: {samples} clips in {ago(int(seconds * 1000))} of training.",
-    ]
+    spent = f"{samples} clips in {ago(int(seconds * 1000))} of training"
+    lines = [f"{len(accepted)} segment(s) accepted: {spent}." if accepted else "None yet."]
     refused: dict[str, int] = {}
     for line in history:
         if line.state != "accepted":
@@ -145,6 +146,11 @@ def _next_step(status: NodeStatus, running: bool, history: Sequence[HistoryLine]
         return "Say go: `kinoswarm resume`."
     if status.state == "paused" and "Paused by you" in status.reason:
         return "`kinoswarm resume` lets it go on."
+    if status.governor and status.governor.rule:
+        return (
+            f"Nothing to do: it goes on by itself. If you want it otherwise, the setting is {status.governor.rule}: on "
+            "the page (`kinoswarm page --open`) or in settings.toml."
+        )
     if last is not None and last.code == "not_finite":
         return "Numbers went wrong here: check for overclocking and heat, then run `kinoswarm join` again."
     if last is not None and last.state in ("rejected", "quarantined"):

@@ -50,7 +50,9 @@ def build_node(plan: NodePlan, listener: Listener, now_ms: Callable[[], int]) ->
         folder=plan.folder,
         network=_network(plan, now_ms),
         trainer=WorkerSupervisor(
-            plan.home.root / "worker.log", limits=_worker_limits(plan.settings)
+            plan.home.root / "worker.log",
+            env=_own_folders(plan.folder),
+            limits=_worker_limits(plan),
         ),
         client=CoordinatorClient(plan.key, plan.invite.swarm, plan.invite.coordinators, (), now_ms),
         now_ms=now_ms,
@@ -82,8 +84,21 @@ def first_status(plan: NodePlan, now_ms: int) -> NodeStatus:
     )
 
 
-def _worker_limits(settings: NodeSettings) -> WorkerLimits:
+def _own_folders(folder: SwarmFolder) -> dict[str, str]:
+    """Where libraries of the worker keep what they else keep in the user's folder, or in one of everybody's."""
+    temporary = folder.worker_dir / "tmp"
+    temporary.mkdir(exist_ok=True)
+    cache = str(folder.worker_dir / "cache")
+    caches = ("XDG_CACHE_HOME", "CUDA_CACHE_PATH", "TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR")
+    return {"TMPDIR": str(temporary), **dict.fromkeys(caches, cache)}
+
+
+def _worker_limits(plan: NodePlan) -> WorkerLimits:
+    """It sees blobs and writes results; the node's keys, and all else that its user has, it can't open."""
+    settings = plan.settings
     return WorkerLimits(
+        readable=[str(plan.home.blobs_path)],
+        writable=[str(plan.folder.root / "work"), str(plan.folder.worker_dir)],
         offline=True,
         ram_bytes=int(settings.max_ram_gib * 1024**3),
         vram_bytes=int(settings.max_vram_gib * 1024**3),

@@ -2,7 +2,7 @@
 
     paused    nothing is done while it exists; it may name an end, or say that the first "go" is still awaited
     go        the volunteer said once that this machine may train
-    leave     the running node is to leave once its segment is done and sent
+    leave     the running node is to leave: at once, or once its segment is done and sent
 
 Owns these files; life_cycle.py decides what follows.
 """
@@ -25,6 +25,7 @@ LOOK_EVERY_S = 0.5
 """How long a person waits for the graphics card at most, before the worker is ended."""
 
 _MAX_FILE = 4096
+_AT_ONCE = b"now"
 
 
 class Pause(Struct, frozen=True, kw_only=True):
@@ -76,10 +77,21 @@ class WishFiles:
         """Ask the running node to leave once its segment is done and sent."""
         write_atomic(self._leave, b"")
 
-    def wants_finish(self) -> bool:
-        return self._leave.exists()
+    def leave(self) -> None:
+        """Ask the running node to leave at once; its segment is kept."""
+        write_atomic(self._leave, _AT_ONCE)
 
-    def forget_finish(self) -> None:
+    def wants_to_leave(self) -> ev.FinishAsked | ev.StopAsked | None:
+        """What a person asked for since the start of the node."""
+        try:
+            asked = self._leave.read_bytes()[:_MAX_FILE]
+        except FileNotFoundError:
+            return None
+        if asked == _AT_ONCE:
+            return ev.StopAsked(sentence="stopping, as you asked with `kinoswarm leave`")
+        return ev.FinishAsked()
+
+    def forget_leaving(self) -> None:
         """A new start is a new wish to take part."""
         self._leave.unlink(missing_ok=True)
 
@@ -105,13 +117,14 @@ async def watch_wishes(
 ) -> None:
     """Tell the life cycle, for ever, when a person pauses, resumes or wants to finish."""
     before: Pause | None = None
-    told_finish = False
+    told: ev.FinishAsked | ev.StopAsked | None = None
     while True:
         pause = wishes.paused(now_ms())
         if pause != before:
             post(ev.PauseAsked(sentence=pause.sentence()) if pause else ev.ResumeAsked())
             before = pause
-        if not told_finish and wishes.wants_finish():
-            told_finish = True
-            post(ev.FinishAsked())
+        leaving = wishes.wants_to_leave()
+        if leaving is not None and leaving != told:
+            told = leaving
+            post(leaving)
         await asyncio.sleep(LOOK_EVERY_S)

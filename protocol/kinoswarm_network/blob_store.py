@@ -8,6 +8,7 @@ rename or harmless when cut short, so a crash at any point leaves a store that o
 import hashlib
 import os
 import secrets
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -161,7 +162,8 @@ class BlobStore:
         """Give a complete, verified, synced file its final name. The caller vouches for its bytes."""
         final = self._data(blob)
         write_atomic(self._manifest(blob), manifest_raw, 0o644)
-        verified.chmod(0o444)
+        if sys.platform != "win32":  # a read-only file can't be deleted there
+            verified.chmod(0o444)
         verified.replace(final)
         sync_folder(final.parent)
         return final
@@ -207,6 +209,8 @@ class BlobStore:
     def finish(self, partial: PartialBlob) -> Path:
         """Turn a complete download into a blob; raises LocalError when chunks are missing."""
         verified = partial.seal()
+        if sys.platform == "win32":
+            partial.close()  # no open file is renamed there
         path = self.admit(partial.blob, partial.manifest_raw, verified)
         partial.discard()
         return path
@@ -268,11 +272,10 @@ class BlobStore:
             yield StoredBlob(BlobId(manifest.stem), size, pinned, used_at_s)
 
     def _remove_abandoned(self) -> None:
-        for path in (self.root / "incoming").iterdir():
-            owner = path.name.split("-")[0]
-            if not owner.isdigit() or not _is_running(int(owner)):
-                path.unlink(missing_ok=True)
         oldest_s = time.time() - _ORPHAN_AGE_S
+        for path in (self.root / "incoming").iterdir():
+            if _is_abandoned(path, oldest_s):
+                path.unlink(missing_ok=True)
         for manifest in self.root.glob("[0-9a-f][0-9a-f]/*.manifest"):
             with suppress(FileNotFoundError):
                 is_orphan = not manifest.with_suffix("").exists()
@@ -305,6 +308,14 @@ def verify_file(path: Path, manifest: BlobManifest) -> bool:
             == manifest.chunk_hash(index)
             for index in range(manifest.num_chunks)
         )
+
+
+def _is_abandoned(incoming: Path, oldest_s: float) -> bool:
+    """Whether the process that its name begins with is gone; on Windows, which can't be asked so, by its age."""
+    owner = incoming.name.split("-")[0]
+    if sys.platform == "win32":
+        return incoming.stat().st_mtime < oldest_s
+    return not owner.isdigit() or not _is_running(int(owner))
 
 
 def _is_running(pid: int) -> bool:

@@ -3,13 +3,16 @@
 import errno
 import os
 import shutil
+import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from kinoswarm_protocol.errors import LocalError
 
+_WINDOWS_PAUSES_S = (0.01, 0.05, 0.1, 0.2)
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
@@ -51,7 +54,7 @@ def write_atomic(path: Path, data: bytes, mode: int = 0o600) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = _write_beside(path, data, mode)
         try:
-            temporary.replace(path)
+            _replace(temporary, path)
         except OSError:
             temporary.unlink(missing_ok=True)
             raise
@@ -101,6 +104,19 @@ def require_space(folder: Path, needed_bytes: int) -> None:
             f"the disk is full: {needed_bytes} bytes are needed in {folder}, {free} are free; "
             "free some space or choose another folder"
         )
+
+
+def _replace(temporary: Path, path: Path) -> None:
+    """A rename over `path`; Windows refuses it while somebody, such as `kinoswarm status`, reads the old file."""
+    pauses_s = _WINDOWS_PAUSES_S if sys.platform == "win32" else ()
+    for pause_s in pauses_s:
+        try:
+            temporary.replace(path)
+        except PermissionError:
+            time.sleep(pause_s)
+        else:
+            return
+    temporary.replace(path)
 
 
 def _write_beside(path: Path, data: bytes, mode: int) -> Path:

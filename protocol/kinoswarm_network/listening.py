@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import sys
 from typing import TYPE_CHECKING
 
 from kinoswarm_protocol.errors import LocalError
@@ -16,7 +17,8 @@ def bound_socket(host: str, port: int, remedy: str) -> socket.socket:
     Raises LocalError that ends with `remedy`.
     """
     bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if sys.platform != "win32":  # there it would let two programs have one port
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         bound.bind((host, port))
     except OSError as error:

@@ -4,7 +4,6 @@ The map is a hint: on resuming, every chunk that it names is hashed again, so to
 cost a chunk and never a blob.
 """
 
-import errno
 import os
 import threading
 from contextlib import suppress
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from kinoswarm_network.durable import disk_errors, write_atomic
+from kinoswarm_network.file_lock import try_lock
 from kinoswarm_protocol.errors import HashMismatch, LocalError
 from kinoswarm_protocol.ids import BlobId
 from kinoswarm_protocol.manifest import BlobManifest
@@ -59,7 +59,7 @@ class PartialBlob:
         with suppress(
             ValueError, OSError
         ):  # closed meanwhile; sealing says what is wrong with the disk
-            os.fdatasync(self._data.fileno())
+            getattr(os, "fdatasync", os.fsync)(self._data.fileno())
 
     def read_chunk(self, index: int) -> bytes | None:
         """A verified chunk; None when it did not arrive yet or the files are closed. Raises MalformedBytes."""
@@ -156,16 +156,8 @@ def _write_at(file: BinaryIO, offset: int, data: bytes) -> None:
 
 def _lock_file(file: BinaryIO, blob: BlobId) -> None:
     """Keep two processes from writing one download; the lock goes with the process."""
-    try:
-        import fcntl
-    except ImportError:  # Windows: open files cannot be replaced there anyway
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
+    if not try_lock(file.fileno()):
         file.close()
-        if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-            raise
         raise LocalError(
             f"another process is downloading blob {blob[:12]}… into this folder; wait for it or stop it"
-        ) from error
+        )

@@ -315,6 +315,8 @@ class PullLease(_Wire, frozen=True, kw_only=True, tag="pull"):
     """What fits this machine, best first."""
     clusters_on_disk: Annotated[list[ClusterIndex], Meta(max_length=256)]
     seconds_per_step: NonNegative
+    helper: bool = False
+    """Only wants to do others' contributions again, those that it can finish in time at this speed."""
 
 
 class Progress(_Wire, frozen=True, kw_only=True, tag="progress"):

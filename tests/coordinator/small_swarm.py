@@ -122,8 +122,9 @@ class SmallSwarm:
         )
         return self.ask(key, body)
 
-    def pull(self, key: KeyPair, request_id: str = "") -> Lease | NoWork:
+    def pull(self, key: KeyPair, request_id: str = "", **changes: object) -> Lease | NoWork:
         body = PullLease(modes=[ModeSpec(name="full")], clusters_on_disk=[], seconds_per_step=0.5)
+        body = structs.replace(body, **changes)
         say = self.ask(key, body, request_id).say
         if isinstance(say, SayLease):
             return say.lease

@@ -340,3 +340,41 @@ def test_an_audit_order_is_a_train_order() -> None:
     alice, bob = swarm.joined(1, 2)
     swarm.work(alice)
     assert isinstance(swarm.leased(bob).order, TrainOrder)
+
+
+def test_a_helper_gets_others_work_to_do_again_and_none_of_its_own() -> None:
+    swarm = AuditedSwarm()
+    alice, helper = swarm.joined(1, 2)
+    nothing = swarm.pull(helper, helper=True)
+    assert isinstance(nothing, NoWork)
+    assert "no audit waits" in nothing.sentence
+    first = swarm.work(alice)
+    again = swarm.pull(helper, helper=True)
+    assert isinstance(again, Lease)
+    assert swarm.state.audit_of[LeaseId(again.lease_id)] == first
+
+
+def test_a_helper_gets_only_what_it_can_finish_in_the_time_that_is_left() -> None:
+    swarm = AuditedSwarm(audited_rules(audit_wait_s=4_000.0))
+    alice, helper = swarm.joined(1, 2)
+    swarm.work(alice)
+    steps = next(iter(swarm.state.leases.values())).order.steps
+    too_slow, slow = 2_100 / steps, 1_900 / steps
+    assert isinstance(swarm.pull(helper, helper=True, seconds_per_step=too_slow), NoWork)
+    assert isinstance(swarm.pull(helper, helper=True, seconds_per_step=0.0), NoWork), "not measured"
+    swarm.now_ms += 500_000
+    assert isinstance(swarm.pull(helper, helper=True, seconds_per_step=slow), NoWork), (
+        "less is left"
+    )
+    swarm.now_ms -= 500_000
+    lease = swarm.pull(helper, helper=True, seconds_per_step=slow)
+    assert isinstance(lease, Lease)
+    assert lease.deadline_ms - lease.issued_at_ms >= 1_900_000
+
+
+def test_where_nobodys_work_is_done_again_a_helper_is_told_so() -> None:
+    swarm = AuditedSwarm(audited_rules(audit_one_in=0))
+    (helper,) = swarm.joined(1)
+    said = swarm.pull(helper, helper=True)
+    assert isinstance(said, NoWork)
+    assert "keeps and serves" in said.sentence

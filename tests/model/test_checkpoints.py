@@ -19,9 +19,11 @@ from kinoswarm_model.checkpoints import (
 )
 from kinoswarm_model.experts import count_parameters, tensor_shapes
 from kinoswarm_model.flops import expert_flops, router_flops
+from kinoswarm_model.once_per_model import once_per_model
 from kinoswarm_model.presets import preset, preset_names
 from kinoswarm_model.router import router_shapes
 from kinoswarm_protocol.errors import LimitExceeded, LocalError, MalformedBytes, RemoteError
+from kinoswarm_protocol.specs import ModelSpec
 
 SHAPES = {"a": (2, 3), "b": (4,)}
 
@@ -120,3 +122,17 @@ def test_every_preset_can_be_built_and_counted(name: str) -> None:
 def test_unknown_preset_names_those_that_exist() -> None:
     with pytest.raises(LocalError, match="tiny, demo, home-8gb"):
         preset("huge", frames=8, height=32, width=32, num_clusters=4)
+
+
+def test_what_was_counted_once_is_not_counted_again_for_an_equal_model() -> None:
+    counted: list[str] = []
+
+    @once_per_model
+    def count(model: ModelSpec) -> int:
+        counted.append(model.preset)
+        return len(counted)
+
+    first = preset("tiny", frames=4, height=16, width=16, num_clusters=2).model
+    equal = preset("tiny", frames=4, height=16, width=16, num_clusters=2).model
+    other = preset("tiny", frames=8, height=16, width=16, num_clusters=2).model
+    assert (count(first), count(equal), count(other), count(first)) == (1, 1, 2, 1)

@@ -11,7 +11,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from kinoswarm_model.confinement import WorkerLimits
+from kinoswarm_model import landlock
+from kinoswarm_model.confinement import WorkerLimits, confine
 from kinoswarm_model.supervisor import WorkerSupervisor
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="asks the Linux kernel")
@@ -74,3 +75,68 @@ def test_the_service_hears_what_its_worker_got(tmp_path: Path) -> None:
     confined = asyncio.run(scenario())
     assert confined[0].startswith("priority lowered to")
     assert "network" in confined[1]
+
+
+LOOKER = """
+import json, os, sys
+import msgspec
+from kinoswarm_model.confinement import WorkerLimits, confine
+folder = sys.argv[2]
+said = confine(msgspec.json.decode(sys.argv[1], type=WorkerLimits))
+def can(do):
+    try:
+        do()
+    except OSError:
+        return False
+    return True
+print(json.dumps({
+    "said": said,
+    "reads its blobs": can(lambda: open(folder + "/blobs/blob").read()),
+    "writes its blobs": can(lambda: open(folder + "/blobs/more", "w")),
+    "writes its work": can(lambda: open(folder + "/work/result", "w").write("done")),
+    "renames its work": can(lambda: os.replace(folder + "/work/result", folder + "/work/final")),
+    "reads the key": can(lambda: open(folder + "/identity.key").read()),
+    "lists the home": can(lambda: os.listdir(folder)),
+    "lists the user's folder": can(lambda: os.listdir(os.path.expanduser("~"))),
+    "signals others": can(lambda: os.kill(os.getppid(), 0)),
+    "imports more": can(lambda: __import__("numpy").zeros(2)),
+}))
+"""
+
+
+def test_a_worker_opens_its_blobs_and_its_folder_and_nothing_else_of_its_user(
+    tmp_path: Path,
+) -> None:
+    for name in ("blobs", "work"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "blobs" / "blob").write_text("weights")
+    (tmp_path / "identity.key").write_text("secret")
+    limits = WorkerLimits(
+        offline=True, readable=[str(tmp_path / "blobs")], writable=[str(tmp_path / "work")]
+    )
+    raw = msgspec.json.encode(limits).decode()
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", LOOKER, raw, str(tmp_path)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    told = found.pop("said")[-1]
+    kept = told == "opens no files but programs, what it works on and its own folder"
+    assert kept or "the kernel does not allow Landlock" in told
+    allowed = {"reads its blobs", "writes its work", "renames its work", "imports more"}
+    if kept:
+        found.pop("signals others")  # taken away by kernels of 2025 and later alone
+        assert {name for name, could in found.items() if could} == allowed
+    else:
+        assert allowed <= {name for name, could in found.items() if could}
+
+
+def test_where_landlock_is_missing_that_is_said_and_the_worker_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*arguments: object, **more: object) -> None:
+        raise landlock.Unavailable("ENOSYS")
+
+    monkeypatch.setattr(landlock, "restrict", refuse)
+    said = confine(WorkerLimits(writable=["/somewhere"]))
+    assert said == ["it may open any of your files: the kernel does not allow Landlock (ENOSYS)"]

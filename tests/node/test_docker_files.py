@@ -1,7 +1,9 @@
 """The docker files without a Docker engine: what they promise is written in them, and their commands exist."""
 
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -11,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from kinoswarm_cli.errors_and_exits import ExitCode
 from kinoswarm_coordinator.database import engine_of
 from kinoswarm_coordinator.settings import CoordinatorSettings
 from kinoswarm_node.settings import NodeSettings
@@ -77,6 +80,47 @@ def test_every_command_of_an_image_exists_and_starts(name: str) -> None:
         assert done.returncode == 0, done.stderr
         for option in [word for word in words if word.startswith("--")]:
             assert option in done.stdout
+
+
+def as_the_images_user(name: str) -> list[str]:
+    """What to write before a command so that it runs as the image's user and group, without any privilege."""
+    user, group = dict(instructions(name))["USER"].split(":")
+    words = ["unshare", "--user", f"--map-user={user}", f"--map-group={group}", "--"]
+    tried = subprocess.run(
+        [*words, sys.executable, "-c", "import os; print(os.getuid(), os.getgid())"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if tried.stdout.split() == [user, group]:
+        return words
+    if os.getuid() == 0:
+        pytest.skip("this kernel lets nobody become another user")
+    return []
+
+
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="util-linux is not installed")
+@pytest.mark.parametrize("name", FILES)
+def test_every_command_of_an_image_runs_as_its_user_in_a_bare_environment(
+    name: str, tmp_path: Path
+) -> None:
+    before = as_the_images_user(name)
+    for _, *words in commands(name):
+        here = [word.replace("/swarm", str(tmp_path / "swarm")) for word in words]
+        done = subprocess.run(
+            [*before, sys.executable, "-m", "kinoswarm_cli.main", *here],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env={
+                "PATH": "/usr/bin:/bin",
+                "PYTHONPATH": os.pathsep.join(sys.path),
+                "PYTHONDONTWRITEBYTECODE": "1",
+                "KINOSWARM_NODE_HOME": str(tmp_path / "data"),
+            },
+        )
+        assert done.returncode in (ExitCode.LOCAL, ExitCode.UNREACHABLE), done.stderr
+        assert done.stderr.startswith("kinoswarm: "), done.stderr
 
 
 def test_every_setting_of_the_files_exists() -> None:

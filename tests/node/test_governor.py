@@ -17,6 +17,7 @@ from kinoswarm_node.governor.decide import (
 from kinoswarm_node.governor.hours import parse_hours
 from kinoswarm_node.governor.readings import GpuReading, GpuUser, Reading
 from kinoswarm_node.governor.rules import Rules
+from kinoswarm_node.settings import NodeSettings
 from kinoswarm_protocol.errors import LocalError
 
 GPU = GpuReading(name="Test GPU", temperature_c=60.0)
@@ -68,6 +69,7 @@ def test_every_cause_pauses_with_its_sentence(reading: Reading, words: str) -> N
     decision = last(reading)
     assert (decision.allowance, decision.share) == ("pause", 0.0)
     assert words in decision.reason
+    assert decision.rule in NodeSettings.model_fields, "the volunteer can look it up"
 
 
 @pytest.mark.parametrize(

@@ -118,7 +118,7 @@ def test_the_disk_holds_a_bounded_number_of_clips(tmp_path: Path) -> None:
     on_disk = {path.name for path in (node.folder.root / "samples").iterdir()}
     assert on_disk == {one.file for one in samples(node.folder)}
     assert samples(node.folder)[0].version == KEPT + 3
-    assert not (node.folder.root / "sampling").exists()
+    assert not (node.folder.worker_dir / "sampling").exists()
 
 
 @pytest.mark.parametrize(

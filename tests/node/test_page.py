@@ -20,7 +20,7 @@ from kinoswarm_node.limits_file import LIVE
 from kinoswarm_node.live_settings import LiveSettings
 from kinoswarm_node.page.app import create_app
 from kinoswarm_node.page.guard import COOKIE, MARK, Asked, Guard
-from kinoswarm_node.page.server import serving_page
+from kinoswarm_node.page.server import own_names, serving_page
 from kinoswarm_node.page.source import PageSource
 from kinoswarm_node.page_address import read_address
 from kinoswarm_node.settings import load_settings
@@ -233,14 +233,30 @@ def test_two_nodes_have_two_pages(tmp_path: Path) -> None:
 def test_beyond_this_machine_it_speaks_tls_with_a_fingerprint_to_compare(tmp_path: Path) -> None:
     node = World(tmp_path).node(page_port=7420, page_host="0.0.0.0")
 
-    def use(address: str) -> tuple[str, str]:
+    def use(address: str) -> None:
         shown, fingerprint = read_address(node.settings.home)
-        host, port = "127.0.0.1", int(shown.split(":")[2].split("/")[0])
-        assert shown.startswith("https://")
-        return ssl.get_server_certificate((host, port)), fingerprint
+        assert shown == address
+        url = httpx.URL(address)
+        assert (url.scheme, url.host == "0.0.0.0") == ("https", False), "it can be opened as shown"
+        certificate = ssl.get_server_certificate((url.host, url.port or 443))
+        assert fingerprint_of(certificate.encode()) == fingerprint
+        pinned = ssl.create_default_context(cadata=certificate)
+        with httpx.Client(verify=pinned, follow_redirects=True) as browser:
+            assert browser.get(url.copy_with(path="/api/now", query=None)).status_code == 401
+            assert "My node" in browser.get(url).text
+            assert browser.get(url.copy_with(path="/api/now", query=None)).status_code == 200
+            renamed = browser.get(url, headers={"Host": f"evil.example:{url.port}"})
+            assert renamed.status_code == 421
 
-    certificate, fingerprint = served(node, use)
-    assert fingerprint_of(certificate.encode()) == fingerprint
+    served(node, use)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "192.0.2.7", "0.0.0.0", "::"])
+def test_a_page_knows_its_own_names_and_no_other(host: str) -> None:
+    names = own_names(host)
+    assert not {"0.0.0.0", "::", "evil.example"} & set(names)
+    assert (names == [host]) == (host == "192.0.2.7")
+    assert ("localhost" in names) == (host != "192.0.2.7")
 
 
 def test_a_page_that_is_off_listens_nowhere(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from kinoswarm_protocol.errors import LocalError
 @pytest.mark.parametrize("folder", ["home", "a home with $paces 100%"])
 def test_systemd_accepts_the_unit(tmp_path: Path, folder: str) -> None:
     unit = tmp_path / service_unit.UNIT
-    unit.write_text(service_unit.unit_text(tmp_path / folder))
+    unit.write_text(service_unit.text(tmp_path / folder))
     done = subprocess.run(
         ["systemd-analyze", "--user", "verify", str(unit)],
         capture_output=True,
@@ -29,7 +29,7 @@ def test_systemd_accepts_the_unit(tmp_path: Path, folder: str) -> None:
 
 
 def test_the_unit_is_hardened_and_ends_everything(tmp_path: Path) -> None:
-    text = service_unit.unit_text(tmp_path)
+    text = service_unit.text(tmp_path)
     for line in (
         "NoNewPrivileges=yes",
         "ProtectSystem=strict",
@@ -82,7 +82,7 @@ def test_what_systemd_refuses_is_told(tmp_path: Path, systemctl: Path) -> None:
 @given(st.text(min_size=1, max_size=40))
 def test_no_path_breaks_out_of_its_line(name: str) -> None:
     try:
-        text = service_unit.unit_text(Path("/homes") / name.replace("/", "_"), "/usr/bin/python3")
+        text = service_unit.text(Path("/homes") / name.replace("/", "_"), "/usr/bin/python3")
     except LocalError:
         return
-    assert len(text.splitlines()) == len(service_unit.unit_text(Path("/h"), "/p").splitlines())
+    assert len(text.splitlines()) == len(service_unit.text(Path("/h"), "/p").splitlines())

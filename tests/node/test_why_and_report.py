@@ -122,10 +122,13 @@ def test_why_tells_the_mode_that_fits_and_those_that_do_not() -> None:
         ("paused", "Nothing is computed before you say go: x.", "Say go"),
         ("paused", "Paused by you; x.", "kinoswarm resume"),
         ("training", "Training.", "Nothing to do."),
+        ("paused", "Paused: on battery.", "the setting is on_battery: on the page"),
     ],
 )
 def test_the_next_step_fits_the_state(state: str, reason: str, words: str) -> None:
-    status = structs.replace(STATUS, state=state, reason=reason)
+    rule = "on_battery" if "battery" in reason else ""
+    governor = GovernorStatus(allowance="pause", share=0.0, reason=reason, rule=rule)
+    status = structs.replace(STATUS, state=state, reason=reason, governor=governor)
     assert words in explain(status, True, [], SETTINGS, NOW_MS).next_step
 
 

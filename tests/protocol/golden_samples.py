@@ -36,6 +36,7 @@ from kinoswarm_protocol.messages import (
     Lookup,
     Machine,
     NoWork,
+    PullLease,
     ReleaseFile,
     ReleaseManifest,
     Reply,
@@ -100,6 +101,20 @@ def envelopes() -> dict[str, bytes]:
         "request hello": seal(NODE, REQUEST, SWARM, Request(request_id="1" * 32, body=hello)),
         "request lookup": seal(
             NODE, REQUEST, SWARM, Request(request_id="2" * 32, body=Lookup(key="release"))
+        ),
+        "request pull": seal(
+            NODE,
+            REQUEST,
+            SWARM,
+            Request(
+                request_id="3" * 32,
+                body=PullLease(
+                    modes=[ModeSpec(name="full")],
+                    clusters_on_disk=[0],
+                    seconds_per_step=2.5,
+                    helper=True,
+                ),
+            ),
         ),
         "reply no_work": seal(
             COORDINATOR,

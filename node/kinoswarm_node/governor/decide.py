@@ -46,6 +46,22 @@ HEAT_MARGIN_C = 5.0
 above the ceiling the worker is ended."""
 
 
+_RULES = {
+    "battery": "on_battery",
+    "hours": "hours",
+    "fullscreen": "share_gpu",
+    "program": "quiet_programs",
+    "active": "idle_minutes",
+    "gpu": "share_gpu",
+    "cpu": "max_other_cpu_percent",
+    "heat": "max_temperature_c",
+    "metered": "on_metered",
+    "disk": "keep_free_gib",
+    "ram": "keep_free_ram_gib",
+}
+"""By the name of a cause: the setting that makes it one."""
+
+
 class GovernorState(Struct, frozen=True, kw_only=True):
     """What the decision remembers between looks."""
 
@@ -65,6 +81,8 @@ class Decision(NamedTuple):
     allowance: Allowance
     share: float
     reason: str
+    rule: str = ""
+    """The setting behind a pause, for a person who wants it otherwise."""
 
 
 class Cause(NamedTuple):
@@ -83,9 +101,9 @@ def decide(state: GovernorState, reading: Reading, rules: Rules, now_ms: int) ->
     seen = _seen(state, causes, rules, now_ms)
     state = structs.replace(state, last_seen_ms=seen)
     if causes:
-        return Decision(state, "pause", 0.0, causes[0].sentence)
+        return Decision(state, "pause", 0.0, causes[0].sentence, _RULES[causes[0].name])
     if seen:
-        return Decision(state, "pause", 0.0, _calming(seen, rules, now_ms))
+        return Decision(state, "pause", 0.0, _calming(seen, rules, now_ms), "calm_s")
     share = max(0.05, min(rules.share, state.cool_share))
     if share < 1.0:
         return Decision(state, "throttle", share, _throttled(share, state, reading, rules))

@@ -7,18 +7,12 @@ import ctypes
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from ctypes import POINTER, Structure, byref, c_char_p, c_int, c_ulong, c_void_p
 from pathlib import Path
 from typing import Any
 
-_ANSWER_TIMEOUT_S = 1.0
-_PROPERTIES = "org.freedesktop.DBus.Properties"
-
-
-class NotHere(Exception):
-    """This source does not exist on this machine."""
-
+from kinoswarm_node.desktop_bus import NotHere, call, property_of
 
 # --- D-Bus --------------------------------------------------------------------------------------
 
@@ -30,48 +24,27 @@ def logind_idle_s(bus: str = "SYSTEM", now_s: Callable[[], float] = time.time) -
         "org.freedesktop.login1",
         "org.freedesktop.login1.Manager",
     )
-    if not _property(bus, *address, "IdleHint"):
+    if not property_of(bus, *address, "IdleHint"):
         return 0.0
-    return max(0.0, now_s() - int(_property(bus, *address, "IdleSinceHint")) / 1e6)
+    return max(0.0, now_s() - int(property_of(bus, *address, "IdleSinceHint")) / 1e6)
 
 
 def mutter_idle_s(bus: str = "SESSION") -> float:
     """GNOME on Wayland and X11."""
     path, name = "/org/gnome/Mutter/IdleMonitor/Core", "org.gnome.Mutter.IdleMonitor"
-    return int(_call(bus, path, name, name, "GetIdletime")[0]) / 1000
+    return int(call(bus, path, name, name, "GetIdletime")[0]) / 1000
 
 
 def screensaver_idle_s(bus: str = "SESSION") -> float:
     """KDE Plasma on Wayland and X11."""
     path, name = "/org/freedesktop/ScreenSaver", "org.freedesktop.ScreenSaver"
-    return int(_call(bus, path, name, name, "GetSessionIdleTime")[0]) / 1000
+    return int(call(bus, path, name, name, "GetSessionIdleTime")[0]) / 1000
 
 
 def metered(bus: str = "SYSTEM") -> bool:
     """Whether NetworkManager holds the connection for metered (1 yes, 3 guessed yes)."""
     path, name = "/org/freedesktop/NetworkManager", "org.freedesktop.NetworkManager"
-    return int(_property(bus, path, name, name, "Metered")) in (1, 3)
-
-
-def _property(bus: str, path: str, name: str, interface: str, prop: str) -> Any:
-    return _call(bus, path, name, _PROPERTIES, "Get", "ss", (interface, prop))[0][1]
-
-
-def _call(
-    bus: str, path: str, name: str, interface: str, method: str, *arguments: Any
-) -> tuple[Any, ...]:
-    from jeepney import DBusAddress, MessageType, new_method_call
-    from jeepney.io.blocking import open_dbus_connection
-
-    if bus == "SESSION" and "DBUS_SESSION_BUS_ADDRESS" not in os.environ:
-        raise NotHere("no session bus")
-    with closing(open_dbus_connection(bus)) as connection:
-        address = DBusAddress(path, bus_name=name, interface=interface)
-        message = new_method_call(address, method, *arguments)
-        answer = connection.send_and_get_reply(message, timeout=_ANSWER_TIMEOUT_S)
-    if answer.header.message_type is not MessageType.method_return:
-        raise NotHere(f"{name} does not answer {method}")
-    return tuple(answer.body)
+    return int(property_of(bus, path, name, name, "Metered")) in (1, 3)
 
 
 # --- terminals ----------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from typing import TypeVar
 import psutil
 
 from kinoswarm_node.governor import desktop_senses as desktop
+from kinoswarm_node.governor import windows_senses as windows
 from kinoswarm_node.governor.gpu_sense import GpuSense, open_gpu_sense
 from kinoswarm_node.governor.readings import Reading
 
@@ -61,7 +62,7 @@ class MachineSensors:
             minute_of_week=_minute_of_week(),
             gpu=None if gpu is None else self._sense("graphics card", lambda: gpu.read(own)),
             idle_s=self._first("user activity", _IDLE),
-            fullscreen=self._first("fullscreen", (desktop.x11_fullscreen,)),
+            fullscreen=self._first("fullscreen", (desktop.x11_fullscreen, windows.fullscreen)),
             programs=_programs(own) if self._programs_wanted() else frozenset(),
             on_battery=None if battery is None else not battery.power_plugged,
             battery_percent=None if battery is None else float(battery.percent),
@@ -103,6 +104,7 @@ _IDLE = (
     desktop.mutter_idle_s,
     desktop.screensaver_idle_s,
     desktop.x11_idle_s,
+    windows.idle_s,
     desktop.logind_idle_s,
     desktop.terminal_idle_s,
 )
@@ -117,7 +119,7 @@ class _LoadOfOthers:
 
     def since_last(self, family: Sequence[psutil.Process]) -> float | None:
         times = psutil.cpu_times()
-        busy = times.user + times.system + times.nice
+        busy = times.user + times.system + getattr(times, "nice", 0.0)
         whole = busy + times.idle + getattr(times, "iowait", 0.0)
         own = {process.pid: _cpu_s(process) for process in family}
         before, self._before = self._before, (busy, whole, own)

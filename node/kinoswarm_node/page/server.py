@@ -5,9 +5,10 @@ import contextlib
 import ipaddress
 import secrets
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
+import psutil
 import uvicorn
 
 from kinoswarm_network.certificate import Certificate, ensure_certificate
@@ -34,11 +35,12 @@ async def serving_page(node: NodeContext) -> AsyncIterator[str]:
     host = str(settings.page_host)
     secure = not ipaddress.ip_address(host).is_loopback
     listener = _listen(host, settings.page_port)
-    shown = f"{_bracketed(host)}:{listener.getsockname()[1]}"
-    guard = Guard(_token(settings.home), _names(shown), "https" if secure else "http")
-    certificate = _certificate(settings.home, host) if secure else None
+    port, scheme = listener.getsockname()[1], "https" if secure else "http"
+    names = own_names(host)
+    guard = Guard(_token(settings.home), [f"{_bracketed(name)}:{port}" for name in names], scheme)
+    certificate = _certificate(settings.home, host, names) if secure else None
     server = _server(node, guard, certificate)
-    address = f"{'https' if secure else 'http'}://{shown}/enter?token={_token(settings.home)}"
+    address = f"{scheme}://{_bracketed(names[0])}:{port}/enter?token={_token(settings.home)}"
     write_address(settings.home, address, certificate.fingerprint if certificate else "")
     task = asyncio.create_task(server.serve(sockets=[listener]), name="local page")
     try:
@@ -51,8 +53,8 @@ async def serving_page(node: NodeContext) -> AsyncIterator[str]:
         forget_address(settings.home)
 
 
-def _certificate(home: Path, host: str) -> Certificate:
-    return ensure_certificate(home / f"page-{host.replace(':', '_')}.crt", "Kinoswarm node", [host])
+def _certificate(home: Path, host: str, names: Sequence[str]) -> Certificate:
+    return ensure_certificate(home / f"page-{host.replace(':', '_')}.crt", "Kinoswarm node", names)
 
 
 def _server(node: NodeContext, guard: Guard, certificate: Certificate | None) -> uvicorn.Server:
@@ -75,11 +77,23 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _names(shown: str) -> list[str]:
-    """Values of Host under which the page may be asked."""
-    host, _, port = shown.rpartition(":")
-    loopback = ipaddress.ip_address(host.strip("[]")).is_loopback
-    return [shown, *([f"localhost:{port}"] if loopback else [])]
+def own_names(host: str) -> list[str]:
+    """Under which the page may be asked, the one to show first: a page on all addresses has each of them as a name."""
+    address = ipaddress.ip_address(host)
+    if address.is_loopback:
+        return [host, "localhost"]
+    if not address.is_unspecified:
+        return [host]
+    found = [
+        ipaddress.ip_address(one.address.partition("%")[0])
+        for addresses in psutil.net_if_addrs().values()
+        for one in addresses
+        if one.family in (socket.AF_INET, socket.AF_INET6)
+    ]
+    mine = [one for one in found if address.version == 6 or one.version == 4]
+    mine.sort(key=lambda one: (one.is_loopback, one.is_link_local, one.version))
+    named = socket.gethostname().lower()
+    return [*dict.fromkeys(map(str, mine)), "localhost", named, f"{named}.local"]
 
 
 def _bracketed(host: str) -> str:
