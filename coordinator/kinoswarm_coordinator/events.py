@@ -143,6 +143,9 @@ class VersionCut(_Event, frozen=True, kw_only=True, tag="version_cut"):
     heldout_loss: float
     base_loss: float
     contributions: list[LeaseId]
+    step: BlobId | None = None
+    """Logs from before there were steps have none."""
+    step_bytes: int = 0
 
 
 class MergeQuarantined(_Event, frozen=True, kw_only=True, tag="merge_quarantined"):

@@ -345,6 +345,10 @@ def _note_size(state: SwarmState, key: LineageKey, lease_id: LeaseId, norm: floa
 def _version_cut(state: SwarmState, event: ev.VersionCut) -> None:
     key = event.cluster, event.lineage
     state.checkpoints.add(event.checkpoint)
+    if event.step is not None and len(event.contributions) > 1:
+        state.checkpoints.add(
+            event.step
+        )  # a single one is a contribution, which its audit may repeat
     line = state.versions[key]
     if line[-1].version == 0 and line[-1].heldout_loss is None:
         line[-1] = structs.replace(line[-1], heldout_loss=event.base_loss)
@@ -356,6 +360,8 @@ def _version_cut(state: SwarmState, event: ev.VersionCut) -> None:
             heldout_loss=event.heldout_loss,
             created_at_ms=event.at_ms,
             contributions=event.contributions,
+            step=event.step,
+            step_bytes=event.step_bytes,
             position=line[-1].position + 1,
         )
     )
@@ -434,6 +440,7 @@ def _version_rolled_back(state: SwarmState, event: ev.VersionRolledBack) -> None
             line[event.to_version],
             version=event.version,
             momentum=None,
+            step=None,
             created_at_ms=event.at_ms,
             contributions=[],
         )

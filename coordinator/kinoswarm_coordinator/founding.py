@@ -8,7 +8,7 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version as package_version
 from pathlib import Path
@@ -317,17 +317,28 @@ def _write_settings(
     addresses: list[str],
     prompts: list[str],
 ) -> None:
-    private = not config.hosts or set(config.hosts) <= {"127.0.0.1", "localhost"}
-    host = "127.0.0.1" if private else "0.0.0.0"  # noqa: S104 (the founder named a public host)
+    listen, http_host = listening(config.hosts, ports.p2p)
     lines = [
         "# How the coordinator runs on this machine; see `kinoswarm swarm serve --help`.",
-        f"listen = {_toml([f'/ip4/{host}/tcp/{ports.p2p}'])}",
+        f"listen = {_toml(listen)}",
         f"announce = {_toml(addresses)}",
-        f"http_host = {_toml_text(host)}",
+        f"http_host = {_toml_text(http_host)}",
         f"http_port = {ports.http}",
         f"prompts = {_toml(prompts)}",
     ]
     write_atomic(folder.home / SETTINGS_FILE, ("\n".join(lines) + "\n").encode())
+
+
+def listening(hosts: Sequence[str], p2p_port: int) -> tuple[list[str], str]:
+    """Where libp2p and the page listen for those who know these hosts: on this machine alone when they are its own.
+
+    The page's `::` takes IPv4 too.
+    """
+    if not hosts or set(hosts) <= {"127.0.0.1", "localhost"}:
+        return [f"/ip4/127.0.0.1/tcp/{p2p_port}"], "127.0.0.1"
+    has_ipv6 = any(_address_kind(host) == "ip6" for host in hosts)
+    everywhere = [f"/ip4/0.0.0.0/tcp/{p2p_port}", f"/ip6/::/tcp/{p2p_port}"]
+    return everywhere, "::" if has_ipv6 else "0.0.0.0"  # noqa: S104 (the founder named a public host)
 
 
 def _toml(texts: list[str]) -> str:

@@ -190,6 +190,7 @@ class Workbench:
 
     async def _merged(self, done: MergeDone) -> MergeOutcome:
         momentum = await self._add(Path(done.momentum_path)) if done.momentum_path else None
+        step = Path(done.step_path)
         return MergeOutcome(
             checkpoint=await self._add(Path(done.checkpoint_path)),
             momentum=momentum,
@@ -197,6 +198,8 @@ class Workbench:
             difference=done.loss.difference,
             standard_error=done.loss.standard_error,
             flops=done.flops,
+            step=await self._add(step),
+            step_bytes=step.stat().st_size,
         )
 
     async def _routed(self, done: RouteDone) -> RouteOutcome:

@@ -16,6 +16,7 @@ from kinoswarm_coordinator.presence import Presence
 from kinoswarm_coordinator.records_book import RecordsBook
 from kinoswarm_coordinator.state import Rules
 from kinoswarm_coordinator.status import swarm_status
+from kinoswarm_coordinator.version_steps import steps_to
 from kinoswarm_protocol.address_ranges import range_of
 from kinoswarm_protocol.envelope import open_envelope, seal
 from kinoswarm_protocol.errors import RemoteError
@@ -127,7 +128,8 @@ class Service:
                 return self._welcome(signer, say.notice)
             case rq.SayLease():
                 lease = seal(self.key, LEASE, self.swarm, say.lease)
-                return LeaseGrant(lease=lease, providers=[self._self_as_provider()])
+                steps = steps_to(self.journal.state, say.lease.order)
+                return LeaseGrant(lease=lease, providers=[self._self_as_provider()], steps=steps)
             case rq.SayReceipt():
                 verdict = self._sealed(say.verdict) if say.verdict else None
                 return Receipt(lease_id=say.lease_id, verdict=verdict)

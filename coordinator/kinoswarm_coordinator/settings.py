@@ -26,7 +26,7 @@ class CoordinatorSettings(BaseSettings):
     )
 
     listen: list[str] = Field(
-        default=["/ip4/0.0.0.0/tcp/0"],
+        default=["/ip4/0.0.0.0/tcp/0", "/ip6/::/tcp/0"],
         description="Multiaddresses that libp2p listens on.",
     )
     relay_for_others: bool = Field(

@@ -73,6 +73,9 @@ class VersionState(Struct, frozen=True, kw_only=True):
     heldout_loss: float | None
     created_at_ms: int
     contributions: list[LeaseId]
+    step: BlobId | None = None
+    """The delta from the version before, which gives these very bytes; None where there is none."""
+    step_bytes: int = 0
     position: int = 0
     """How many merges lie between the seed and this content; a rollback has the position of what it brings back."""
 

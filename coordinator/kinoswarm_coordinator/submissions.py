@@ -309,6 +309,8 @@ def _merged(
         heldout_loss=outcome.base_loss + outcome.difference,
         base_loss=outcome.base_loss,
         contributions=contributions,
+        step=outcome.step,
+        step_bytes=outcome.step_bytes,
     )
 
 

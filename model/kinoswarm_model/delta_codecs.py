@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -103,13 +104,27 @@ def _unpack_int4(parts: Parts) -> Tensor:
 
 
 def _pack_sparse(ratios_NB: Tensor) -> Parts:
-    places_NK = ratios_NB.abs().topk(_SPARSE_KEPT, dim=1, sorted=False).indices.sort(dim=1).values
+    places_NK = _largest_places(ratios_NB)
     kept_NK = ratios_NB.gather(1, places_NK)
     before_NK = torch.nn.functional.pad(places_NK[:, :-1], (1, 0), value=-1)
     sizes_NK = (kept_NK.abs() * 7.0).round_().to(torch.uint8)
     signs_NK = (kept_NK < 0).to(torch.uint8) << 3
     gaps_NK = (places_NK - before_NK - 1).to(torch.uint8)
     return {"gaps": gaps_NK, "levels": _nibbles(sizes_NK | signs_NK)}
+
+
+def _largest_places(ratios_NB: Tensor) -> Tensor:
+    """Places of the K largest numbers of each block, ascending, (N, K).
+
+    Non-negative floats order as their bits do; a place in the low byte makes them its own key, so that numpy's
+    partition finds the places in a quarter of the time of a top-k. It costs the last 8 of 24 bits of precision.
+    """
+    keys_NB = ratios_NB.abs().view(torch.int32).numpy() & -_SPARSE_BLOCK
+    keys_NB |= np.arange(_SPARSE_BLOCK, dtype=np.int32)
+    keys_NB.partition(_SPARSE_BLOCK - _SPARSE_KEPT, axis=1)
+    places_NK = (keys_NB[:, -_SPARSE_KEPT:] & (_SPARSE_BLOCK - 1)).astype(np.uint8)
+    places_NK.sort(axis=1)
+    return torch.from_numpy(places_NK).long()
 
 
 def _unpack_sparse(parts: Parts) -> Tensor:

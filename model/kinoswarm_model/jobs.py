@@ -96,6 +96,14 @@ class MergeJob(_Job, frozen=True, kw_only=True, tag="merge"):
     seed: int
 
 
+class RebuildJob(_Job, frozen=True, kw_only=True, tag="rebuild"):
+    """A version from an older one and the steps between, oldest first; it must be the very bytes of `blob`."""
+
+    base_path: str
+    step_paths: list[str]
+    blob: str
+
+
 class RouteJob(_Job, frozen=True, kw_only=True, tag="route"):
     """Train the router on all clusters' shards; measure its accuracy on the held-out files."""
 
@@ -168,6 +176,7 @@ Job = (
     | EvaluateJob
     | CompareJob
     | MergeJob
+    | RebuildJob
     | RouteJob
     | ReleaseJob
     | GenerateJob
@@ -234,8 +243,14 @@ class CompareDone(Struct, frozen=True, kw_only=True, tag="compare", forbid_unkno
 class MergeDone(Struct, frozen=True, kw_only=True, tag="merge", forbid_unknown_fields=True):
     checkpoint_path: str
     momentum_path: str | None
+    step_path: str
+    """A delta file: base and this give the checkpoint, byte for byte."""
     loss: PairedLoss
     flops: float
+
+
+class RebuildDone(Struct, frozen=True, kw_only=True, tag="rebuild", forbid_unknown_fields=True):
+    checkpoint_path: str
 
 
 class RouteDone(Struct, frozen=True, kw_only=True, tag="route", forbid_unknown_fields=True):
@@ -295,6 +310,7 @@ Done = (
     | EvaluateDone
     | CompareDone
     | MergeDone
+    | RebuildDone
     | RouteDone
     | ReleaseDone
     | GenerateDone

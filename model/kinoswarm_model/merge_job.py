@@ -14,21 +14,24 @@ from kinoswarm_model.jobs import JobProgress, MergeDone, MergeJob, PairedLoss
 from kinoswarm_model.merge import Contribution, Merged, OuterSettings, merge
 from kinoswarm_model.paired_loss import Triples, losses_of_weights, paired
 from kinoswarm_model.training_data import ClipSet
+from kinoswarm_model.version_steps import stepped
 
 
 def run(job: MergeJob, report: Callable[[JobProgress], None]) -> MergeDone:
-    """Merge, write the checkpoint (and the momentum), then test it against the base on held-out triples."""
+    """Merge, write the step, the checkpoint (and the momentum), then test it against the base on held-out triples."""
     shapes = tensor_shapes(job.model)
     base = read_checkpoint(Path(job.base_path), shapes)
     merged = merged_of(job, base, shapes)
     folder = Path(job.work_dir)
+    step, weights = stepped(job, base, merged.weights, shapes)
     checkpoint = folder / "checkpoint.safetensors"
-    write_checkpoint(checkpoint, merged.weights)
+    write_checkpoint(checkpoint, weights)
     report(JobProgress(job_id=job.job_id, step=1, total=2, loss=None, what="merged"))
-    loss = _tested(job, base, merged.weights)
+    loss = _tested(job, base, weights)
     return MergeDone(
         checkpoint_path=str(checkpoint),
         momentum_path=_write_momentum(folder, merged),
+        step_path=str(step),
         loss=loss,
         flops=2 * job.pairs * expert_flops(job.model),
     )

@@ -169,6 +169,9 @@ def judge_port(address: str, fault: int | None, held_by: str, is_running: bool) 
         return Finding(name=name, state=State.FINE, sentence=sentence)
     if fault == errno.EADDRINUSE and is_running:
         return Finding(name=name, state=State.FINE, sentence="your running node listens there")
+    if address.startswith("/ip6/") and fault in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+        sentence = "this machine has no such IPv6 address; the node does without"
+        return Finding(name=name, state=State.FINE, sentence=sentence)
     sentence, to_do = _port_trouble(port, fault, held_by)
     return Finding(name=name, state=State.WRONG, sentence=sentence, to_do=to_do)
 

@@ -19,6 +19,7 @@ from kinoswarm_protocol.ids import BlobId, LeaseId
 from kinoswarm_protocol.invite import Invite
 from kinoswarm_protocol.keys import KeyPair
 from kinoswarm_protocol.messages import ProviderHint
+from kinoswarm_protocol.version_steps import VersionStep
 
 
 def program_version() -> str:
@@ -58,6 +59,8 @@ class NodeContext:
     """Why no clips of the expert are made until the next start; empty while they are."""
     hints: dict[LeaseId, list[ProviderHint]] = field(default_factory=dict)
     """Who serves the blobs of a lease; lost at a restart, and only hints."""
+    steps: dict[LeaseId, list[VersionStep]] = field(default_factory=dict)
+    """How to come to a lease's base from an older version; lost at a restart, and only hints."""
 
     def the_charter(self) -> Charter:
         """The verified charter; raises LocalError before joining."""

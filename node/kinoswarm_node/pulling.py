@@ -53,6 +53,7 @@ async def pull(node: NodeContext) -> ev.Event:
     node.folder.keep_lease(LeaseId(lease.lease_id), answer.lease)
     _forget_pull(node)
     node.hints[LeaseId(lease.lease_id)] = answer.providers
+    node.steps[LeaseId(lease.lease_id)] = answer.steps
     await node.network.remember_peers(answer.providers)
     return ev.LeaseGranted(segment=segment_of(node, lease))
 

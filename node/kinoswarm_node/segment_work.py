@@ -19,6 +19,7 @@ from kinoswarm_node.following import coordinator_hints
 from kinoswarm_node.joining import leave_mode, remember_fit
 from kinoswarm_node.life_cycle import smaller_fit
 from kinoswarm_node.pulling import train_order
+from kinoswarm_node.version_fetch import fetch_version
 from kinoswarm_protocol.charter import ClusterEntry
 from kinoswarm_protocol.envelope import seal
 from kinoswarm_protocol.errors import Code, LocalError, Refused, RemoteError
@@ -56,23 +57,23 @@ async def fetch(node: NodeContext, segment: ev.Segment) -> ev.Event:
     """Bring base and shards here. Raises Unreachable, or LocalError before the disk is full."""
     order = train_order(stored_lease(node, segment.lease_id))
     hints = [*node.hints.get(segment.lease_id, []), *coordinator_hints(node)]
-    missing = [
-        (blob, what)
-        for blob, what in _needs(order, node.the_charter().clusters[order.cluster])
-        if await node.network.blob_path(blob) is None
-    ]
+    cluster = node.the_charter().clusters[order.cluster]
     _check_space(node, await _missing_bytes(node, order))
-    for blob, what in missing:
-        await node.network.fetch_blob(blob, hints, partial(node.board.fetched, what))
+    base = BlobId(order.base)
+    if await node.network.blob_path(base) is None:
+        what = f"version {order.base_version} of {cluster.label}"
+        await fetch_version(node, segment.lease_id, base, hints, what)
+    for blob, what in _shards(cluster):
+        if await node.network.blob_path(blob) is None:
+            await node.network.fetch_blob(blob, hints, partial(node.board.fetched, what))
     return ev.Fetched()
 
 
-def _needs(order: TrainOrder, cluster: ClusterEntry) -> list[tuple[BlobId, str]]:
-    shards = [
+def _shards(cluster: ClusterEntry) -> list[tuple[BlobId, str]]:
+    return [
         (BlobId(shard.blob), f"shard {number} of {len(cluster.shards)} of {cluster.label}")
         for number, shard in enumerate(cluster.shards, start=1)
     ]
-    return [(BlobId(order.base), f"version {order.base_version} of {cluster.label}"), *shards]
 
 
 async def _missing_bytes(node: NodeContext, order: TrainOrder) -> int:

@@ -108,6 +108,7 @@ async def drop(node: NodeContext, lease_id: LeaseId, sentence: str) -> None:
     )
     node.folder.close(lease_id, line)
     node.hints.pop(lease_id, None)
+    node.steps.pop(lease_id, None)
     for blob in blobs:
         await node.network.unpin(blob)
 

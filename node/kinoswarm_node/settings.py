@@ -94,8 +94,9 @@ class NodeSettings(BaseSettings):
         list[Annotated[str, Field(min_length=1, max_length=MAX_ADDRESS)]],
         Field(max_length=MAX_ADDRESSES),
     ] = Field(
-        default_factory=lambda: ["/ip4/0.0.0.0/tcp/0"],
-        description="Multiaddresses to listen on; an empty list only dials out.",
+        default_factory=lambda: ["/ip4/0.0.0.0/tcp/0", "/ip6/::/tcp/0"],
+        description="Multiaddresses to listen on; an empty list only dials out. One that this machine lacks "
+        "does no harm beside one that it has.",
     )
     relay_for_others: bool = Field(
         default=False,

@@ -13,7 +13,13 @@ from typing import Any
 from kinoswarm_network.daemon import Daemon, DaemonFiles
 from kinoswarm_network.hivemind_parts import HivemindParts
 from kinoswarm_network.ipc import NetworkConfig
-from kinoswarm_network.multiaddresses import connect_problem, direct_host, peer_in, stream_problem
+from kinoswarm_network.multiaddresses import (
+    connect_problem,
+    direct_host,
+    farthest_first,
+    peer_in,
+    stream_problem,
+)
 from kinoswarm_network.stream_frames import dht_prefix, refusal
 from kinoswarm_network.streams import Stream
 from kinoswarm_protocol.errors import (
@@ -61,9 +67,12 @@ class Host:
         return cls(parts, p2p, daemon, config.connect_timeout_s)
 
     async def addresses(self) -> list[str]:
-        """Multiaddresses of this host as of now, each ending in /p2p/<id>; none when it listens nowhere."""
+        """Multiaddresses of this host as of now, each ending in /p2p/<id>, those first that lead the farthest.
+
+        None when it listens nowhere.
+        """
         _, found = await self.p2p._client.identify()
-        return [f"{address}/p2p/{self.peer}" for address in found]
+        return farthest_first([f"{address}/p2p/{self.peer}" for address in found])
 
     async def num_peers(self) -> int:
         """Peers connected now."""

@@ -49,7 +49,7 @@ class NetworkConfig(_Frame, frozen=True, kw_only=True):
     """S3-compatible storage behind the folder, s3://BUCKET/PREFIX; empty is none."""
     log_file: Text = ""
     """Where the process writes what it says; empty is `<home>/network.log`."""
-    listen: AddressList = field(default_factory=lambda: ["/ip4/0.0.0.0/tcp/0"])
+    listen: AddressList = field(default_factory=lambda: ["/ip4/0.0.0.0/tcp/0", "/ip6/::/tcp/0"])
     """Multiaddresses to listen on; port 0 is any free one. Empty listens nowhere."""
     announce: AddressList = []
     """What others are told to dial instead of `listen`, for a forwarded port; empty is off."""

@@ -1,5 +1,8 @@
 """Multiaddresses as text, and what goes wrong with them in plain words. Owns no connection; imports no libp2p."""
 
+import ipaddress
+from collections.abc import Sequence
+
 from kinoswarm_protocol.errors import MalformedBytes
 from kinoswarm_protocol.ids import PeerId
 from kinoswarm_protocol.keys import public_key_of
@@ -81,6 +84,34 @@ def direct_host(address: str) -> str:
     if len(parts) < 3 or parts[1] not in ("ip4", "ip6") or "p2p-circuit" in parts:
         return ""
     return parts[2]
+
+
+def farthest_first(addresses: Sequence[str]) -> list[str]:
+    """Those that work from anywhere, then those of a home's network, then this machine's own; else in their order.
+
+    Records hold only the first few.
+    """
+    return sorted(addresses, key=_nearness)
+
+
+def _nearness(address: str) -> int:
+    try:
+        host = ipaddress.ip_address(direct_host(address))
+    except ValueError:
+        return 0  # a name, or a relay
+    if host.is_loopback or host.is_link_local:
+        return 2
+    return 0 if host.is_global else 1
+
+
+def port_for(host: str, addresses: Sequence[str]) -> int:
+    """The TCP port that is listened on at the kind of address (IPv4, IPv6) that `host` is; 0 where none is."""
+    try:
+        kind = f"/ip{ipaddress.ip_address(host).version}/"
+    except ValueError:
+        return 0
+    ports = (tcp_port(address) for address in addresses if address.startswith(kind))
+    return next((port for port in ports if port), 0)
 
 
 def tcp_port(address: str) -> int:

@@ -24,7 +24,7 @@ from kinoswarm_network.home_folder import HomeFolder
 from kinoswarm_network.host import Host
 from kinoswarm_network.identity import load_or_create_key, write_libp2p_identity
 from kinoswarm_network.link import Link, OnProgress
-from kinoswarm_network.multiaddresses import parse_address, tcp_port
+from kinoswarm_network.multiaddresses import parse_address, port_for
 from kinoswarm_network.rate_caps import Caps, MonthlyCap, utc_now
 from kinoswarm_network.rate_limit import RateLimit
 from kinoswarm_network.reach import DialBackDesk, Reached, ask_to_dial_back, reach_protocol
@@ -349,24 +349,27 @@ class _Seldom:
 
 
 async def _reach(parts: _Parts) -> ipc.ReachReport:
-    """Ask a few connected peers at once; those that refuse or do not know the question count for nothing."""
-    ports = [port for address in await parts.host.addresses() if (port := tcp_port(address))]
-    if not ports:
-        return ipc.ReachReport(asked=0, reached=False)
-    peers = list(await parts.host.seen_at())[:PEERS_THAT_DIAL_BACK]
-    asked = (ask_to_dial_back(parts.host, parts.config.swarm, peer, ports[0]) for peer in peers)
+    """Ask a few connected peers at once; those that refuse or do not know the question count for nothing.
+
+    A peer that is met over IPv6 dials back over IPv6, so it is told the port that listens there.
+    """
+    own = await parts.host.addresses()
+    seen = (await parts.host.seen_at()).items()
+    ports = {peer: port for peer, host in seen if (port := port_for(host, own))}
+    peers = list(ports)[:PEERS_THAT_DIAL_BACK]
+    asked = (ask_to_dial_back(parts.host, parts.config.swarm, peer, ports[peer]) for peer in peers)
     found = []
-    for answer in await asyncio.gather(*asked, return_exceptions=True):
+    for peer, answer in zip(
+        peers, await asyncio.gather(*asked, return_exceptions=True), strict=True
+    ):
         if isinstance(answer, Reached):
-            found.append(answer)
+            found.append((answer, ports[peer]))
         elif not isinstance(answer, RemoteError):
             raise answer
-    return ipc.ReachReport(
-        asked=len(found),
-        reached=any(answer.open for answer in found),
-        host=found[0].host if found else "",
-        port=ports[0],
-    )
+    if not found:
+        return ipc.ReachReport(asked=0, reached=False)
+    answer, port = next((one for one in found if one[0].open), found[0])
+    return ipc.ReachReport(asked=len(found), reached=answer.open, host=answer.host, port=port)
 
 
 async def _traffic(parts: _Parts) -> ipc.Traffic:

@@ -53,6 +53,7 @@ MAX_CONFIG_KEYS = 64
 MAX_RECORDS_PER_LOOKUP = 32
 MAX_DELTAS_PER_MERGE = 256
 MAX_COPIES = 8
+MAX_VERSION_STEPS = 8
 """Of one work order: a contribution and its audits."""
 MAX_INVITE_BYTES = 16 * KIB
 

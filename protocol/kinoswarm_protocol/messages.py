@@ -31,8 +31,10 @@ from kinoswarm_protocol.limits import (
     MAX_RECORDS_PER_LOOKUP,
     MAX_SENTENCE,
     MAX_SHARDS_PER_CLUSTER,
+    MAX_VERSION_STEPS,
 )
 from kinoswarm_protocol.specs import Count, Flops, ModeSpec, Name, NonNegative, Rate
+from kinoswarm_protocol.version_steps import VersionStep
 
 ClusterIndex = Annotated[int, Meta(ge=0, lt=MAX_CLUSTERS)]
 Lineage = Annotated[int, Meta(ge=0, lt=MAX_LINEAGES)]
@@ -204,6 +206,8 @@ class MergeOutcome(_Wire, frozen=True, kw_only=True, tag="merge"):
     difference: Loss
     standard_error: NonNegative
     flops: Flops
+    step: BlobIdField | None = None
+    step_bytes: Count = 0
 
 
 class AccuracyAt(_Wire, frozen=True, kw_only=True):
@@ -373,6 +377,8 @@ class LeaseGrant(_Wire, frozen=True, kw_only=True, tag="lease"):
     lease: RawEnvelope
     """An envelope of kind "lease"."""
     providers: Annotated[list["ProviderHint"], Meta(max_length=64)]
+    steps: Annotated[list[VersionStep], Meta(max_length=MAX_VERSION_STEPS)] = []
+    """How to come to the lease's base from an older version, newest step first."""
 
 
 class ProviderHint(_Wire, frozen=True, kw_only=True):
@@ -487,7 +493,7 @@ def blobs_of(outcome: Outcome) -> list[BlobId]:
         case TrainOutcome():
             return [outcome.delta]
         case MergeOutcome():
-            return [outcome.checkpoint] + ([outcome.momentum] if outcome.momentum else [])
+            return [b for b in (outcome.checkpoint, outcome.momentum, outcome.step) if b]
         case RouteOutcome():
             return [outcome.router]
         case ReleaseOutcome():

@@ -220,6 +220,8 @@ def trusted_outcome(lease: Lease, worse: bool = False) -> Outcome:
                 difference=0.5 if worse else -0.1,
                 standard_error=0.01,
                 flops=1e9,
+                step=blob_named(f"step to {order.cluster}/{order.base_version + 1}"),
+                step_bytes=1000,
             )
         case RouteOrder():
             return RouteOutcome(

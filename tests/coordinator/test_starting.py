@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from msgspec import json as msgspec_json
 
-from kinoswarm_coordinator.founding import FoundingConfig, create_swarm
+from kinoswarm_coordinator.founding import FoundingConfig, create_swarm, listening
 from kinoswarm_coordinator.home import SwarmFolder
 from kinoswarm_coordinator.serve import run_coordinator
 from kinoswarm_coordinator.settings import load_settings
@@ -224,3 +224,18 @@ def test_the_service_loads_neither_torch_nor_hivemind() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ
     )
     assert json.loads(done.stdout) == []
+
+
+@pytest.mark.parametrize(
+    ("hosts", "listen", "page"),
+    [
+        ((), ["/ip4/127.0.0.1/tcp/7"], "127.0.0.1"),
+        (("127.0.0.1", "localhost"), ["/ip4/127.0.0.1/tcp/7"], "127.0.0.1"),
+        (("203.0.113.7",), ["/ip4/0.0.0.0/tcp/7", "/ip6/::/tcp/7"], "0.0.0.0"),
+        (("2001:db8::7", "example.org"), ["/ip4/0.0.0.0/tcp/7", "/ip6/::/tcp/7"], "::"),
+    ],
+)
+def test_a_coordinator_listens_where_the_founder_said_that_it_is(
+    hosts: tuple[str, ...], listen: list[str], page: str
+) -> None:
+    assert listening(hosts, 7) == (listen, page)

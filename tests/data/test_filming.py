@@ -92,13 +92,16 @@ def test_only_known_objects_are_named(filmed: Path) -> None:
         assert seen.removesuffix(" in sight") in {"", *WORD_BY_OBJECT.values()}
 
 
-def test_other_sizes_are_filmed_too(tmp_path: Path) -> None:
+def test_other_sizes_are_filmed_too_into_a_folder_named_from_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     config = RenderConfig(clips_per_scene=1, frames=3, height=48, width=64, scenes=SCENES[2:3])
     seen: list[tuple[int, int, str]] = []
-    summary = render_clips(tmp_path, config, lambda *step: seen.append(step))
+    summary = render_clips(Path("clips"), config, lambda *step: seen.append(step))
     assert (summary.num_clips, summary.num_scenes) == (1, 1)
     assert seen[-1] == (1, 1, "rendering clips")
-    assert read_clip(tmp_path / f"{SCENES[2].name}-00000.mp4").shape == (3, 48, 64, 3)
+    assert read_clip(tmp_path / "clips" / f"{SCENES[2].name}-00000.mp4").shape == (3, 48, 64, 3)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,8 @@ from kinoswarm_model.jobs import (
     Done,
     Job,
     JobProgress,
+    RebuildDone,
+    RebuildJob,
     SampleDone,
     SampleJob,
     SelfTestDone,
@@ -79,6 +81,7 @@ from kinoswarm_protocol.messages import (
 )
 from kinoswarm_protocol.records import NodeRecord
 from kinoswarm_protocol.specs import ModeSpec
+from kinoswarm_protocol.version_steps import VersionStep
 
 NOW_MS = 1_700_000_000_000
 
@@ -146,6 +149,8 @@ class World:
         """Where this machine can be dialled, as its network process finds at a (re)start."""
         self.chains: list[bytes] = []
         """What web addresses and the DHT hand out."""
+        self.version_steps: list[VersionStep] = []
+        """Told with every lease."""
         self.bodies: list[RequestBody] = []
         self.contributions: dict[str, Contribution] = {}
         self.leases_by_request: dict[str, bytes] = {}
@@ -234,7 +239,8 @@ class World:
                 )
             self.leases_by_request[request_id] = self.lease(len(self.leases_by_request))
         hint = ProviderHint(peer=COORDINATOR.peer_id, addresses=[])
-        return LeaseGrant(lease=self.leases_by_request[request_id], providers=[hint])
+        lease = self.leases_by_request[request_id]
+        return LeaseGrant(lease=lease, providers=[hint], steps=self.version_steps)
 
     def lease(self, number: int) -> bytes:
         order = TrainOrder(
@@ -443,6 +449,15 @@ class FakeTrainer:
         clip.write_bytes(b"clip of " + Path(job.checkpoint_path).read_bytes())
         return SampleDone(clip_path=str(clip), caption="a hall of grey stone")
 
+    def _rebuilt(self, job: RebuildJob) -> RebuildDone:
+        """Steps are appended."""
+        raw = b"".join(Path(path).read_bytes() for path in [job.base_path, *job.step_paths])
+        if blob_of(raw) != job.blob:
+            raise WorkerError(Code.HASH_MISMATCH.value, "the steps give another blob", False)
+        path = Path(job.work_dir) / "checkpoint"
+        path.write_bytes(raw)
+        return RebuildDone(checkpoint_path=str(path))
+
     async def run(self, job: Job, on_progress: Callable[[JobProgress], None]) -> Done:
         await give_way()
         self.world.jobs.append(job)
@@ -457,6 +472,8 @@ class FakeTrainer:
             )
         if isinstance(job, SampleJob):
             return self._sample(job)
+        if isinstance(job, RebuildJob):
+            return self._rebuilt(job)
         assert isinstance(job, TrainJob)
         on_progress(JobProgress(job_id=job.job_id, step=4, total=8, loss=0.5, what="training"))
         (Path(job.work_dir) / "resume").write_text("4")

@@ -77,6 +77,12 @@ def test_a_port_that_the_own_node_has_is_fine() -> None:
     assert found.state is State.FINE
 
 
+@pytest.mark.parametrize("fault", [errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL])
+def test_a_machine_without_ipv6_is_not_called_wrong(fault: int) -> None:
+    found = judge_port("/ip6/::/tcp/0", fault, "", is_running=False)
+    assert (found.state, found.to_do) == (State.FINE, "")
+
+
 def test_behind_a_router_the_port_to_forward_is_named() -> None:
     assert "port 4001 of your router to 192.168.1.7" in judge_reach("192.168.1.7", PORT_4001).to_do
     assert "listen on a fixed port" in judge_reach("192.168.1.7", ANY_PORT).to_do

@@ -33,10 +33,12 @@ from kinoswarm_protocol.messages import (
     ExpertRef,
     Hello,
     Lease,
+    LeaseGrant,
     Lookup,
     Machine,
     NoWork,
     PullLease,
+    ProviderHint,
     ReleaseFile,
     ReleaseManifest,
     Reply,
@@ -49,6 +51,7 @@ from kinoswarm_protocol.provenance import PROVENANCE, Provenance
 from kinoswarm_protocol.records import NodeRecord, ReleaseRecord, hash_of_key, seal_record
 from kinoswarm_protocol.snapshot import SNAPSHOT, SiteSnapshot, SnapshotFile
 from kinoswarm_protocol.specs import ModeSpec
+from kinoswarm_protocol.version_steps import VersionStep
 
 KEYS = (("founder", FOUNDER), ("coordinator", COORDINATOR), ("node", NODE), ("account", ACCOUNT))
 FILE = Path(__file__).parent / "golden" / "vectors.json"
@@ -125,6 +128,12 @@ def envelopes() -> dict[str, bytes]:
                 time_ms=NOW_MS,
                 body=NoWork(code="no_work", sentence="come again", retry_after_s=30.0),
             ),
+        ),
+        "reply lease": seal(
+            COORDINATOR,
+            REPLY,
+            SWARM,
+            Reply(request_id="1" * 32, time_ms=NOW_MS, body=_grant(lease)),
         ),
         "lease": seal(COORDINATOR, LEASE, SWARM, lease),
         "contribution": seal(
@@ -204,6 +213,13 @@ def envelopes() -> dict[str, bytes]:
             ),
         ),
     }
+
+
+def _grant(lease: Lease) -> LeaseGrant:
+    step = VersionStep(base="cd" * 32, result=BLOB, delta="ef" * 32, delta_bytes=345_678)
+    hint = ProviderHint(peer=COORDINATOR.peer_id, addresses=["/ip4/203.0.113.7/tcp/4001"])
+    raw = seal(COORDINATOR, LEASE, SWARM, lease)
+    return LeaseGrant(lease=raw, providers=[hint], steps=[step])
 
 
 def _release() -> ReleaseManifest:

@@ -92,6 +92,7 @@ def render_clips(
     context = get_context("spawn")
     counter: Synchronized[int] = context.Value("q", 0)
     report = progress or (lambda done, total, what: None)
+    out_dir = out_dir.absolute()  # the processes that film work in folders of their own
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
         # A process of its own for every scene: what the engine keeps from one map changes the pictures of the next.
