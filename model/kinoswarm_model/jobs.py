@@ -138,6 +138,10 @@ class ReleaseJob(_Job, frozen=True, kw_only=True, tag="release"):
     licence: str
     vae_dir: str | None = None
     """Of a model on latents."""
+    seed_flops: float = 0.0
+    """Of training the common seed, for the model card; 0 is not known, as for the next."""
+    expert_flops: float = 0.0
+    """Of all credited training."""
 
 
 class GenerateJob(_Job, frozen=True, kw_only=True, tag="generate"):
