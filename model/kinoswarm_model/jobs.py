@@ -103,6 +103,9 @@ class RouteJob(_Job, frozen=True, kw_only=True, tag="route"):
     heldout_paths: list[str]
     steps: int
     seed: int
+    base_path: str | None = None
+    """Of a router of the first `base_clusters` that goes on with a larger head; None starts from nothing."""
+    base_clusters: int = 0
     resume_every_s: float = 60.0
 
 

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from kinoswarm_model.checkpoints import weights_of, write_checkpoint
+from kinoswarm_model.checkpoints import read_checkpoint, weights_of, write_checkpoint
 from kinoswarm_model.flops import TRAIN_FACTOR, router_flops
 from kinoswarm_model.job_loop import LoopPlan, Report, forget_resume_points, train_to_end
 from kinoswarm_model.jobs import RouteDone, RouteJob
 from kinoswarm_model.noise import Purpose
 from kinoswarm_model.resume_points import SavePolicy
-from kinoswarm_model.router import Router, build_router
+from kinoswarm_model.router import Router, build_router, grown_router, router_shapes
 from kinoswarm_model.router_figures import MEASURED_TIMES, measured_router, probabilities_at
 from kinoswarm_model.routing import balancing_bias
 from kinoswarm_model.training import OptimizerSettings, Trainer
@@ -28,6 +28,9 @@ from kinoswarm_protocol.errors import LocalError
 
 _WARMUP_STEPS = 20
 _BALANCED_CLIPS = 1_024
+_HEAD_BATCH = 64
+_HEAD_ITERATIONS = 50
+_HEAD_RIDGE = 1e-3
 _WEIGHT_DECAY = 0.01
 
 
@@ -40,7 +43,7 @@ def run(job: RouteJob, report: Report) -> RouteDone:
         raise LocalError(
             f"{len(job.heldout_paths)} held-out files for {num_clusters} clusters; one each is needed"
         )
-    router = build_router(job.model, num_clusters, seed=job.seed)
+    router = _starting_point(job, num_clusters, clips)
     plan = _loop_plan(job)
     train_to_end(plan, _trainer(router, job), clips, report)
     balance(router, clips, job)
@@ -48,6 +51,54 @@ def run(job: RouteJob, report: Report) -> RouteDone:
     write_checkpoint(path, weights_of(router))
     forget_resume_points(plan)
     return _measured(router, job, heldout, path, num_clusters)
+
+
+def _starting_point(job: RouteJob, num_clusters: int, clips: ClipSet) -> Router:
+    if job.base_path is None:
+        return build_router(job.model, num_clusters, seed=job.seed)
+    weights = read_checkpoint(Path(job.base_path), router_shapes(job.model, job.base_clusters))
+    router = grown_router(weights, job.model, job.base_clusters, num_clusters)
+    fit_head(router, clips, job)
+    return router
+
+
+def fit_head(router: Router, clips: ClipSet, job: RouteJob) -> None:
+    """Fit the head alone, by logistic regression on what the rest of the router already sees.
+
+    It costs one look at a thousand clips. Without it the first thirty steps or so only find out that there are
+    new clusters.
+    """
+    with torch.no_grad():
+        features_NM, label_N = _features(router, clips, job)
+    solver = torch.optim.LBFGS(router.head.parameters(), max_iter=_HEAD_ITERATIONS)
+
+    def loss() -> Tensor:
+        solver.zero_grad()
+        value = functional.cross_entropy(router.head(features_NM), label_N)
+        value = value + _HEAD_RIDGE * router.head.weight.square().sum()
+        value.backward()  # type: ignore[no-untyped-call]
+        return value
+
+    solver.step(loss)  # type: ignore[no-untyped-call]
+    solver.zero_grad()
+
+
+def _features(router: Router, clips: ClipSet, job: RouteJob) -> tuple[Tensor, Tensor]:
+    """What the head sees of some training clips at uniform times, and their clusters; on the job's device."""
+    device = torch.device(job.device)
+    router.to(device).eval()
+    indices = order(job.seed, len(clips), 0, min(len(clips), _BALANCED_CLIPS))
+    drawing = Drawing(
+        purpose=Purpose.ROUTE, text_dropout=job.model.router.text_dropout, uniform_t=True
+    )
+    rows, labels = [], []
+    for start in range(0, len(indices), _HEAD_BATCH):
+        some = indices[start : start + _HEAD_BATCH]
+        draws = drawing.draw(job.seed, [(index,) for index in some], clips.model)
+        batch = clips.batch(some, draws).part(0, len(some), device)
+        rows.append(router.features(batch.x_t_BCTHW, batch.t_B, batch.text_pooled_BD))
+        labels.append(batch.label_B)
+    return torch.cat(rows), torch.cat(labels)
 
 
 @torch.no_grad()
