@@ -56,6 +56,10 @@ class Ledger:
     _orders: dict[LeaseId, TrainOrder] = field(default_factory=dict)
     _credited: dict[LeaseId, CreditEntry] = field(default_factory=dict)
 
+    def total_flops(self) -> float:
+        """Of everybody's credit."""
+        return sum(self.by_peer.values())
+
     def apply(self, event: ev.Event) -> None:
         """Follow one event."""
         match event:

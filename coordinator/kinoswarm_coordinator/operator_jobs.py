@@ -1,5 +1,6 @@
 """Trusted leases to worker jobs, and what workers did to outcomes. Owns the paths of the operator's machine."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,6 +58,8 @@ class Workbench:
     network: NetworkClient
     threads: int
     device: str
+    credited_flops: Callable[[], float]
+    """Of all training up to now: the model card states it."""
 
     async def job_of(self, lease: Lease) -> Job:
         """The job of a trusted lease; every path exists. Raises LocalError when a blob is gone from the store."""
@@ -162,6 +165,8 @@ class Workbench:
             prompts=list(order.prompts),
             seed=order.seed,
             licence=charter.licences.release,
+            seed_flops=charter.seed_flops,
+            expert_flops=self.credited_flops(),
         )
 
     async def _candidate(self, expert: ExpertRef) -> Candidate:

@@ -157,7 +157,7 @@ def ledger_piece(state: SwarmState, ledger: Ledger, before: int | None, limit: i
         ],
         next=start if start > 0 else None,
         total=len(lines),
-        total_flops=sum(ledger.by_peer.values()),
+        total_flops=ledger.total_flops(),
     )
 
 

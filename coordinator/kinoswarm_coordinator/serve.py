@@ -273,6 +273,7 @@ async def _run_parts(
         network=network,
         threads=settings.threads,
         device=settings.device,
+        credited_flops=sources.ledger.total_flops,
     )
     supervisor = WorkerSupervisor(folder.home / "worker.log")
     sources.desk = _try_desk(service, folder, settings)

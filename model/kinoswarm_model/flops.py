@@ -34,6 +34,14 @@ def router_flops(model: ModelSpec, num_clusters: int) -> float:
     return _count(meta_router(model, num_clusters), x_t, t, pooled)
 
 
+def sampling_flops(
+    model: ModelSpec, num_experts: int, *, steps: int, guidance: float, top_k: int
+) -> float:
+    """FLOPs of generating one clip: guidance doubles the experts' passes, the router is asked once a step."""
+    passes = (1 if guidance == 1.0 else 2) * min(top_k, num_experts)
+    return steps * (passes * expert_flops(model) + router_flops(model, num_experts))
+
+
 def _count(module: nn.Module, *arguments: torch.Tensor) -> float:
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         module(*arguments)

@@ -111,6 +111,9 @@ class RouteJob(_Job, frozen=True, kw_only=True, tag="route"):
     heldout_paths: list[str]
     steps: int
     seed: int
+    base_path: str | None = None
+    """Of a router of the first `base_clusters` that goes on with a larger head; None starts from nothing."""
+    base_clusters: int = 0
     resume_every_s: float = 60.0
 
 
@@ -146,6 +149,10 @@ class ReleaseJob(_Job, frozen=True, kw_only=True, tag="release"):
     licence: str
     vae_dir: str | None = None
     """Of a model on latents."""
+    seed_flops: float = 0.0
+    """Of training the common seed, for the model card; 0 is not known, as for the next."""
+    expert_flops: float = 0.0
+    """Of all credited training."""
 
 
 class GenerateJob(_Job, frozen=True, kw_only=True, tag="generate"):

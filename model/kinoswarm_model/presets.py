@@ -163,15 +163,17 @@ def _tiny(geometry: Geometry) -> Preset:
 def _demo(geometry: Geometry) -> Preset:
     """For two CPU cores and minutes: clips of 8 frames at 32x32 with recognisable scenes and camera motion.
 
-    A patch is a tube through all eight frames, so that motion stays coherent inside a token.
+    A patch is a tube through all eight frames, so that motion stays coherent inside a token. The router looks more
+    coarsely: at 4 % of a guided pass it tells the demo's clusters apart as well as at 11 % (docs/lab-notes.md).
     """
     patch = _patch(geometry, 8, 4, 8) if geometry.vae is None else _patch(geometry, 1, 2, 2)
+    coarse = _patch(geometry, 8, 8, 8) if geometry.vae is None else patch
     expert = _wan(geometry.channels, patch, heads=4, head_dim=32, ffn=384, layers=3, positions=12)
     router = RouterSpec(
-        width=96,
+        width=64,
         depth=2,
         heads=4,
-        patch=patch,
+        patch=coarse,
         text_dropout=0.3,
         learning_rate=1e-3,
         batch_size=64,

@@ -1,5 +1,7 @@
 """The model card of a release: README.md with the front matter that model hubs read. Owns its words; free of torch."""
 
+from dataclasses import dataclass
+
 from kinoswarm_model.release_layout import ReleaseInfo
 
 _TEMPLATE = """\
@@ -59,6 +61,13 @@ Version 0 is the common seed that all experts start from; each further version m
 
 `kinoswarm.json` holds every setting.
 
+## Figures
+
+{figures}
+
+`kinoswarm evaluate path/to/this/folder DATA` measures more: Fréchet distances to held-out clips,
+motion, shares per expert.
+
 ## Data and licence
 
 {licence}
@@ -73,6 +82,23 @@ trained to refuse prompts.
 """
 
 
+@dataclass(frozen=True, kw_only=True)
+class CardFigures:
+    """What was counted and measured while the release was made."""
+
+    seed_flops: float
+    """Of training the common seed; 0 is not known, as for the next."""
+    expert_flops: float
+    """Of all accepted training of experts."""
+    clip_flops: float
+    """Of generating one clip by the recipe."""
+    accuracy_by_t: list[tuple[float, float]]
+    """Of the router on held-out clips; empty when it was not measured."""
+    calibration_error: float
+    share_by_expert: list[float]
+    """How often each expert was picked over the samples' steps; empty without samples."""
+
+
 def _clips(info: ReleaseInfo) -> str:
     frames, height, width = info.model.pixels
     if frames == 1:
@@ -81,7 +107,12 @@ def _clips(info: ReleaseInfo) -> str:
     return f"Clips of {frames} frames at {width}×{height} pixels and {fps} frames a second"
 
 
-def model_card(info: ReleaseInfo, prompts: list[str], sample_names: list[str]) -> str:
+def model_card(
+    info: ReleaseInfo,
+    prompts: list[str],
+    sample_names: list[str],
+    figures: CardFigures | None = None,
+) -> str:
     """Markdown of the card; `sample_names` are the strips of the prompts, relative to the folder."""
     model, recipe = info.model, info.model.recipe
     return _TEMPLATE.format(
@@ -105,6 +136,7 @@ def model_card(info: ReleaseInfo, prompts: list[str], sample_names: list[str]) -
         top_k=recipe.top_k,
         shift=recipe.shift,
         licence=info.licence.strip(),
+        figures=_figures(figures) if figures is not None else "Not measured for this copy.",
     )
 
 
@@ -112,6 +144,27 @@ _PREDICTIONS = {
     "clean": "the clean clip ([arXiv 2511.13720](https://arxiv.org/abs/2511.13720))",
     "velocity": "the velocity from data to noise (flow matching)",
 }
+
+
+def _figures(found: CardFigures) -> str:
+    rows = {
+        "training the experts": _flops(found.expert_flops),
+        "training their common seed": _flops(found.seed_flops),
+        "generating one clip": _flops(found.clip_flops),
+        "router accuracy on held-out clips (t = 1 is noise)": ", ".join(
+            f"{share:.1%} at t = {t:g}" for t, share in found.accuracy_by_t
+        ),
+        "router calibration error": f"{found.calibration_error:.3f}" if found.accuracy_by_t else "",
+        "share of each expert in the samples' steps": ", ".join(
+            f"{share:.0%}" for share in found.share_by_expert
+        ),
+    }
+    known = [f"| {name} | {value} |" for name, value in rows.items() if value]
+    return "\n".join(["| | |", "|---|---|", *known])
+
+
+def _flops(value: float) -> str:
+    return f"{value:.3g} FLOPs" if value else ""
 
 
 def _samples(prompts: list[str], names: list[str]) -> str:

@@ -14,14 +14,17 @@ from kinoswarm_model.checkpoints import read_checkpoint, write_atomic
 from kinoswarm_model.clip_sampling import SampledClips, sample_clips, text_on
 from kinoswarm_model.data.text import TextFolders
 from kinoswarm_model.expert_set import ExpertSet
+from kinoswarm_model.flops import sampling_flops
 from kinoswarm_model.frame_strips import frame_strip, write_png
 from kinoswarm_model.jobs import Candidate, JobProgress, ReleaseDone, ReleaseJob
-from kinoswarm_model.release_card import model_card
+from kinoswarm_model.release_card import CardFigures, model_card
 from kinoswarm_model.release_layout import MODEL_CARD, SAMPLES, ReleaseExpert, ReleaseInfo
 from kinoswarm_model.release_reader import Release, open_release
 from kinoswarm_model.release_writer import files_under, sync_files, write_release
 from kinoswarm_model.router import router_shapes
+from kinoswarm_model.router_figures import measured_router
 from kinoswarm_model.sampler import settings_of
+from kinoswarm_model.training_data import ClipSet
 from kinoswarm_model.video_io import write_mp4
 
 _MP4_SCALE = 4
@@ -50,8 +53,10 @@ def run(job: ReleaseJob, report: Report) -> ReleaseDone:
         _text_of(job),
         Path(job.vae_dir) if job.vae_dir is not None else None,
     )
-    sampled = sample_prompts(open_release(part), job, report)
-    samples = _write_samples(part, job, info, sampled)
+    release = open_release(part)
+    sampled = sample_prompts(release, job, report)
+    figures = _figures(release, job, sampled)
+    samples = _write_samples(part, job, info, sampled, figures)
     _publish(part, final)
     return ReleaseDone(
         release_dir=str(final),
@@ -109,8 +114,35 @@ def sample_prompts(release: Release, job: ReleaseJob, report: Report) -> Sampled
     )
 
 
+def _figures(release: Release, job: ReleaseJob, sampled: SampledClips) -> CardFigures:
+    """What the card says; the router is measured when the held-out clips are at hand."""
+    recipe, experts = job.model.recipe, len(release.info.experts)
+    router = None
+    if len(job.heldout_paths) == experts:
+        heldout = ClipSet.read_clusters([[path] for path in job.heldout_paths], job.model)
+        router = measured_router(release.router, heldout, job.seed, torch.device(job.device))
+    return CardFigures(
+        seed_flops=job.seed_flops,
+        expert_flops=job.expert_flops,
+        clip_flops=sampling_flops(
+            job.model,
+            experts,
+            steps=recipe.sample_steps,
+            guidance=recipe.guidance,
+            top_k=recipe.top_k,
+        ),
+        accuracy_by_t=router.accuracy_by_t if router else [],
+        calibration_error=router.calibration_error if router else 0.0,
+        share_by_expert=sampled.share_by_expert if job.prompts else [],
+    )
+
+
 def _write_samples(
-    folder: Path, job: ReleaseJob, info: ReleaseInfo, sampled: SampledClips
+    folder: Path,
+    job: ReleaseJob,
+    info: ReleaseInfo,
+    sampled: SampledClips,
+    figures: CardFigures,
 ) -> list[str]:
     """Write an mp4 and a strip for every prompt and the card that shows them; gives the mp4s' relative paths."""
     names = [f"{SAMPLES}/sample-{i:02d}" for i in range(len(job.prompts))]
@@ -118,7 +150,7 @@ def _write_samples(
     for name, clip in zip(names, sampled.clips, strict=True):
         write_mp4(folder / f"{name}.mp4", clip, job.model.clip.fps, scale=_MP4_SCALE)
         write_png(folder / f"{name}.png", frame_strip(clip, scale=_STRIP_SCALE))
-    card = model_card(info, _prompts(job.prompts), [f"{name}.png" for name in names])
+    card = model_card(info, _prompts(job.prompts), [f"{name}.png" for name in names], figures)
     write_atomic(folder / MODEL_CARD, card.encode())
     return [f"{name}.mp4" for name in names]
 

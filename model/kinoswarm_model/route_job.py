@@ -1,11 +1,10 @@
-"""A route job: train the router on all clusters' shards and measure it on held-out clips. Owns both.
+"""A route job: train the router on all clusters' shards, balance it, measure it on held-out clips. Owns the order.
 
 The router does not depend on the experts, so it trains alongside them, on trusted data by trusted workers.
 Shapes: B batch, K clusters.
 """
 
 import hashlib
-from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -13,25 +12,25 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from kinoswarm_model.checkpoints import weights_of, write_checkpoint
+from kinoswarm_model.checkpoints import read_checkpoint, weights_of, write_checkpoint
 from kinoswarm_model.flops import TRAIN_FACTOR, router_flops
-from kinoswarm_model.flow import noised
 from kinoswarm_model.job_loop import LoopPlan, Report, forget_resume_points, train_to_end
 from kinoswarm_model.jobs import RouteDone, RouteJob
 from kinoswarm_model.noise import Purpose
 from kinoswarm_model.resume_points import SavePolicy
-from kinoswarm_model.router import Router, build_router
+from kinoswarm_model.router import Router, build_router, grown_router, router_shapes
+from kinoswarm_model.router_figures import MEASURED_TIMES, measured_router, probabilities_at
 from kinoswarm_model.routing import balancing_bias
 from kinoswarm_model.training import OptimizerSettings, Trainer
 from kinoswarm_model.training_data import Batch, BatchPlan, ClipSet, Drawing, order
 from kinoswarm_protocol import codec
 from kinoswarm_protocol.errors import LocalError
 
-MEASURED_TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
-_CALIBRATION_BINS = 10
 _WARMUP_STEPS = 20
-_MEASURE_BATCH = 64
 _BALANCED_CLIPS = 1_024
+_HEAD_BATCH = 64
+_HEAD_ITERATIONS = 50
+_HEAD_RIDGE = 1e-3
 _WEIGHT_DECAY = 0.01
 
 
@@ -44,7 +43,7 @@ def run(job: RouteJob, report: Report) -> RouteDone:
         raise LocalError(
             f"{len(job.heldout_paths)} held-out files for {num_clusters} clusters; one each is needed"
         )
-    router = build_router(job.model, num_clusters, seed=job.seed)
+    router = _starting_point(job, num_clusters, clips)
     plan = _loop_plan(job)
     train_to_end(plan, _trainer(router, job), clips, report)
     balance(router, clips, job)
@@ -52,6 +51,54 @@ def run(job: RouteJob, report: Report) -> RouteDone:
     write_checkpoint(path, weights_of(router))
     forget_resume_points(plan)
     return _measured(router, job, heldout, path, num_clusters)
+
+
+def _starting_point(job: RouteJob, num_clusters: int, clips: ClipSet) -> Router:
+    if job.base_path is None:
+        return build_router(job.model, num_clusters, seed=job.seed)
+    weights = read_checkpoint(Path(job.base_path), router_shapes(job.model, job.base_clusters))
+    router = grown_router(weights, job.model, job.base_clusters, num_clusters)
+    fit_head(router, clips, job)
+    return router
+
+
+def fit_head(router: Router, clips: ClipSet, job: RouteJob) -> None:
+    """Fit the head alone, by logistic regression on what the rest of the router already sees.
+
+    It costs one look at a thousand clips. Without it the first thirty steps or so only find out that there are
+    new clusters.
+    """
+    with torch.no_grad():
+        features_NM, label_N = _features(router, clips, job)
+    solver = torch.optim.LBFGS(router.head.parameters(), max_iter=_HEAD_ITERATIONS)
+
+    def loss() -> Tensor:
+        solver.zero_grad()
+        value = functional.cross_entropy(router.head(features_NM), label_N)
+        value = value + _HEAD_RIDGE * router.head.weight.square().sum()
+        value.backward()  # type: ignore[no-untyped-call]
+        return value
+
+    solver.step(loss)  # type: ignore[no-untyped-call]
+    solver.zero_grad()
+
+
+def _features(router: Router, clips: ClipSet, job: RouteJob) -> tuple[Tensor, Tensor]:
+    """What the head sees of some training clips at uniform times, and their clusters; on the job's device."""
+    device = torch.device(job.device)
+    router.to(device).eval()
+    indices = order(job.seed, len(clips), 0, min(len(clips), _BALANCED_CLIPS))
+    drawing = Drawing(
+        purpose=Purpose.ROUTE, text_dropout=job.model.router.text_dropout, uniform_t=True
+    )
+    rows, labels = [], []
+    for start in range(0, len(indices), _HEAD_BATCH):
+        some = indices[start : start + _HEAD_BATCH]
+        draws = drawing.draw(job.seed, [(index,) for index in some], clips.model)
+        batch = clips.batch(some, draws).part(0, len(some), device)
+        rows.append(router.features(batch.x_t_BCTHW, batch.t_B, batch.text_pooled_BD))
+        labels.append(batch.label_B)
+    return torch.cat(rows), torch.cat(labels)
 
 
 @torch.no_grad()
@@ -70,60 +117,17 @@ def balance(router: Router, clips: ClipSet, job: RouteJob) -> None:
     router.head.bias.add_(bias_K.to(device))
 
 
-@torch.no_grad()
-def probabilities_at(
-    router: Router,
-    clips: ClipSet,
-    t: float,
-    seed: int,
-    device: torch.device,
-    indices: Sequence[int] | None = None,
-) -> Tensor:
-    """Cluster probabilities of every clip (or of these) at noise level t, with its text: (clips, K), on the CPU."""
-    wanted = range(len(clips)) if indices is None else indices
-    router.to(device).eval()
-    drawing = Drawing(purpose=Purpose.EVALUATE, text_dropout=0.0)
-    rows = []
-    for start in range(0, len(wanted), _MEASURE_BATCH):
-        some = wanted[start : start + _MEASURE_BATCH]
-        draws = drawing.draw(seed, [(index,) for index in some], clips.model)
-        batch = clips.batch(list(some), draws).part(0, len(some), device)
-        t_B = torch.full((len(some),), t, device=device)
-        x_t = noised(batch.x_0_BCTHW, batch.eps_BCTHW, t_B)
-        rows.append(router(x_t, t_B, batch.text_pooled_BD).softmax(dim=1).cpu())
-    return torch.cat(rows)
-
-
-def calibration_error(p_BK: Tensor, label_B: Tensor) -> float:
-    """Expected calibration error over ten bins of confidence (arXiv 1706.04599, equation 3)."""
-    confidence_B, guess_B = p_BK.max(dim=1)
-    right_B = (guess_B == label_B).float()
-    bin_B = (confidence_B * _CALIBRATION_BINS).long().clamp_max(_CALIBRATION_BINS - 1)
-    error = 0.0
-    for index in range(_CALIBRATION_BINS):
-        inside = bin_B == index
-        if bool(inside.any()):
-            gap = (confidence_B[inside].mean() - right_B[inside].mean()).abs()
-            error += float(gap) * float(inside.float().mean())
-    return error
-
-
 def _measured(
     router: Router, job: RouteJob, heldout: ClipSet, path: Path, num_clusters: int
 ) -> RouteDone:
-    device = torch.device(job.device)
-    label_B = torch.tensor([heldout.label(index) for index in range(len(heldout))])
-    by_time = [probabilities_at(router, heldout, t, job.seed, device) for t in MEASURED_TIMES]
-    accuracy = [float((p_BK.argmax(dim=1) == label_B).float().mean()) for p_BK in by_time]
-    picked = torch.cat([p_BK.argmax(dim=1) for p_BK in by_time])
-    share_K = torch.bincount(picked, minlength=num_clusters) / len(picked)
+    figures = measured_router(router, heldout, job.seed, torch.device(job.device))
     measured = len(MEASURED_TIMES) * len(heldout)
     trained = TRAIN_FACTOR * job.steps * job.model.router.batch_size
     return RouteDone(
         router_path=str(path),
-        accuracy_by_t=list(zip(MEASURED_TIMES, accuracy, strict=True)),
-        calibration_error=calibration_error(torch.cat(by_time), label_B.repeat(len(by_time))),
-        share_by_cluster=[float(share) for share in share_K],
+        accuracy_by_t=figures.accuracy_by_t,
+        calibration_error=figures.calibration_error,
+        share_by_cluster=figures.share_by_cluster,
         flops=(measured + trained) * router_flops(job.model, num_clusters),
     )
 

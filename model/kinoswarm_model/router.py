@@ -6,12 +6,14 @@ Shapes: B batch, C channels, T frames, H height, W width, N patches, P numbers p
 """
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kinoswarm_protocol.errors import LimitExceeded, MalformedBytes
+from kinoswarm_model.checkpoints import check_shapes
+from kinoswarm_protocol.errors import LimitExceeded, LocalError, MalformedBytes
 from kinoswarm_protocol.limits import MAX_ROUTER_PARAMETERS
 from kinoswarm_protocol.specs import ClipSpec, ModelSpec, RouterSpec
 
@@ -38,13 +40,18 @@ class Router(nn.Module):
 
     def forward(self, x_t_BCTHW: Tensor, t_B: Tensor, text_BD: Tensor) -> Tensor:
         """Logits of shape (B, K)."""
+        logits_BK: Tensor = self.head(self.features(x_t_BCTHW, t_B, text_BD))
+        return logits_BK
+
+    def features(self, x_t_BCTHW: Tensor, t_B: Tensor, text_BD: Tensor) -> Tensor:
+        """What the head sees, shape (B, M)."""
         condition_BM = self.time(time_features(t_B)) + self.text(text_BD)
         h_BNM = self.embed(patches_of(x_t_BCTHW, self.patch)) + self._positions(x_t_BCTHW)
         h_BNM = torch.cat([condition_BM.unsqueeze(1), h_BNM + condition_BM.unsqueeze(1)], dim=1)
         for block in self.blocks:
             h_BNM = block(h_BNM)
-        logits_BK: Tensor = self.head(self.norm(h_BNM[:, 0] + h_BNM[:, 1:].mean(1)))
-        return logits_BK
+        features_BM: Tensor = self.norm(h_BNM[:, 0] + h_BNM[:, 1:].mean(1))
+        return features_BM
 
     def _positions(self, x_BCTHW: Tensor) -> Tensor:
         """Learned for the trained grid, interpolated for clips of another size: (1, N, M)."""
@@ -91,6 +98,28 @@ def build_router(model: ModelSpec, num_clusters: int, *, seed: int) -> Router:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Router(model.router, model.clip, model.text.dim, num_clusters)
+
+
+@torch.no_grad()
+def grown_router(
+    weights: Mapping[str, Tensor], model: ModelSpec, old_clusters: int, num_clusters: int
+) -> Router:
+    """A router of `old_clusters` with a head for more of them, which come last.
+
+    Their logits start as the mean of the old ones: no clip goes elsewhere before a training on all clusters teaches
+    it. Raises LocalError when there is nothing to add.
+    """
+    if not 0 < old_clusters < num_clusters:
+        raise LocalError(f"a router of {old_clusters} clusters can't grow to {num_clusters}")
+    check_shapes(weights, router_shapes(model, old_clusters), "the router to grow")
+    router = build_router(model, num_clusters, seed=0)
+    grown = dict(weights)
+    for name in ("head.weight", "head.bias"):
+        mean = weights[name].mean(dim=0, keepdim=True)
+        more = mean.expand(num_clusters - old_clusters, *mean.shape[1:])
+        grown[name] = torch.cat([weights[name], more])
+    router.load_state_dict(grown)
+    return router
 
 
 def router_shapes(model: ModelSpec, num_clusters: int) -> dict[str, tuple[int, ...]]:

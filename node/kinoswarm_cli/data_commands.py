@@ -40,7 +40,8 @@ def prepare(
     source: Annotated[
         Path,
         typer.Argument(
-            help="Folder of videos or pictures, with a .txt caption beside each or one table (.csv, .jsonl, .parquet)."
+            help="Folder of videos or pictures, with a .txt caption beside each or one table (.csv, .jsonl, .parquet); "
+            "or of WebDataset .tar files."
         ),
     ],
     out: Annotated[Path, typer.Argument(help="Folder for shards, held-out parts and manifest.")],

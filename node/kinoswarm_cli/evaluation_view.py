@@ -32,7 +32,11 @@ def evaluation_lines(report: EvaluationReport) -> list[str]:
 
 def _router(report: EvaluationReport) -> list[str]:
     accuracy = ", ".join(f"{share:.0%} at t={t:g}" for t, share in report.router_accuracy_by_t)
-    lines = [f"router accuracy: {accuracy}", "share per expert:"]
+    lines = [
+        f"router accuracy: {accuracy}",
+        f"router calibration error: {report.router_calibration_error:.3f} (0: as sure as it is right)",
+        "share per expert:",
+    ]
     labelled = zip(report.cluster_labels, report.share_by_expert, strict=True)
     return lines + [f"  {share:6.1%}  {label}" for label, share in labelled]
 

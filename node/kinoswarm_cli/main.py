@@ -53,6 +53,9 @@ COMMANDS = {
     "evaluate": LazyCommand(
         "kinoswarm_cli.evaluate_command", "Measure a release on held-out clips."
     ),
+    "grow": LazyCommand(
+        "kinoswarm_cli.grow_command", "Add experts for more data to a downloaded release."
+    ),
     "provenance": LazyCommand(
         "kinoswarm_cli.provenance_command", "Check where a clip from a swarm's page comes from."
     ),

@@ -22,7 +22,8 @@ def write_clips(path: Path, cluster: int, count: int, seed: int) -> Path:
     clip, text = model.clip, model.text
     generator = np.random.default_rng([seed, cluster])
     shape = (count, clip.channels, clip.frames, clip.height, clip.width)
-    pixels = generator.integers(100 * cluster, 100 * cluster + 100, shape, dtype=np.uint8)
+    darkest = min(100 * cluster, 155)
+    pixels = generator.integers(darkest, darkest + 100, shape, dtype=np.uint8)
     captions = [f"cluster {cluster}, scene {i % 3}" for i in range(count)]
     distinct = sorted(set(captions))
     pooled = np.random.default_rng([7, cluster]).standard_normal((len(distinct), text.dim))

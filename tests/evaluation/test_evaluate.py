@@ -73,12 +73,19 @@ def test_shares_are_those_of_the_picked_experts(report: EvaluationReport) -> Non
     assert [t for t, _ in report.router_accuracy_by_t] == [0.1, 0.3, 0.5, 0.7, 0.9]
 
 
+def test_an_untrained_router_is_hardly_surer_than_it_is_right(report: EvaluationReport) -> None:
+    accuracy = sum(share for _, share in report.router_accuracy_by_t) / 5
+    assert 0.0 < accuracy < 1.0
+    assert 0.0 < report.router_calibration_error < 0.5
+
+
 def test_motion_is_measured_and_what_is_not_at_hand_is_told(report: EvaluationReport) -> None:
     assert isinstance(report.other.motion, Figure)
     assert report.other.motion.release > 0
     assert isinstance(report.other.fvd, NotMeasured)
     lines = "\n".join(evaluation_lines(report))
     assert "motion magnitude" in lines
+    assert f"router calibration error: {report.router_calibration_error:.3f}" in lines
     assert "not measured, clip_text: no CLIP weights were named" in lines
     assert f"{report.frechet.release.value:.3f}" in lines
 

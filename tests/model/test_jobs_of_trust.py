@@ -7,7 +7,14 @@ import pytest
 import torch
 from model.samples import tiny_model, write_tiny_shard
 
-from kinoswarm_model import evaluate_job, merge_job, route_job, segment, self_test_job
+from kinoswarm_model import (
+    evaluate_job,
+    merge_job,
+    route_job,
+    router_figures,
+    segment,
+    self_test_job,
+)
 from kinoswarm_model.checkpoints import read_checkpoint, write_checkpoint
 from kinoswarm_model.delta import write_delta
 from kinoswarm_model.experts import build_expert, tensor_shapes
@@ -210,7 +217,7 @@ def test_router_needs_one_held_out_file_per_cluster(tmp_path: Path) -> None:
 def test_calibration_error_of_a_known_case() -> None:
     p = torch.tensor([[0.9, 0.1], [0.9, 0.1], [0.35, 0.65], [0.35, 0.65]])
     right_once_wrong_once = torch.tensor([0, 1, 1, 0])
-    error = route_job.calibration_error(p, right_once_wrong_once)
+    error = router_figures.calibration_error(p, right_once_wrong_once)
     assert error == pytest.approx((0.4 + 0.15) / 2, abs=1e-6)
 
 

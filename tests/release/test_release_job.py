@@ -2,10 +2,12 @@
 
 import hashlib
 import json
+import re
 from pathlib import Path
 
 import av
 import pytest
+from evaluation.conftest import write_clips
 from release.tiny_release import NUM_EXPERTS, PROMPTS, tiny_job
 
 from kinoswarm_model.jobs import JobProgress, ReleaseDone
@@ -66,6 +68,21 @@ def test_model_card_names_experts_versions_and_licence(release_dir: Path) -> Non
     assert "| 1 | outside   sky | 1 |" in card
     assert "BSD-3-Clause" in card
     assert "RoutedVideoPipeline.from_pretrained" in card
+
+
+def test_model_card_states_flops_and_the_router_measured_on_heldout_clips(
+    release_dir: Path, tmp_path: Path
+) -> None:
+    heldout = [str(write_clips(tmp_path / f"{k}.safetensors", k, 5, seed=1)) for k in range(2)]
+    job = tiny_job(tmp_path, heldout_paths=heldout, seed_flops=1.5e9, expert_flops=2.25e12)
+    card = (Path(run(job, lambda _: None).release_dir) / "README.md").read_text()
+    assert "| training the experts | 2.25e+12 FLOPs |" in card
+    assert "| training their common seed | 1.5e+09 FLOPs |" in card
+    assert re.search(r"router accuracy .*\d% at t = 0\.1, .*\d% at t = 0\.9 \|", card)
+    assert re.search(r"router calibration error \| 0\.\d{3} \|", card)
+    without = (release_dir / "README.md").read_text()
+    assert "generating one clip" in without
+    assert "router accuracy" not in without
 
 
 def test_expert_folders_are_in_the_layout_of_diffusers(release_dir: Path) -> None:

@@ -93,7 +93,7 @@ class _Collecting:
         kept, problem = [], ""
         try:
             for clip in decode_clips(
-                source.path, self.cutting.geometry, self.cutting.clips_per_video
+                source.path, self.cutting.geometry, self.cutting.clips_per_video, source.span
             ):
                 reason = self.screen.reason_against(clip)
                 if reason is None:
@@ -102,7 +102,7 @@ class _Collecting:
                     left_out[reason] += 1
         except UnreadableVideo as error:
             left_out[error.reason] += 1
-            problem = str(error)
+            problem = str(UnreadableVideo(source.name, error.reason))
         clips = np.stack(kept) if kept else np.empty((0, *self.spool.shape), np.uint8)
         return clips, Decoded(len(kept), dict(sorted(left_out.items())), problem)
 

@@ -4,6 +4,7 @@ Shapes: T frames, H height, W width.
 """
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kinoswarm_model.data.errors import UnreadableVideo
+from kinoswarm_model.data.tar_members import Span, SpanReader
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".webm", ".mov", ".mkv", ".gif"})
 PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})
@@ -20,6 +22,7 @@ SUFFIXES = VIDEO_SUFFIXES | PICTURE_SUFFIXES
 
 _MAX_PIXELS = 8_192 * 4_320  # 8K
 _MAX_FRAMES_READ = 100_000  # an hour at 28 frames a second
+_LIMITS = {"max_pixels": str(_MAX_PIXELS)}
 _MOST_RATE, _LEAST_RATE = (
     1_000.0,
     0.01,
@@ -36,14 +39,18 @@ class Geometry:
     fps: int
 
 
-def decode_clips(path: Path, geometry: Geometry, max_clips: int) -> list[NDArray[np.uint8]]:
+def decode_clips(
+    path: Path, geometry: Geometry, max_clips: int, span: Span | None = None
+) -> list[NDArray[np.uint8]]:
     """Cut a video into up to `max_clips` clips (T, H, W, 3) at the wanted rate, scaled and centre-cropped.
+
+    With `span` the video is that part of the file: a member of a tar file.
 
     Raises UnreadableVideo when it is shorter than one clip or damaged before the last wanted one.
     """
     clips: list[NDArray[np.uint8]] = []
     pending: list[NDArray[np.uint8]] = []
-    for frame in _frames_at_rate(path, geometry):
+    for frame in _frames_at_rate(path, geometry, span):
         pending.append(frame)
         if len(pending) == geometry.frames:
             clips.append(np.stack(pending))
@@ -61,14 +68,20 @@ def _too_short(found: int, geometry: Geometry) -> str:
     return f"too short, under {geometry.frames} frames at {geometry.fps}/s"
 
 
-def _frames_at_rate(path: Path, geometry: Geometry) -> Iterator[NDArray[np.uint8]]:
+def _frames_at_rate(
+    path: Path, geometry: Geometry, span: Span | None
+) -> Iterator[NDArray[np.uint8]]:
     """Scaled frames at `fps`: the frame that is shown at each multiple of 1 / fps."""
     import av
 
     try:
-        if path.stat().st_size == 0:
+        if (span.size_bytes if span else path.stat().st_size) == 0:
             raise UnreadableVideo(path.name, "the file is empty")
-        with av.open(str(path), options={"max_pixels": str(_MAX_PIXELS)}) as container:
+        with ExitStack() as stack:
+            file: str | SpanReader = str(path)
+            if span is not None:
+                file = stack.enter_context(SpanReader(path.open("rb"), span))
+            container = stack.enter_context(av.open(file, options=_LIMITS))
             if not container.streams.video:
                 raise UnreadableVideo(path.name, "holds no pictures")
             yield from _sampled(container, path, geometry)

@@ -1,13 +1,23 @@
-"""The user's folder: which videos and pictures, with which captions. Owns where captions are looked for."""
+"""The user's folder: which videos and pictures, with which captions, as files and inside tar files. Owns where captions
+are looked for.
+"""
 
 import hashlib
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from kinoswarm_model.data.caption_tables import find_table, read_table
 from kinoswarm_model.data.decode import SUFFIXES
 from kinoswarm_model.data.errors import DataError
+from kinoswarm_model.data.tar_members import (
+    PACKED_SUFFIXES,
+    TAR_SUFFIX,
+    Span,
+    caption_of,
+    tar_samples,
+)
 
 MAX_CAPTION = 1_000
 _MAX_CAPTION_FILE = 64 * 1024
@@ -22,6 +32,12 @@ class Source:
     name: str
     """Relative to the folder, with forward slashes."""
     caption: str
+    span: Span | None = None
+    """Where its bytes lie, when `path` is a tar file."""
+
+    @property
+    def size_bytes(self) -> int:
+        return self.span.size_bytes if self.span is not None else self.path.stat().st_size
 
 
 @dataclass(frozen=True)
@@ -35,7 +51,7 @@ class Sources:
         """Changes when names, sizes or captions do; reads no video."""
         digest = hashlib.sha256()
         for source in self.usable:
-            line = f"{source.name}\0{source.path.stat().st_size}\0{source.caption}\n"
+            line = f"{source.name}\0{source.size_bytes}\0{source.caption}\n"
             digest.update(line.encode(errors="surrogateescape"))
         return digest.hexdigest()
 
@@ -43,34 +59,73 @@ class Sources:
 def find_sources(folder: Path, table: Path | None = None) -> Sources:
     """Videos and pictures of a folder (recursively, nothing hidden) that have a caption, in the order of their names.
 
-    A .txt beside the file counts first, then the row of `table` (None: of the one table in the folder) that names it.
-    Raises DataError when the folder is missing, holds no video, no video has a caption, or the table can't be read.
+    Tar files there, or `folder` itself when it is one, are read as WebDataset packs them. A caption beside the video
+    counts first, then the row of `table` (None: of the one table in the folder) that names it.
+    Raises DataError when the folder is missing, holds no video, no video has a caption, or a table or tar file can't
+    be read.
     """
-    if not folder.is_dir():
+    if not folder.is_dir() and not _is_archive(folder):
         raise DataError(f"{folder} is not a folder; give the folder that holds the videos")
-    videos = sorted(path for path in folder.rglob("*") if _is_video(path, folder))
-    if not videos:
+    left_out: Counter[str] = Counter()
+    found = sorted(_found(folder, left_out), key=lambda one: one.name)
+    if not found:
+        packed = f" ({next(iter(left_out))})" if left_out else ""
         raise DataError(
-            f"{folder} holds no video; put files of {', '.join(sorted(SUFFIXES))} there"
+            f"{folder} holds no video{packed}; put files of {', '.join(sorted(SUFFIXES))} there, or a .tar of them"
         )
-    table = table or find_table(folder)
+    table = table or (find_table(folder) if folder.is_dir() else None)
     captions = Captions(read_table(table) if table else {})
     usable: list[Source] = []
-    left_out: Counter[str] = Counter()
-    for path in videos:
-        name = path.relative_to(folder).as_posix()
-        caption, reason = captions.of(path, name)
+    for one in found:
+        caption, reason = captions.of(one.beside, one.name)
         if caption:
-            usable.append(Source(path, name, caption))
+            usable.append(Source(one.path, one.name, caption, one.span))
         else:
             left_out[reason] += 1
     if not usable:
-        raise DataError(_no_caption(videos, table))
+        raise DataError(_no_caption(found, table))
     return Sources(usable, left_out)
 
 
-def _no_caption(videos: list[Path], table: Path | None) -> str:
-    first = videos[0]
+@dataclass(frozen=True)
+class _Video:
+    """One that was found, and what lies beside it: its caption, or nothing and why."""
+
+    path: Path
+    name: str
+    beside: tuple[str, str]
+    span: Span | None = None
+
+
+def _found(folder: Path, left_out: "Counter[str]") -> Iterator[_Video]:
+    paths = sorted(folder.rglob("*")) if folder.is_dir() else [folder]
+    base = folder if folder.is_dir() else folder.parent
+    for path in paths:
+        name = path.relative_to(base).as_posix()
+        if any(part.startswith(".") for part in name.split("/")) or not path.is_file():
+            continue
+        if path.suffix.lower() in SUFFIXES:
+            yield _Video(path, name, _caption_beside(path))
+        elif _is_archive(path):
+            yield from _packed(path, name)
+        elif path.name.lower().endswith(PACKED_SUFFIXES):
+            left_out["compressed archive: unpack it, or pack it again as .tar"] += 1
+
+
+def _packed(path: Path, name: str) -> Iterator[_Video]:
+    for sample in tar_samples(path, SUFFIXES):
+        assert sample.video is not None
+        member, span = sample.video
+        text, reason = caption_of(sample)
+        yield _Video(path, f"{name}/{member}", (_tidy(text), reason), span)
+
+
+def _is_archive(path: Path) -> bool:
+    return path.suffix.lower() == TAR_SUFFIX and path.is_file()
+
+
+def _no_caption(videos: list[_Video], table: Path | None) -> str:
+    first = PurePosixPath(videos[0].name)
     if table is not None:
         return f"{table.name} names none of the {len(videos)} videos; its file column must hold names like {first.name}"
     return (
@@ -86,20 +141,16 @@ class Captions:
     def __init__(self, by_name: dict[str, str]) -> None:
         self._by_name = by_name
 
-    def of(self, video: Path, name: str) -> tuple[str, str]:
+    def of(self, beside: tuple[str, str], name: str) -> tuple[str, str]:
         """The caption of a video; or nothing, and why. Tables may name a file with its folders or without."""
-        caption, reason = _caption_beside(video)
+        caption, reason = beside
         if caption or reason != _MISSING or not self._by_name:
             return caption, reason
+        video = PurePosixPath(name)
         for key in (name, video.name, name.rpartition(".")[0], video.stem):
             if key in self._by_name:
                 return _tidy(self._by_name[key]), "empty caption"
         return "", "not in the table of captions"
-
-
-def _is_video(path: Path, folder: Path) -> bool:
-    hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-    return not hidden and path.suffix.lower() in SUFFIXES and path.is_file()
 
 
 def _caption_beside(video: Path) -> tuple[str, str]:

@@ -24,10 +24,10 @@ from kinoswarm_model.evaluation.other_figures import Compared, OtherWeights, oth
 from kinoswarm_model.evaluation.real_clips import RealClips, floor_and_fit_clips, heldout_clips
 from kinoswarm_model.evaluation.report import EvaluationReport, OtherFigures, Sampling
 from kinoswarm_model.evaluation.sheet_rows import spread_rows
-from kinoswarm_model.flops import expert_flops, router_flops
+from kinoswarm_model.flops import sampling_flops
 from kinoswarm_model.generate import GenerateConfig, check_config
 from kinoswarm_model.release_reader import Release, open_release
-from kinoswarm_model.route_job import MEASURED_TIMES, probabilities_at
+from kinoswarm_model.router_figures import RouterFigures, measured_router
 from kinoswarm_model.sampler import SampleSettings, settings_of
 from kinoswarm_model.training_data import ClipSet
 from kinoswarm_protocol.errors import LocalError
@@ -74,7 +74,7 @@ def evaluate_release(
     release = open_release(given.model_dir)
     _check(given, config, release)
     plan = _plan(release, given, config)
-    accuracy = _router_accuracy(release, given, config, report)
+    router = _router_figures(release, given, config, report)
     made, made_by_seed = _generate(release, given, plan, report)
     floor, projection = floor_and_fit_clips(
         given.shards_by_cluster, release.info.model, config.num_clips, config.seed
@@ -89,7 +89,7 @@ def evaluate_release(
     measured = measure(sets, config.seed, report)
     other = other_figures(_compared(plan.captions, made), given.weights, report)
     captions = _write_sheet(release, given, plan.captions, made, measured)
-    found = _Found(measured=measured, other=other, accuracy=accuracy, sheet_captions=captions)
+    found = _Found(measured=measured, other=other, router=router, sheet_captions=captions)
     return _report(release, plan, made, found)
 
 
@@ -99,7 +99,7 @@ class _Found:
 
     measured: Measured
     other: OtherFigures
-    accuracy: list[tuple[float, float]]
+    router: RouterFigures
     sheet_captions: list[str]
 
 
@@ -158,19 +158,17 @@ def _plan(release: Release, given: EvaluationInput, config: EvaluationConfig) ->
     )
 
 
-def _router_accuracy(
+def _router_figures(
     release: Release, given: EvaluationInput, config: EvaluationConfig, on_progress: OnProgress
-) -> list[tuple[float, float]]:
+) -> RouterFigures:
     paths = [[str(path)] for path in given.heldout_by_cluster]
-    clips = ClipSet.read_clusters(paths, release.info.model)
-    labels_B = torch.tensor([clips.label(index) for index in range(len(clips))])
-    device = torch.device(config.device)
-    found: list[tuple[float, float]] = []
-    for t in MEASURED_TIMES:
-        on_progress(len(found), len(MEASURED_TIMES), "measuring the router")
-        p_BK = probabilities_at(release.router, clips, t, config.seed, device)
-        found.append((t, float((p_BK.argmax(dim=1) == labels_B).float().mean())))
-    return found
+    return measured_router(
+        release.router,
+        ClipSet.read_clusters(paths, release.info.model),
+        config.seed,
+        torch.device(config.device),
+        lambda done, total: on_progress(done, total, "measuring the router"),
+    )
 
 
 def _generate(
@@ -242,19 +240,24 @@ def _report(
         cluster_labels=[expert.label for expert in info.experts],
         share_by_expert=made.share_by_expert(plan.captions.clusters),
         share_by_cluster=made.share_by_cluster,
-        router_accuracy_by_t=found.accuracy,
+        router_accuracy_by_t=found.router.accuracy_by_t,
+        router_calibration_error=found.router.calibration_error,
         contact_sheet_captions=found.sheet_captions,
     )
 
 
 def _sampling(release: Release, plan: GenerationPlan) -> Sampling:
-    settings, experts = plan.settings, len(release.info.experts)
-    passes = (1 if settings.guidance == 1.0 else 2) * min(settings.top_k, experts)
-    expert, router = expert_flops(release.info.model), router_flops(release.info.model, experts)
+    settings = plan.settings
     return Sampling(
         steps=settings.steps,
         guidance=settings.guidance,
         top_k=settings.top_k,
         seed=plan.seed,
-        flops_per_clip=settings.steps * (passes * expert + router),
+        flops_per_clip=sampling_flops(
+            release.info.model,
+            len(release.info.experts),
+            steps=settings.steps,
+            guidance=settings.guidance,
+            top_k=settings.top_k,
+        ),
     )

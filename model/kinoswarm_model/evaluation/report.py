@@ -89,4 +89,6 @@ class EvaluationReport(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """The same by the cluster of the caption: row k is cluster k's held-out captions."""
     router_accuracy_by_t: list[tuple[float, float]]
     """(t, share of held-out clips whose cluster has the highest probability)."""
+    router_calibration_error: float
+    """How far the router's confidence is from its accuracy, over all t: 0 is right, 1 the worst (arXiv 1706.04599)."""
     contact_sheet_captions: list[str]

@@ -1,0 +1,281 @@
+"""A release with experts for data that it was not made for. Owns the order: new experts, the grown router, the folder.
+
+Old experts stay as they are. Each new one starts from the old expert that the router picks most for the new clips; the
+router keeps its weights, gets a larger head and trains for a while on all clusters (arXiv 2603.06741 trains a new
+one from nothing). Interrupted, the same call goes on.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+from shutil import copytree, rmtree
+
+import torch
+from msgspec import Struct, structs
+
+from kinoswarm_model import release_job, route_job, segment
+from kinoswarm_model.checkpoints import read_checkpoint, write_atomic
+from kinoswarm_model.data.data_manifest import MANIFEST_NAME
+from kinoswarm_model.data.shards import read_shard
+from kinoswarm_model.experts import build_expert, tensor_shapes
+from kinoswarm_model.jobs import Candidate, JobProgress, PairedLoss, ReleaseJob, RouteJob, TrainJob
+from kinoswarm_model.paired_loss import Triples, losses_of_weights, paired
+from kinoswarm_model.prepared_data import PreparedData
+from kinoswarm_model.release_layout import (
+    INFO,
+    ROUTER_WEIGHTS,
+    TEXT_ENCODER,
+    TOKENIZER,
+    VAE,
+    ReleaseInfo,
+    expert_weights,
+    read_info,
+)
+from kinoswarm_model.release_reader import read_router
+from kinoswarm_model.router import Router
+from kinoswarm_model.router_figures import RouterFigures, measured_router
+from kinoswarm_model.sample_job import most_frequent_caption
+from kinoswarm_model.training_data import ClipSet
+from kinoswarm_protocol.errors import LocalError
+
+OnProgress = Callable[[int, int, str], None]
+_PAIRS = 256
+_ROUTER_SHARE = 4
+"""The grown router trains for this part of the steps of one from nothing (docs/lab-notes.md)."""
+_PROMPTS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class GrowRequest:
+    """What to grow, and by what."""
+
+    release: Path
+    data: Path
+    """The clusters that the release was made for, in its order."""
+    new_data: Path
+    """One or more further clusters; each becomes an expert."""
+    out: Path
+    expert_steps: int
+    """Optimizer steps of each new expert."""
+    router_steps: int | None = None
+    """None: a quarter of the recipe's."""
+    seed: int = 0
+    licence: str | None = None
+    """Of the grown release; None: the old one's, which then must cover the new data too."""
+    device: str = "cpu"
+    threads: int = 1
+
+    def fingerprint(self) -> str:
+        """Of all that decides the result; half-done work of another call is not used."""
+        kept = {**asdict(self), "out": "", "device": "", "threads": 0}
+        files = [self.release / INFO, self.data / MANIFEST_NAME, self.new_data / MANIFEST_NAME]
+        digest = sha256(repr(kept).encode())
+        for path in files:
+            digest.update(path.read_bytes())
+        return digest.hexdigest()
+
+
+class NewExpert(Struct, frozen=True, kw_only=True):
+    """One that was added."""
+
+    label: str
+    started_from: str
+    loss: PairedLoss
+    """On the new cluster's held-out clips: the expert it started from, and the new one."""
+
+
+class Grown(Struct, frozen=True, kw_only=True):
+    """What came out."""
+
+    release_dir: str
+    experts: list[NewExpert]
+    router_steps: int
+    old_router: RouterFigures
+    """Before, on the old clusters' held-out clips."""
+    router: RouterFigures
+    """After, on all held-out clips."""
+
+
+def grow(request: GrowRequest, on_progress: OnProgress) -> Grown:
+    """Write the grown release to `out`. Raises LocalError for folders that don't fit, and what the jobs raise."""
+    if request.out.exists():
+        raise LocalError(f"{request.out} exists already; choose a new folder")
+    info = read_info(request.release)
+    old = PreparedData.for_model(request.data, info.model)
+    new = PreparedData.for_model(request.new_data, info.model)
+    if len(old) != len(info.experts):
+        raise LocalError(
+            f"{request.data} has {len(old)} clusters, the release {len(info.experts)} experts; name the data that it "
+            "was made from"
+        )
+    work = request.out.with_name(f".{request.out.name}.part")
+    _open_work(work, request.fingerprint())
+    growing = _Growing(request, info, old, new, work)
+    grown = growing.run(on_progress)
+    (growing.work / "release").rename(request.out)
+    rmtree(growing.work)
+    return structs.replace(grown, release_dir=str(request.out))
+
+
+def _open_work(work: Path, fingerprint: str) -> None:
+    """An empty folder, or the one that an interrupted run of the same call left."""
+    marker = work / "fingerprint"
+    if not marker.is_file() or marker.read_text() != fingerprint:
+        rmtree(work, ignore_errors=True)
+        write_atomic(marker, fingerprint.encode())
+
+
+@dataclass(frozen=True)
+class _Growing:
+    request: GrowRequest
+    info: ReleaseInfo
+    old: PreparedData
+    new: PreparedData
+    work: Path
+    """Holds what an interrupted call goes on with."""
+
+    def run(self, on_progress: OnProgress) -> Grown:
+        request, info = self.request, self.info
+        router = read_router(request.release / ROUTER_WEIGHTS, info)
+        device = torch.device(request.device)
+        heldout = ClipSet.read_clusters([[path] for path in self.old.heldout], info.model)
+        before = measured_router(router, heldout, request.seed, device)
+
+        def report(progress: JobProgress) -> None:
+            on_progress(progress.step, progress.total, progress.what)
+
+        checkpoints, experts = [], []
+        for cluster in range(len(self.new)):
+            path, expert = self._expert(cluster, self._nearest(router, cluster), report)
+            checkpoints.append(path)
+            experts.append(expert)
+        job = self._route_job()
+        routed = route_job.run(job, report)
+        release_job.run(self._release_job(checkpoints, routed.router_path), report)
+        return Grown(
+            release_dir="",
+            experts=experts,
+            router_steps=job.steps,
+            old_router=before,
+            router=RouterFigures(
+                accuracy_by_t=routed.accuracy_by_t,
+                calibration_error=routed.calibration_error,
+                share_by_cluster=routed.share_by_cluster,
+            ),
+        )
+
+    def _nearest(self, router: Router, cluster: int) -> int:
+        """The old expert that the router picks most often for a new cluster's held-out clips."""
+        clips = ClipSet.read([self.new.heldout[cluster]], self.info.model)
+        device = torch.device(self.request.device)
+        shares = measured_router(router, clips, self.request.seed, device).share_by_cluster
+        return max(range(len(shares)), key=lambda k: shares[k])
+
+    def _expert(
+        self, cluster: int, nearest: int, report: Callable[[JobProgress], None]
+    ) -> tuple[Path, NewExpert]:
+        """Train one; its checkpoint, and what it gained over the expert that it started from."""
+        request, info = self.request, self.info
+        start = request.release / expert_weights(nearest)
+        what = f"new-{cluster}"
+        job = TrainJob(
+            job_id=what,
+            model=info.model,
+            work_dir=str(self._folder(what)),
+            device=request.device,
+            threads=request.threads,
+            shard_paths=self.new.shards_by_cluster[cluster],
+            steps=request.expert_steps,
+            batch_size=info.model.recipe.batch_size,
+            seed=request.seed + cluster,
+            pretrained_dir=str(start.parent),
+        )
+        path = Path(job.work_dir) / "checkpoint.safetensors"
+        if not path.is_file():  # else an interrupted call trained it
+            path = Path(segment.run(job, report).output_path)
+        clips = ClipSet.read([self.new.heldout[cluster]], info.model)
+        triples = Triples(clips, _PAIRS, request.seed)
+        expert, shapes = build_expert(info.model, seed=0), tensor_shapes(info.model)
+        base, candidate = (
+            losses_of_weights(
+                expert,
+                read_checkpoint(place, shapes),
+                triples,
+                torch.device(request.device),
+                info.model,
+            )
+            for place in (start, path)
+        )
+        return path, NewExpert(
+            label=self.new.labels[cluster],
+            started_from=info.experts[nearest].label,
+            loss=paired(base, candidate),
+        )
+
+    def _route_job(self) -> RouteJob:
+        request, model = self.request, self.info.model
+        return RouteJob(
+            job_id="router",
+            model=model,
+            work_dir=str(self._folder("router")),
+            device=request.device,
+            threads=request.threads,
+            shard_paths_by_cluster=[*self.old.shards_by_cluster, *self.new.shards_by_cluster],
+            heldout_paths=[*self.old.heldout, *self.new.heldout],
+            steps=request.router_steps or max(1, model.router.steps // _ROUTER_SHARE),
+            seed=request.seed,
+            base_path=str(request.release / ROUTER_WEIGHTS),
+            base_clusters=len(self.info.experts),
+        )
+
+    def _release_job(self, checkpoints: list[Path], router_path: str) -> ReleaseJob:
+        request, info = self.request, self.info
+        kept = [
+            Candidate(
+                cluster=index,
+                version=expert.version,
+                path=str(request.release / expert_weights(index)),
+            )
+            for index, expert in enumerate(info.experts)
+        ]
+        added = [
+            Candidate(cluster=len(kept) + index, version=0, path=str(path))
+            for index, path in enumerate(checkpoints)
+        ]
+        heldout = [*self.old.heldout, *self.new.heldout]
+        return ReleaseJob(
+            job_id="release",
+            model=info.model,
+            work_dir=str(self.work),
+            device=request.device,
+            threads=request.threads,
+            swarm_name=info.swarm_name,
+            version=info.version + 1,
+            experts=[*kept, *added],
+            heldout_paths=heldout,
+            cluster_labels=[*(expert.label for expert in info.experts), *self.new.labels],
+            router_path=router_path,
+            text_encoder_dir=str(self._text_encoder()),
+            prompts=[_caption(Path(path)) for path in heldout[-_PROMPTS:]],
+            seed=request.seed,
+            licence=request.licence or info.licence,
+            vae_dir=str(request.release / VAE) if info.model.vae is not None else None,
+        )
+
+    def _text_encoder(self) -> Path:
+        """The release's own encoder, in one folder."""
+        folder = self._folder("text")
+        for part in (TEXT_ENCODER, TOKENIZER):
+            copytree(self.request.release / part, folder, dirs_exist_ok=True)
+        return folder
+
+    def _folder(self, name: str) -> Path:
+        path = self.work / name
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+
+def _caption(heldout: Path) -> str:
+    shard = read_shard(heldout)
+    return shard.captions[most_frequent_caption(shard)]
