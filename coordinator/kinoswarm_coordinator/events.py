@@ -97,6 +97,9 @@ class VerdictGiven(_Event, frozen=True, kw_only=True, tag="verdict"):
     verdict: Verdict
     norm: float = 0.0
     """Of the delta, as the evaluator measured it; 0 when nothing was measured."""
+    own_score: float | None = None
+    """How well it learnt what it was assigned (doubts.py); None when nobody looked, as the next."""
+    cluster_score: float | None = None
 
 
 class AuditOpened(_Event, frozen=True, kw_only=True, tag="audit_opened"):
@@ -104,6 +107,8 @@ class AuditOpened(_Event, frozen=True, kw_only=True, tag="audit_opened"):
 
     lease_id: LeaseId
     holds: bool
+    sentence: str = ""
+    """What made it doubtful; empty where chance or a newcomer's trust decided."""
 
 
 class RunsCompared(_Event, frozen=True, kw_only=True, tag="runs_compared"):

@@ -7,8 +7,8 @@ from typing import Any
 
 from msgspec import structs
 
+from kinoswarm_coordinator import doubts, fold_audits
 from kinoswarm_coordinator import events as ev
-from kinoswarm_coordinator import fold_audits
 from kinoswarm_coordinator.norm_band import KEPT, size_of
 from kinoswarm_coordinator.state import (
     AccountName,
@@ -300,7 +300,7 @@ def _verdict_given(state: SwarmState, event: ev.VerdictGiven) -> None:
     state.unsettled.discard(lease_id)
     state.in_judgement.discard(lease_id)
     if accepted:
-        _note_size(state, lineage_of(state, lease_id), lease_id, event.norm)
+        _note_measures(state, lineage_of(state, lease_id), event)
     _count_verdict(state, verdict, before.verdict)
     fold_audits.verdict_given(state, verdict, before.phase)
 
@@ -336,10 +336,14 @@ def _count_verdict(state: SwarmState, verdict: Verdict, before: Verdict | None) 
     )
 
 
-def _note_size(state: SwarmState, key: LineageKey, lease_id: LeaseId, norm: float) -> None:
-    order = state.leases[lease_id].order
-    if norm > 0 and isinstance(order, TrainOrder):
-        state.sizes.setdefault(key, deque(maxlen=KEPT)).append(size_of(norm, order.steps))
+def _note_measures(state: SwarmState, key: LineageKey, event: ev.VerdictGiven) -> None:
+    order = state.leases[LeaseId(event.verdict.lease_id)].order
+    if event.norm > 0 and isinstance(order, TrainOrder):
+        state.sizes.setdefault(key, deque(maxlen=KEPT)).append(size_of(event.norm, order.steps))
+    if event.own_score is not None:
+        state.own_scores.setdefault(key, deque(maxlen=doubts.KEPT)).append(event.own_score)
+    if event.cluster_score is not None:
+        state.cluster_scores.setdefault(key, deque(maxlen=doubts.KEPT)).append(event.cluster_score)
 
 
 def _version_cut(state: SwarmState, event: ev.VersionCut) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from kinoswarm_coordinator.home import SwarmFolder
 from kinoswarm_coordinator.state import Rules
 from kinoswarm_model.jobs import (
+    AssignedSegment,
     Candidate,
     CompareDone,
     CompareJob,
@@ -29,6 +30,7 @@ from kinoswarm_protocol.ids import BlobId
 from kinoswarm_protocol.limits import MAX_SENTENCE
 from kinoswarm_protocol.messages import (
     AccuracyAt,
+    AssignedSamples,
     CompareOrder,
     CompareOutcome,
     DeltaDistance,
@@ -37,6 +39,7 @@ from kinoswarm_protocol.messages import (
     EvaluateOutcome,
     ExpertRef,
     Lease,
+    LossShift,
     MergeOrder,
     MergeOutcome,
     Order,
@@ -89,7 +92,18 @@ class Workbench:
             heldout_path=str(self.folder.heldout(order.cluster)),
             pairs=order.pairs,
             seed=order.seed,
+            segments=[_segment(assigned) for assigned in order.assigned],
+            shard_paths=await self._shards(order.cluster) if order.assigned else [],
+            foreign_heldout_path=(
+                str(self.folder.heldout(order.foreign)) if order.foreign is not None else None
+            ),
+            probes=order.probes,
         )
+
+    async def _shards(self, cluster: int) -> list[str]:
+        return [
+            await self._path(shard.blob) for shard in self.rules.charter.clusters[cluster].shards
+        ]
 
     async def _compare(self, job_id: str, order: CompareOrder) -> Job:
         return CompareJob(
@@ -133,9 +147,7 @@ class Workbench:
             work_dir=self._work_dir(job_id),
             device=self.device,
             threads=self.threads,
-            shard_paths_by_cluster=[
-                [await self._path(shard.blob) for shard in cluster.shards] for cluster in clusters
-            ],
+            shard_paths_by_cluster=[await self._shards(index) for index in range(len(clusters))],
             heldout_paths=[str(self.folder.heldout(index)) for index in range(len(clusters))],
             steps=order.steps,
             seed=order.seed,
@@ -261,6 +273,18 @@ class Workbench:
         return str(path)
 
 
+def _segment(assigned: AssignedSamples | None) -> AssignedSegment | None:
+    if assigned is None:
+        return None
+    return AssignedSegment(seed=assigned.seed, steps=assigned.steps, batch_size=assigned.batch_size)
+
+
+def _shift(loss: PairedLoss | None) -> LossShift | None:
+    if loss is None:
+        return None
+    return LossShift(difference=loss.difference, standard_error=loss.standard_error)
+
+
 def _judgements(order: object, done: EvaluateDone) -> EvaluateOutcome:
     assert isinstance(order, EvaluateOrder)
     nothing = PairedLoss(base=0.0, candidate=0.0, difference=0.0, standard_error=0.0, num_pairs=0)
@@ -273,6 +297,8 @@ def _judgements(order: object, done: EvaluateDone) -> EvaluateOutcome:
             base_loss=(report.loss or nothing).base,
             difference=(report.loss or nothing).difference,
             standard_error=(report.loss or nothing).standard_error,
+            on_assigned=_shift(report.assigned),
+            on_foreign=_shift(report.foreign),
         )
         for delta, report in zip(order.deltas, done.reports, strict=True)
     ]

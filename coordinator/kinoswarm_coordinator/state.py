@@ -231,6 +231,9 @@ class SwarmState:
     """Blobs of all published versions."""
     sizes: dict[LineageKey, deque[float]] = field(default_factory=dict)
     """Sizes of the deltas accepted last (norm_band.py)."""
+    own_scores: dict[LineageKey, deque[float]] = field(default_factory=dict)
+    """Of contributions accepted last: how well they learnt what they were assigned (doubts.py)."""
+    cluster_scores: dict[LineageKey, deque[float]] = field(default_factory=dict)
 
     trust: dict[PeerId, Trust] = field(default_factory=dict)
     """By account."""

@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from kinoswarm_coordinator import events as ev
 from kinoswarm_coordinator.audit_findings import after_comparison, given_up
 from kinoswarm_coordinator.copy_check import copied
-from kinoswarm_coordinator.fold import judged_by
+from kinoswarm_coordinator.doubts import cluster_score, doubt, own_score
+from kinoswarm_coordinator.fold import judged_by, lineage_of
 from kinoswarm_coordinator.fold_audits import BLAMELESS
 from kinoswarm_coordinator.norm_band import outside_band, size_of
 from kinoswarm_coordinator.state import LeaseState, Rules, SwarmState
 from kinoswarm_coordinator.trust import (
     MOST_REFUSED,
     is_proven,
+    may_be_audited,
     penalty,
     trust_of,
     wants_audit,
@@ -230,10 +232,34 @@ def _verdicts(
         judgement = judgements.get(getattr(work.outcome, "delta", None))  # type: ignore[arg-type]
         if judgement is not None:
             verdict = _judged(state, rules, lease_id, judgement, now_ms)
-            events.append(ev.VerdictGiven(at_ms=now_ms, verdict=verdict, norm=judgement.norm))
+            if verdict.state == "accepted":
+                events += _doubted(state, rules, lease_id, judgement, now_ms)
+            events.append(
+                ev.VerdictGiven(
+                    at_ms=now_ms,
+                    verdict=verdict,
+                    norm=judgement.norm,
+                    own_score=own_score(judgement),
+                    cluster_score=cluster_score(judgement),
+                )
+            )
             if verdict.state == "rejected" and verdict.code not in BLAMELESS:
                 refused[state.account_of(work.node)] += 1
     return [*events, *_after_refusals(state, rules, refused, now_ms)]
+
+
+def _doubted(
+    state: SwarmState, rules: Rules, lease_id: LeaseId, judgement: DeltaJudgement, now_ms: int
+) -> list[ev.Event]:
+    """An audit of what passed every check and still looks unlike honest work; it enters no version before its end."""
+    key = lineage_of(state, lease_id)
+    own, cluster = state.own_scores.get(key, ()), state.cluster_scores.get(key, ())
+    why = doubt(judgement, list(own), list(cluster))
+    account = state.account_of(state.work[lease_id].node)
+    audited = lease_id in state.audits or lease_id in state.audit_of
+    if not why or audited or not may_be_audited(state, rules, account):
+        return []
+    return [ev.AuditOpened(at_ms=now_ms, lease_id=lease_id, holds=True, sentence=why)]
 
 
 def _after_refusals(

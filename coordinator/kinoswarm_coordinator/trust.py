@@ -44,7 +44,7 @@ def is_proven(state: SwarmState, rules: Rules, account: PeerId) -> bool:
 def wants_audit(state: SwarmState, rules: Rules, account: PeerId, seed: int) -> bool:
     """Whether a contribution of this account is to be done again by another one; `seed` is the coordinator's chance."""
     one_in = rules.charter.policy.audit_one_in
-    if not one_in or not others_could(state, rules, account):
+    if not may_be_audited(state, rules, account):
         return False
     if not is_proven(state, rules, account):
         return True
@@ -52,6 +52,11 @@ def wants_audit(state: SwarmState, rules: Rules, account: PeerId, seed: int) -> 
     return derived_seed(seed, "audit") % _CHANCES < _CHANCES / max(
         1, min(one_in, _FASTER * confirmed)
     )
+
+
+def may_be_audited(state: SwarmState, rules: Rules, account: PeerId) -> bool:
+    """Whether this swarm has audits, and somebody for them."""
+    return bool(rules.charter.policy.audit_one_in) and others_could(state, rules, account)
 
 
 def others_could(state: SwarmState, rules: Rules, account: PeerId) -> bool:

@@ -4,12 +4,14 @@ from dataclasses import dataclass
 from itertools import islice
 
 from kinoswarm_coordinator.audits import comparison_order, is_held
+from kinoswarm_coordinator.chance import derived_seed
 from kinoswarm_coordinator.releasing import release_order
 from kinoswarm_coordinator.state import LineageKey, Purpose, Rules, SwarmState
 from kinoswarm_coordinator.trust import is_proven
 from kinoswarm_protocol.ids import LeaseId
 from kinoswarm_protocol.limits import MAX_DELTAS_PER_MERGE
 from kinoswarm_protocol.messages import (
+    AssignedSamples,
     EvaluateOrder,
     MergeOrder,
     Order,
@@ -20,6 +22,8 @@ from kinoswarm_protocol.messages import (
 )
 
 _MOST_DELTAS_PER_EVALUATION = 8
+_PROBED_SHARE = 0.25
+"""Of the held-out pairs, for each of the looks of doubts.py: they only open audits, and cost six passes a sample."""
 
 
 @dataclass(frozen=True)
@@ -55,17 +59,39 @@ def _evaluation(state: SwarmState, rules: Rules, seed: int) -> TrustedWork | Non
     if waiting is None:
         return None
     alike = list(islice(waiting, _MOST_DELTAS_PER_EVALUATION))
-    first = _train_order(state, alike[0])
+    first, policy = _train_order(state, alike[0]), rules.charter.policy
+    asked = [_assigned(state, rules, lease_id) for lease_id in alike]
+    looks = any(entry is not None for entry in asked)
     order = EvaluateOrder(
         cluster=first.cluster,
         base_version=first.base_version,
         base=first.base,
         deltas=[_trained(state, lease_id).delta for lease_id in alike],
-        pairs=rules.charter.policy.heldout_pairs,
+        pairs=policy.heldout_pairs,
         seed=seed,
+        assigned=asked if looks else [],
+        foreign=_foreign(rules, first.cluster, seed) if looks else None,
+        probes=max(1, round(_PROBED_SHARE * policy.heldout_pairs)) if looks else 0,
     )
     reason = f"{len(alike)} contributions to expert {first.cluster} wait"
     return TrustedWork("evaluate", order, reason)
+
+
+def _assigned(state: SwarmState, rules: Rules, lease_id: LeaseId) -> AssignedSamples | None:
+    """What to ask a contribution about: nothing where an audit looks anyway, or where there are none (doubts.py)."""
+    audited = lease_id in state.audits or lease_id in state.audit_of
+    if audited or not rules.charter.policy.audit_one_in:
+        return None
+    order = _train_order(state, lease_id)
+    return AssignedSamples(seed=order.seed, steps=order.steps, batch_size=order.batch_size)
+
+
+def _foreign(rules: Rules, cluster: int, seed: int) -> int | None:
+    """Another cluster, by chance."""
+    others = len(rules.charter.clusters) - 1
+    if not others:
+        return None
+    return (cluster + 1 + derived_seed(seed, "foreign") % others) % (others + 1)
 
 
 def _comparison(state: SwarmState) -> TrustedWork | None:

@@ -17,10 +17,14 @@ class Work:
     """Norm against an honest delta's."""
     gain: float = 1.0
     """Improvement of the held-out loss against an honest one's; negative does harm."""
+    learnt: float = 0.0
+    """How far the samples of its order stand out, against honest work."""
+    elsewhere: bool = False
+    """Trained for another cluster."""
     honest: bool = False
 
 
-HONEST = Work(camp="honest", honest=True)
+HONEST = Work(camp="honest", learnt=1.0, honest=True)
 """All that follow the order get the same, up to rounding."""
 
 _GAINED_TRUST = 14
@@ -44,7 +48,11 @@ class Behaviour:
             case "random":
                 return Work(camp=own, gain=-5.0)
             case "poison":
-                return Work(camp=own, gain=0.9)
+                return Work(camp=own, gain=0.9, learnt=1.0)
+            case "wrong-cluster":
+                return Work(camp=own, gain=0.0, elsewhere=True)
+            case "captions":
+                return Work(camp=own, gain=0.8, learnt=1.0)
             case "scaled":
                 return Work(camp=own, size=10.0, gain=-20.0)
             case "zero":
@@ -59,4 +67,15 @@ class Behaviour:
                 raise ValueError(f"no such behaviour: {self.name}")
 
 
-HOSTILE = ("lazy", "random", "poison", "scaled", "zero", "colluding", "until-trusted", "hoarding")
+HOSTILE = (
+    "lazy",
+    "random",
+    "poison",
+    "scaled",
+    "zero",
+    "colluding",
+    "until-trusted",
+    "hoarding",
+    "wrong-cluster",
+    "captions",
+)

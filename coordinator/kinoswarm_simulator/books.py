@@ -60,6 +60,8 @@ class Books:
                     self.reissued_ms += [event.at_ms - lost for lost in self._lost.pop(key)]
             case EvaluateOrder() as order:
                 self.forwards["evaluate"] += pairs * (1 + len(order.deltas))
+                asked = sum(segment is not None for segment in order.assigned)
+                self.forwards["evaluate"] += order.probes * (bool(asked) + 5 * asked)
             case MergeOrder():
                 self.forwards["merge"] += 2 * pairs
             case CompareOrder():

@@ -16,6 +16,7 @@ from kinoswarm_protocol.messages import (
     EvaluateOrder,
     EvaluateOutcome,
     Lease,
+    LossShift,
     MergeOrder,
     MergeOutcome,
     Outcome,
@@ -37,6 +38,8 @@ _GAIN = 0.002
 """Fall of the held-out loss by an honest segment."""
 _ERROR = 0.0004
 """Standard error of the paired difference."""
+_LEARNT = 3.0
+"""Standard errors by which assigned samples fall more than others, in honest work (benchmarks/attacks.py)."""
 _HONEST_DISTANCE, _SPREAD = 0.06, 0.35
 """Between honest runs of one order: log-normal, as benchmarks/attacks.py measures it in kind."""
 
@@ -70,10 +73,12 @@ class Truth:
         """What the operator's worker finds."""
         match lease.order:
             case EvaluateOrder() as order:
-                return EvaluateOutcome(
-                    judgements=[self._judged(BlobId(delta), chance) for delta in order.deltas],
-                    flops=0.0,
-                )
+                assigned = order.assigned or [None] * len(order.deltas)
+                judgements = [
+                    self._judged(BlobId(delta), segment is not None, chance)
+                    for delta, segment in zip(order.deltas, assigned, strict=True)
+                ]
+                return EvaluateOutcome(judgements=judgements, flops=0.0)
             case CompareOrder() as order:
                 return self._compared(order, chance)
             case MergeOrder() as order:
@@ -91,7 +96,7 @@ class Truth:
                     f"the operator's worker does not do {type(lease.order).__name__}"
                 )
 
-    def _judged(self, delta: BlobId, chance: Random) -> DeltaJudgement:
+    def _judged(self, delta: BlobId, asked: bool, chance: Random) -> DeltaJudgement:
         work = self.by_delta[delta]
         return DeltaJudgement(
             delta=delta,
@@ -101,6 +106,8 @@ class Truth:
             base_loss=_BASE_LOSS,
             difference=-work.gain * _GAIN + chance.gauss(0.0, _ERROR),
             standard_error=_ERROR,
+            on_assigned=_shift(-_LEARNT * work.learnt, chance) if asked else None,
+            on_foreign=_shift(-_LEARNT if work.elsewhere else 0.0, chance) if asked else None,
         )
 
     def _compared(self, order: CompareOrder, chance: Random) -> CompareOutcome:
@@ -128,6 +135,11 @@ class Truth:
             standard_error=_ERROR,
             flops=0.0,
         )
+
+
+def _shift(mean: float, chance: Random) -> LossShift:
+    """A difference of so many standard errors on average."""
+    return LossShift(difference=_ERROR * chance.gauss(mean, 1.2), standard_error=_ERROR)
 
 
 def _distance(alike: bool, chance: Random) -> float:

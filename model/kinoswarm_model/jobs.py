@@ -55,6 +55,14 @@ class TrainJob(_Job, frozen=True, kw_only=True, tag="train"):
     steps_per_progress: int = 10
 
 
+class AssignedSegment(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a train lease assigned."""
+
+    seed: int
+    steps: int
+    batch_size: int
+
+
 class EvaluateJob(_Job, frozen=True, kw_only=True, tag="evaluate"):
     """Paired held-out loss of base + each delta against the base, on equal (x, noise, t) triples."""
 
@@ -63,6 +71,14 @@ class EvaluateJob(_Job, frozen=True, kw_only=True, tag="evaluate"):
     heldout_path: str
     pairs: int
     seed: int
+    segments: list[AssignedSegment | None] = []
+    """By delta; None, or nothing at all, where nobody asks what it was trained on."""
+    shard_paths: list[str] = []
+    """Of the cluster; needed for that."""
+    foreign_heldout_path: str | None = None
+    """Of another cluster: was a delta trained for it instead?"""
+    probes: int = 0
+    """Samples of each of these two looks."""
 
 
 class CompareJob(_Job, frozen=True, kw_only=True, tag="compare"):
@@ -226,6 +242,10 @@ class DeltaReport(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     problem: str
     norm: float
     loss: PairedLoss | None
+    assigned: PairedLoss | None = None
+    """Of the samples that the lease assigned, against the same clips and times under other noise (own_work.py)."""
+    foreign: PairedLoss | None = None
+    """Of another cluster's held-out clips."""
 
 
 class EvaluateDone(Struct, frozen=True, kw_only=True, tag="evaluate", forbid_unknown_fields=True):

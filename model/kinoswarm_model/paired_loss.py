@@ -43,11 +43,13 @@ class Triples:
 def losses_on(expert: Expert, triples: Triples, device: torch.device, model: ModelSpec) -> Tensor:
     """The loss of every triple, float64, shape (pairs,)."""
     expert.to(device).eval()
-    losses = [
-        expert_losses(expert, batch.part(0, len(batch), device), model.recipe).double().cpu()
-        for batch in triples.batches()
-    ]
-    return torch.cat(losses)
+    return torch.cat([losses_of_batch(expert, batch, device, model) for batch in triples.batches()])
+
+
+@torch.no_grad()
+def losses_of_batch(expert: Expert, batch: Batch, device: torch.device, model: ModelSpec) -> Tensor:
+    """The loss of every clip of a batch, float64, shape (B,)."""
+    return expert_losses(expert, batch.part(0, len(batch), device), model.recipe).double().cpu()
 
 
 def losses_of_weights(

@@ -71,6 +71,14 @@ class TrainOrder(_Wire, frozen=True, kw_only=True, tag="train"):
     seed: Seed
 
 
+class AssignedSamples(_Wire, frozen=True, kw_only=True):
+    """What a train lease assigned: enough to draw its clips, times and noise again."""
+
+    seed: Seed
+    steps: Steps
+    batch_size: Annotated[int, Meta(ge=1, le=65_536)]
+
+
 class EvaluateOrder(_Wire, frozen=True, kw_only=True, tag="evaluate"):
     """Judge contributions on the private held-out file of their cluster."""
 
@@ -80,6 +88,12 @@ class EvaluateOrder(_Wire, frozen=True, kw_only=True, tag="evaluate"):
     deltas: Annotated[list[BlobIdField], Meta(min_length=1, max_length=MAX_DELTAS_PER_MERGE)]
     pairs: Annotated[int, Meta(ge=1, le=1_000_000)]
     seed: Seed
+    assigned: Annotated[list[AssignedSamples | None], Meta(max_length=MAX_DELTAS_PER_MERGE)] = []
+    """By delta; None, or nothing at all, where nobody asks what it was trained on."""
+    foreign: ClusterIndex | None = None
+    """Another cluster, whose held-out clips show whether a delta was trained for it instead."""
+    probes: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
+    """Samples of each of these two looks."""
 
 
 class CompareOrder(_Wire, frozen=True, kw_only=True, tag="compare"):
@@ -168,6 +182,13 @@ class TrainOutcome(_Wire, frozen=True, kw_only=True, tag="train"):
     flops: Flops
 
 
+class LossShift(_Wire, frozen=True, kw_only=True):
+    """A mean paired difference of losses."""
+
+    difference: Loss
+    standard_error: NonNegative
+
+
 class DeltaJudgement(_Wire, frozen=True, kw_only=True):
     """One delta as seen by an evaluator: a code, and the paired losses when it could be applied."""
 
@@ -178,6 +199,10 @@ class DeltaJudgement(_Wire, frozen=True, kw_only=True):
     base_loss: Loss
     difference: Loss
     standard_error: NonNegative
+    on_assigned: LossShift | None = None
+    """Of the assigned samples against the same clips and times under other noise: below 0 for who trained on them."""
+    on_foreign: LossShift | None = None
+    """Of the other cluster's held-out clips."""
 
 
 class EvaluateOutcome(_Wire, frozen=True, kw_only=True, tag="evaluate"):
