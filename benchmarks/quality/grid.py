@@ -88,7 +88,7 @@ def _views() -> Grid:
             latent=LatentPlan(patch=(8, 4, 4), channels=32, flattening=0.5),
         ),
         measurement=Measurement(clips=2048, sweep_clips=280, guidances=(1.0, 1.5, 2.5)),
-        entries=(*_headline(0), *_selection(), *_headline(1), *_headline(2)),
+        entries=(*_headline(0), *_partitions(), *_headline(1), *_headline(2), *_variants()),
     )
 
 
@@ -112,19 +112,31 @@ def _headline(seed: int) -> tuple[Entry, ...]:
     )
 
 
-def _selection() -> tuple[Entry, ...]:
+def _partitions() -> tuple[Entry, ...]:
+    return _selecting(
+        {
+            "experts-4": _experts(count=4),
+            "experts-8-random": _experts(partition=Partition.RANDOM),
+            "experts-2": _experts(count=2),
+        }
+    )
+
+
+def _variants() -> tuple[Entry, ...]:
+    return _selecting(
+        {
+            "experts-8-average": _experts(ema_decay=_EMA),
+            "monolith-average": _monolith(_BATCH, _MONOLITH_RATE, ema_decay=_EMA),
+            "monolith-batch-128": _monolith(128, _SMALL_RATE),
+            "experts-8-no-seed": _experts(seed_share=0.0),
+            "monolith-rate-8e-3": _monolith(_BATCH, 8e-3),
+            "experts-16": _experts(count=16),
+        }
+    )
+
+
+def _selecting(setups: dict[str, Setup]) -> tuple[Entry, ...]:
     """One seed each, few clips."""
-    setups = {
-        "experts-4": _experts(count=4),
-        "experts-8-random": _experts(partition=Partition.RANDOM),
-        "experts-2": _experts(count=2),
-        "experts-8-average": _experts(ema_decay=_EMA),
-        "monolith-average": _monolith(_BATCH, _MONOLITH_RATE, ema_decay=_EMA),
-        "experts-8-no-seed": _experts(seed_share=0.0),
-        "experts-16": _experts(count=16),
-        "monolith-batch-128": _monolith(128, _SMALL_RATE),
-        "monolith-rate-8e-3": _monolith(_BATCH, 8e-3),
-    }
     return tuple(
         Entry(name=name, setup=setup, seed=0, in_full=False) for name, setup in setups.items()
     )
