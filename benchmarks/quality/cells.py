@@ -28,11 +28,11 @@ class Cell(Struct, frozen=True, kw_only=True):
     heldout_loss: float
     router_accuracy_by_t: list[tuple[float, float]]
     guidance_sweep: list[Figures]
-    """With few clips: what the guidance was chosen by."""
+    """With few clips, at guidances that are the same for every side: what the guidance was chosen by."""
     figures: list[Figures]
-    """With the full number of clips, at the chosen guidance; one for each routing."""
-    same_guidance: list[Figures] = []
-    """Top-1 with the full number of clips at guidances that every side is measured at."""
+    """Top-1 at the chosen guidance, with the full number of clips unless the cell only selects."""
+    routings: list[Figures] = []
+    """The other ways to mix experts, with few clips at the chosen guidance."""
     real: RealFigures
     aesthetic: str
     """The score, or what is missing to have one."""

@@ -19,19 +19,23 @@ import torch
 from benchmarks.quality.places import PLACES
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from kinoswarm_model.clip_codecs import Decode, pixels_of
 from kinoswarm_model.data import filming
 from kinoswarm_model.data.cluster import TEXT_WEIGHT, assign_clusters
 from kinoswarm_model.data.features import PictureFeatures
-from kinoswarm_model.data.scenes import Scene
+from kinoswarm_model.data.scenes import Scene, View
 from kinoswarm_model.data.text import TextEncoder
 from kinoswarm_model.sampler import TextBatch
 
-MAX_TOKENS = 1
-"""A caption is one token, its pooled embedding: at these sizes a longer text costs more than the video."""
+MAX_TOKENS = 2
+"""A caption is two tokens, the pooled embeddings of what the camera does and of where it does it: at these sizes a
+longer text costs more than the video, and from one token for all nobody learnt the camera's direction."""
+_BETWEEN_CLAUSES = " in "
 _TOKENS_READ = 32
 _FILMED_HEIGHT, _FILMED_WIDTH = 24, 32
+_VIEW = View(spread_degrees=6.0, most_tics=2)
 PARTS = ("training", "heldout", "floor", "fit")
 
 
@@ -42,11 +46,13 @@ class FilmPlan:
     frames: int = 8
     shrink: int = 2
     """Clips are filmed at 24x32 and averaged down by this factor."""
-    counts: tuple[int, int, int, int] = (160, 32, 32, 32)
+    counts: tuple[int, int, int, int] = (80, 37, 9, 18)
     """Clips of a place for each of PARTS."""
     places: int = len(PLACES)
     """The first so many."""
     seed: int = 0
+    view: View | None = _VIEW
+    """None looks anywhere near a place's start."""
 
     @property
     def height(self) -> int:
@@ -63,7 +69,8 @@ class FilmPlan:
         """Folder of this plan's films, whatever they are shrunk to."""
         counts = "-".join(map(str, self.counts))
         size = f"{self.frames}x{_FILMED_HEIGHT}x{_FILMED_WIDTH}"
-        return f"{self.places}x{counts}-{size}-{self.seed}"
+        view = f"-{self.view.spread_degrees:g}x{self.view.most_tics}" if self.view else ""
+        return f"{self.places}x{counts}-{size}-{self.seed}{view}"
 
 
 @dataclass(frozen=True)
@@ -192,7 +199,7 @@ def _film_place(scene: Scene, home: Path, plan: FilmPlan) -> None:
     rng = np.random.default_rng([plan.seed, *scene.name.encode()])
     size = (plan.frames, _FILMED_HEIGHT, _FILMED_WIDTH)
     pixels, captions = [], []
-    with filming.stage_at(scene, plan.seed) as stage:
+    with filming.stage_at(replace(scene, view=plan.view), plan.seed) as stage:
         for _ in range(sum(plan.counts)):
             clip, caption = filming.film(stage, rng, size)
             pixels.append(clip)
@@ -208,14 +215,24 @@ def _save(path: Path, **arrays: NDArray[np.generic]) -> None:
 
 
 def _encoded(captions: Sequence[str]) -> TextBatch:
-    pooled_BD = torch.from_numpy(TextEncoder.load(max_tokens=_TOKENS_READ).encode(captions).pooled)
-    pooled_BD = pooled_BD.float()
-    # Of the size that the encoder's own tokens have, for the same first layer.
+    encoder = TextEncoder.load(max_tokens=_TOKENS_READ)
+
+    def pooled(texts: Sequence[str]) -> Tensor:
+        return torch.from_numpy(encoder.encode(list(texts)).pooled).float()
+
+    clauses = zip(*(caption.split(_BETWEEN_CLAUSES, 1) for caption in captions), strict=True)
+    tokens_BLD = torch.stack([_told_apart(pooled(texts)) for texts in clauses], dim=1)
     return TextBatch(
-        tokens_BLD=pooled_BD.unsqueeze(1) * pooled_BD.shape[1] ** 0.5,
+        tokens_BLD=tokens_BLD,
         mask_BL=torch.ones(len(captions), MAX_TOKENS, dtype=torch.bool),
-        pooled_BD=pooled_BD,
+        pooled_BD=pooled(captions),
     )
+
+
+def _told_apart(pooled_BD: Tensor) -> Tensor:
+    """Less what all captions share, which is most of "turns left" and "turns right"; numbers of variance one."""
+    centred_BD = pooled_BD - pooled_BD.unique(dim=0).mean(dim=0)
+    return functional.normalize(centred_BD, dim=1) * centred_BD.shape[1] ** 0.5
 
 
 def _part(

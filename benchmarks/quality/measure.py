@@ -6,12 +6,13 @@ Shapes: N clips, T frames, H height, W width, K experts.
 """
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from benchmarks.quality.clips import Clips, QualityData
+from benchmarks.quality.latents import fit_codec
 from benchmarks.quality.regime import Regime, model_of
 from benchmarks.quality.sides import TrainedSide
 from benchmarks.quality.training import batch_of
@@ -53,6 +54,9 @@ class Figures(Struct, frozen=True, kw_only=True):
     sample_steps: int
     num_clips: int
     frechet: Distances
+    """From the held-out clips as they were filmed."""
+    frechet_coded: Distances | None = None
+    """From the held-out clips as the codec shows them: what the networks could reach, and nothing of the codec."""
     place_agreement: float
     """Share of clips in which the probe reads the caption's place."""
     motion_agreement: float
@@ -71,6 +75,8 @@ class RealFigures(Struct, frozen=True, kw_only=True):
     motion_magnitude: float
     explained_variance: float
     """Share of variance that the PCA keeps."""
+    codec: Distances | None = None
+    """Of the held-out clips after the codec from themselves before it: no network can go below."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +88,8 @@ class Yardstick:
     places: Probe
     motions: Probe
     real: RealFigures
+    coded: VideoFeatures | None = None
+    """Of the held-out clips as the codec shows them."""
 
 
 def yardstick(data: QualityData, regime: Regime, folder: Path) -> Yardstick:
@@ -93,6 +101,7 @@ def yardstick(data: QualityData, regime: Regime, folder: Path) -> Yardstick:
         for part, clips in (("fit", data.fit), ("floor", data.floor), ("heldout", data.heldout))
     )
     space = fit_space(fit, len(heldout))
+    coded = _coded(data, regime, folder / f"features-{name}-heldout")
     flows = [grid_flow(clips.frames_last()) for clips in (data.fit, data.floor)]
     places = fit_probe(fit.mean, data.fit.place)
     motions = fit_probe(motion_features(flows[0]), data.fit.motion)
@@ -102,8 +111,21 @@ def yardstick(data: QualityData, regime: Regime, folder: Path) -> Yardstick:
         motion_agreement=motions.agreement(motion_features(flows[1]), data.floor.motion),
         motion_magnitude=float(motion_magnitude(flows[1]).mean()),
         explained_variance=space.both.explained,
+        codec=space.distances(coded, heldout) if coded is not None else None,
     )
-    return Yardstick(space, heldout, places, motions, real)
+    return Yardstick(space, heldout, places, motions, real, coded)
+
+
+def _coded(data: QualityData, regime: Regime, path: Path) -> VideoFeatures | None:
+    """Features of the held-out clips after the regime's codec; nothing without one."""
+    if regime.latent is None:
+        return None
+    codec = fit_codec(data.fit.pixels, regime.latent)
+    shown_NTHWC = codec.decode(torch.from_numpy(codec.encode(data.heldout.pixels)))
+    pixels = np.ascontiguousarray(shown_NTHWC.transpose(0, 4, 1, 2, 3))
+    plan = regime.latent
+    words = "x".join(map(str, (*plan.patch, plan.channels)))
+    return _kept(path.with_name(f"{path.name}-{words}.npz"), replace(data.heldout, pixels=pixels))
 
 
 def generate(
@@ -148,6 +170,9 @@ def figures_of(
         sample_steps=regime.sample_steps,
         num_clips=len(clips_NTHWC),
         frechet=stick.space.distances(features, stick.heldout),
+        frechet_coded=(
+            stick.space.distances(features, stick.coded) if stick.coded is not None else None
+        ),
         place_agreement=stick.places.agreement(features.mean, data.heldout.place[rows]),
         motion_agreement=stick.motions.agreement(motion_features(flow), data.heldout.motion[rows]),
         motion_magnitude=float(motion_magnitude(flow).mean()),

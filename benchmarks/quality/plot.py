@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks.quality.cells import Cell
 from benchmarks.quality.measure import generate, spread_rows
 from benchmarks.quality.run import Bench, load_side
-from benchmarks.quality.table import Read, Row, both, motion, rows_of
+from benchmarks.quality.table import Read, Row, both, full_rows_of, motion
 from numpy.typing import NDArray
 
 from kinoswarm_model.contact_sheet import SheetText, write_contact_sheet
@@ -26,7 +26,9 @@ def write_plot(path: Path, cells: Sequence[Cell]) -> None:
     """Bars of the extrapolated distances with their spread over seeds, both halves and the temporal one."""
     from matplotlib.figure import Figure
 
-    rows = [row for row in rows_of(cells) if row.mean(both) < 3 * rows_of(cells)[0].mean(both)]
+    rows = [
+        row for row in full_rows_of(cells) if row.mean(both) < 3 * full_rows_of(cells)[0].mean(both)
+    ]
     figure = Figure(figsize=(9, 1.2 + 0.36 * len(rows)), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
     for axis, read, title in zip(

@@ -70,12 +70,12 @@ def measured_cell(
     commit, regime, side = commit_here(), grid.regime, trained.side
     report("guidance")
     sweep = _sweep(bench, regime, side, grid.measurement)
-    best = min(sweep, key=lambda figures: figures.frechet.both.limit).routing.guidance
-    report(f"{grid.measurement.clips} clips at guidance {best}")
-    figures = [
-        measured(bench, regime, side, routing, grid.measurement.clips)
-        for routing in _routings(entry, best)
-    ]
+    best = min(sweep, key=lambda figures: figures.frechet.both.limit)
+    figures = best
+    if entry.in_full:
+        report(f"{grid.measurement.clips} clips at guidance {best.routing.guidance}")
+        figures = measured(bench, regime, side, best.routing, grid.measurement.clips)
+    report("the rest")
     return Cell(
         name=entry.name,
         seed=entry.seed,
@@ -86,10 +86,13 @@ def measured_cell(
         heldout_loss=heldout_loss(side, bench.data, regime),
         router_accuracy_by_t=[(t, router_accuracy(side, bench.data, t)) for t in TIMES],
         guidance_sweep=sweep,
-        figures=figures,
-        same_guidance=_at_common(bench, regime, side, grid.measurement, figures[0]),
+        figures=[figures],
+        routings=[
+            measured(bench, regime, side, routing, grid.measurement.sweep_clips)
+            for routing in _routings(entry, best.routing.guidance)
+        ],
         real=bench.yardstick.real,
-        aesthetic=_aesthetic(bench, regime, side, figures[0].routing, grid.measurement),
+        aesthetic=_aesthetic(bench, regime, side, figures.routing, grid.measurement),
         cpu_seconds=trained.cpu_seconds,
         command=bench.command,
         machine=machine_words(),
@@ -163,11 +166,10 @@ def load_side(bench: Bench, regime: Regime, setup: Setup, seed: int, name: str) 
 
 
 def _routings(entry: Entry, guidance: float) -> list[Routing]:
-    top_1 = Routing(guidance=guidance)
+    """Those beside top-1."""
     if not entry.all_routings:
-        return [top_1]
+        return []
     return [
-        top_1,
         Routing(guidance=guidance, threshold=_THRESHOLD),
         *(
             Routing(guidance=guidance, top_k=top_k)
@@ -182,17 +184,6 @@ def _sweep(
     return [
         measured(bench, regime, side, Routing(guidance=guidance), measurement.sweep_clips)
         for guidance in measurement.guidances
-    ]
-
-
-def _at_common(
-    bench: Bench, regime: Regime, side: TrainedSide, measurement: Measurement, best: Figures
-) -> list[Figures]:
-    return [
-        best
-        if best.routing.guidance == guidance
-        else measured(bench, regime, side, Routing(guidance=guidance), measurement.clips)
-        for guidance in measurement.common_guidances
     ]
 
 

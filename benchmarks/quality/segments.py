@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from benchmarks.quality.cells import commit_here, machine_words
 from benchmarks.quality.clips import Clips, QualityData, quality_data
-from benchmarks.quality.grid import HEADLINE, Grid, grid_of
+from benchmarks.quality.grid import GRIDS, HEADLINE, Grid, grid_of
 from benchmarks.quality.latents import fit_codec, with_latents
 from benchmarks.quality.regime import model_of
 from benchmarks.quality.sides import Setup, budget_of, partition_of
@@ -235,7 +235,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--seeds", type=int, default=2)
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    commit, grid = commit_here(), grid_of("latent-24")
+    commit, grid = commit_here(), grid_of(GRIDS[0])
     assert grid.regime.latent is not None
     data = quality_data(options.work, grid.regime.film)
     data = with_latents(data, fit_codec(data.fit.pixels, grid.regime.latent))

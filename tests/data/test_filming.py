@@ -1,14 +1,15 @@
 """What is filmed: places of their colour, motions that happened, captions that say so. Starts the real game."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from kinoswarm_model.data.errors import DataError
-from kinoswarm_model.data.filming import MOTIONS, moved_as_said, share_of
+from kinoswarm_model.data.filming import MOTIONS, film, moved_as_said, share_of, stage_at
 from kinoswarm_model.data.render import RenderConfig, render_clips
-from kinoswarm_model.data.scenes import SCENES, WORD_BY_OBJECT, Colour
+from kinoswarm_model.data.scenes import SCENES, WORD_BY_OBJECT, Colour, View
 from kinoswarm_model.video_io import read_clip
 
 MOTION_BY_WORDS = {motion.words: motion for motion in MOTIONS}
@@ -58,6 +59,17 @@ def test_colours_are_told_apart(colour: Colour, pixel: tuple[int, int, int]) -> 
     found = [other for other in Colour if share_of(other, frames).min() == 1]
     assert found == [colour]
     assert not any(share_of(other, np.zeros((1, 4, 4, 3), np.uint8)).any() for other in Colour)
+
+
+def test_a_view_without_sway_begins_with_the_same_picture_every_time() -> None:
+    scene = replace(SCENES[3], view=View(spread_degrees=0.0, most_tics=0))
+    first_by_caption: dict[str, list[np.ndarray]] = {}
+    with stage_at(scene, seed=0) as stage:
+        for seed in range(8):
+            clip, caption = film(stage, np.random.default_rng(seed % 2), (8, 24, 32))
+            first_by_caption.setdefault(caption, []).append(clip[0].astype(np.int64))
+    for pictures in first_by_caption.values():
+        assert all(np.abs(picture - pictures[0]).mean() < 8 for picture in pictures)
 
 
 @pytest.fixture(scope="module")

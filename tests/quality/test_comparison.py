@@ -101,19 +101,28 @@ def test_any_number_of_held_out_captions_covers_the_places_alike() -> None:
 def test_every_cell_is_measured_with_each_routing_and_the_floor_beside_it(
     cells: list[Cell],
 ) -> None:
-    experts, monolith = cells
-    assert [figures.routing.name for figures in experts.figures] == [
-        "top-1",
-        "threshold 0.2",
-        "top-2",
-    ]
-    assert len(monolith.figures) == 1
+    experts, monolith, _ = cells
+    assert [figures.routing.name for figures in experts.routings] == ["threshold 0.2", "top-2"]
+    assert not monolith.routings
     for cell in cells:
         best = min(cell.guidance_sweep, key=lambda figures: figures.frechet.both.limit)
-        assert {figures.routing.guidance for figures in cell.figures} == {best.routing.guidance}
+        assert {f.routing.guidance for f in (*cell.figures, *cell.routings)} == {
+            best.routing.guidance
+        }
         assert cell.figures[0].frechet.both.value > cell.real.frechet.both.value
         assert cell.aesthetic.startswith("not at hand: ")
         assert cell.machine.count(",") == 2
+
+
+def test_a_cell_that_only_selects_is_kept_apart_from_those_measured_in_full(
+    cells: list[Cell],
+) -> None:
+    selects = cells[2]
+    assert [figures.num_clips for figures in selects.figures] == [8]
+    full, few = table_of(cells).split("All trainings with 8 clips")
+    assert "random-2" not in full
+    # Once at its best guidance, once at each of the two that every side is measured at.
+    assert few.count("| random-2, top-1 |") == few.count("| monolith |") == 3
 
 
 def test_finished_cells_are_not_computed_again(bench: Bench, cells: list[Cell]) -> None:
@@ -138,7 +147,7 @@ def test_the_table_is_made_of_cells_and_divides_by_the_monolith(cells: list[Cell
     lines = [line for line in table.splitlines() if line.startswith("|")]
     assert lines[2].startswith("| monolith | 1 |")
     assert "| 1.00 |" in lines[2]
-    experts, monolith = cells
+    experts, monolith, _ = cells
     ratio = monolith.figures[0].frechet.both.limit / experts.figures[0].frechet.both.limit
     own = next(line for line in lines if line.startswith("| experts-2, top-1 |"))
     assert f"| {ratio:.2f} |" in own

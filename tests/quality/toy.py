@@ -28,16 +28,17 @@ REGIME = Regime(
 )
 MONOLITH = Setup(num_experts=1, batch_size=16, learning_rate=3e-3)
 EXPERTS = Setup(num_experts=2, batch_size=16, learning_rate=3e-3, seed_share=0.25)
+RANDOM_PARTITION = Setup(
+    num_experts=2, batch_size=16, learning_rate=3e-3, partition=Partition.RANDOM
+)
 GRID = Grid(
     regime=REGIME,
-    measurement=Measurement(clips=8, sweep_clips=8, guidances=(1.0, 2.0)),
+    measurement=Measurement(clips=12, sweep_clips=8, guidances=(1.0, 2.0)),
     entries=(
         Entry(name="monolith", setup=MONOLITH, seed=0),
         Entry(name="experts-2", setup=EXPERTS, seed=0, all_routings=True),
+        Entry(name="random-2", setup=RANDOM_PARTITION, seed=0, in_full=False),
     ),
-)
-RANDOM_PARTITION = Setup(
-    num_experts=2, batch_size=16, learning_rate=3e-3, partition=Partition.RANDOM
 )
 
 
@@ -78,7 +79,7 @@ def _clips(per_place: int, seed: int) -> Clips:
         place=place,
         motion=motion,
         text=TextBatch(
-            tokens_BLD=embedded.unsqueeze(1),
+            tokens_BLD=embedded.unsqueeze(1).repeat(1, MAX_TOKENS, 1),
             mask_BL=torch.ones(8, MAX_TOKENS, dtype=torch.bool),
             pooled_BD=embedded / embedded.norm(dim=1, keepdim=True),
         ),

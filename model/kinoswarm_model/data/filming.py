@@ -76,8 +76,8 @@ class Stage:
 
     game: Any
     scene: Scene
-    home: tuple[float, float]
-    """Where the player starts."""
+    home: tuple[float, float, float]
+    """Where the player starts, and the angle in degrees it looks at."""
 
 
 @contextlib.contextmanager
@@ -100,8 +100,8 @@ def stage_at(scene: Scene, seed: int) -> Iterator[Stage]:
         os.chdir(scratch)
         try:
             game.init()
-            x, y, _ = game.get_state().game_variables
-            yield Stage(game, scene, (float(x), float(y)))
+            x, y, angle = map(float, game.get_state().game_variables)
+            yield Stage(game, scene, (x, y, angle))
         finally:
             game.close()
             os.chdir(before)
@@ -134,7 +134,8 @@ def film(stage: Stage, rng: np.random.Generator, size: tuple[int, int, int]) -> 
     for attempt in range(_MAX_TRIES):
         if attempt % _TRIES_PER_MOTION == 0:
             motion = MOTIONS[int(rng.integers(len(MOTIONS)))]
-        if not _wander(stage, rng):
+        found = _stand if stage.scene.view is not None else _wander
+        if not found(stage, rng):
             continue
         shot = _shoot(stage.game, motion, size)
         if shot and _is_truthful(stage.scene, motion, shot):
@@ -175,6 +176,25 @@ def _wander(stage: Stage, rng: np.random.Generator) -> bool:
         ):
             return True
     return False
+
+
+def _stand(stage: Stage, rng: np.random.Generator) -> bool:
+    """Go to the view of the scene, a little to its side; True when it is open."""
+    game, view = stage.game, stage.scene.view
+    assert view is not None
+    if game.get_state() is None:
+        game.new_episode()
+    x, y, angle = stage.home
+    game.send_game_command(f"warp {x} {y}")
+    game.make_action([0.0, 0.0, 0.0], 1)
+    wanted = angle + rng.uniform(-view.spread_degrees, view.spread_degrees)
+    # The game counts angles against the clock and turns with it.
+    turn = (float(game.get_state().game_variables[2]) - wanted + 180.0) % 360.0 - 180.0
+    game.make_action([turn, 0.0, 0.0], 1)
+    game.make_action([0.0, 50.0, 0.0], int(rng.integers(view.most_tics + 1)))
+    game.make_action([0.0, 0.0, 0.0], _STOPPING_TICS)
+    state = game.get_state()
+    return state is not None and float(state.depth_buffer.mean()) >= _LEAST_MEAN_DEPTH
 
 
 def _shoot(game: Any, motion: Motion, size: tuple[int, int, int]) -> Shot | None:

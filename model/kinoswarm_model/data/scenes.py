@@ -20,6 +20,16 @@ class Colour(StrEnum):
     GREY = "grey"
 
 
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """A scene seen about as the map's author meant it: from the player's start, in the start's own direction."""
+
+    spread_degrees: float
+    """Either side of that direction."""
+    most_tics: int
+    """Of walking ahead before the clip begins; 0 films from the start itself."""
+
+
 @dataclass(frozen=True)
 class Scene:
     """One place: a map of a game file that the vizdoom package ships, and how a person would describe it."""
@@ -38,6 +48,8 @@ class Scene:
     """Of the tries, how many begin near the player's start, so that a scene stays one place."""
     most_share_untold: float = 0.003
     """Of the picture's pixels, for an object that captions have no word for."""
+    view: View | None = None
+    """None wanders and looks anywhere."""
 
 
 SCENES = (
