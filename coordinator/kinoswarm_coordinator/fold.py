@@ -349,10 +349,9 @@ def _note_measures(state: SwarmState, key: LineageKey, event: ev.VerdictGiven) -
 def _version_cut(state: SwarmState, event: ev.VersionCut) -> None:
     key = event.cluster, event.lineage
     state.checkpoints.add(event.checkpoint)
+    # The step of a single contribution is that contribution, which its audit may repeat.
     if event.step is not None and len(event.contributions) > 1:
-        state.checkpoints.add(
-            event.step
-        )  # a single one is a contribution, which its audit may repeat
+        state.checkpoints.add(event.step)
     line = state.versions[key]
     if line[-1].version == 0 and line[-1].heldout_loss is None:
         line[-1] = structs.replace(line[-1], heldout_loss=event.base_loss)
