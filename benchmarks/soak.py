@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import psutil
-from PIL import Image, ImageDraw
+from matplotlib.figure import Figure
 
 RESULTS = Path(__file__).parent / "results"
 LOOK_EVERY_S = 5.0
@@ -40,6 +40,7 @@ RULES = {
     "KINOSWARM_NODE_NICE": "0",
 }
 PATIENCE_S = 120.0
+DEATH = "The worker process ended"
 KINDS = ("memory_bytes", "open_files", "threads")
 
 
@@ -110,8 +111,8 @@ def slope_per_hour(samples: Sequence[Sample], value: Callable[[Sample], float]) 
     return 3600 * slope / statistics.median(value(s) for s in half)
 
 
-def figures(samples: Sequence[Sample]) -> dict[str, float]:
-    """What the soak says."""
+def figures(samples: Sequence[Sample], deaths: int) -> dict[str, float]:
+    """What the soak says; `deaths` of the worker."""
     slopes = {
         f"{kind}, share an hour": slope_per_hour(samples, lambda s, k=kind: float(getattr(s, k)))
         for kind in KINDS
@@ -119,6 +120,7 @@ def figures(samples: Sequence[Sample]) -> dict[str, float]:
     return {
         "minutes": samples[-1].seconds / 60,
         "segments": float(samples[-1].segments),
+        "deaths of the worker": float(deaths),
         "mean load of the machine": statistics.fmean(s.load for s in samples),
         "peak memory, MB": max(s.memory_bytes for s in samples) / 1e6,
         **slopes,
@@ -127,28 +129,24 @@ def figures(samples: Sequence[Sample]) -> dict[str, float]:
 
 def plot(samples: Sequence[Sample], path: Path) -> None:
     """One panel a kind, from zero up, so that a rise can be seen for what it is."""
-    width, height, margin = 900, 150, 30
-    image = Image.new("RGB", (width, height * len(KINDS)), "white")
-    draw = ImageDraw.Draw(image)
-    whole_s = samples[-1].seconds
-    for index, kind in enumerate(KINDS):
-        values = [float(getattr(sample, kind)) for sample in samples]
-        bottom, top = (index + 1) * height - margin, 1.1 * max(values)
-        points = [
-            (
-                margin + (width - 2 * margin) * sample.seconds / whole_s,
-                bottom - (height - 2 * margin) * value / top,
-            )
-            for sample, value in zip(samples, values, strict=True)
-        ]
-        draw.line([(margin, bottom), (width - margin, bottom)], fill="#999999")
-        draw.line(points, fill="#1f5fbf", width=2)
-        draw.text(
-            (margin, index * height + 8),
-            f"{kind}: peak {max(values):.4g}, {whole_s / 60:.0f} minutes",
-            fill="black",
-        )
-    image.save(path)
+    minutes = [sample.seconds / 60 for sample in samples]
+    panels = {
+        "memory, MB": [sample.memory_bytes / 1e6 for sample in samples],
+        "open files": [sample.open_files for sample in samples],
+        "threads": [sample.threads for sample in samples],
+        "segments done": [sample.segments for sample in samples],
+        "load of the machine": [sample.load for sample in samples],
+    }
+    figure = Figure(figsize=(9, 9), layout="constrained")
+    for axes, (name, values) in zip(
+        figure.subplots(len(panels), 1, sharex=True), panels.items(), strict=True
+    ):
+        axes.plot(minutes, values, color="#1f5fbf", linewidth=1)
+        axes.set_title(name, loc="left", fontsize=10)
+        axes.set_ylim(0, 1.15 * max(1.0, *values))
+        axes.grid(alpha=0.3)
+    axes.set_xlabel("minutes since the first verdict")
+    figure.savefig(path, dpi=110)
 
 
 def history_of(home: Path) -> Path:
@@ -205,7 +203,8 @@ def main() -> None:
     begun = about()
     with tempfile.TemporaryDirectory(prefix="kinoswarm-soak-") as root:
         samples = soak(Path(root), options.minutes)
-    measured = figures(samples)
+        deaths = (Path(root) / "node.log").read_text().count(DEATH)
+    measured = figures(samples, deaths)
     for name, value in measured.items():
         print(f"{name:32} {value:10.4g}")
     if options.save:

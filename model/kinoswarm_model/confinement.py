@@ -13,7 +13,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from kinoswarm_model import landlock
+from kinoswarm_model import landlock, syscall_filter
 
 _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
 _SYSTEM_FOLDERS = (
@@ -65,6 +65,7 @@ def _apply(limits: WorkerLimits) -> Iterator[str]:
         yield _go_offline()
     if limits.writable:  # after the network: its namespace is set up through /proc
         yield _keep_to_folders(limits)
+        yield _deny_calls()
 
 
 def _lower_priority(nice: int) -> str:
@@ -107,6 +108,16 @@ def _keep_to_folders(limits: WorkerLimits) -> str:
     except landlock.Unavailable as error:
         return f"it may open any of your files: the kernel does not allow Landlock ({error})"
     return "opens no files but programs, what it works on and its own folder"
+
+
+def _deny_calls() -> str:
+    if not sys.platform.startswith("linux"):
+        return "it may ask the system for anything: there is no seccomp here"
+    try:
+        syscall_filter.deny()
+    except syscall_filter.Unavailable as error:
+        return f"it may ask the kernel for anything: it allows no seccomp filter ({error})"
+    return f"{len(syscall_filter.DENIED)} system calls denied"
 
 
 def _go_offline() -> str:

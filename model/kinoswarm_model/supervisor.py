@@ -6,6 +6,7 @@ memory must be given back and a job can't be stopped otherwise; resume points ma
 
 import asyncio
 import os
+import signal
 import sys
 from asyncio import StreamReader
 from asyncio.subprocess import PIPE, Process
@@ -147,9 +148,12 @@ class WorkerSupervisor:
                 raise
 
     async def stop(self) -> None:
-        """End an idle worker by closing its input; kill it if it lingers."""
+        """End an idle worker by closing its input; kill it if it lingers, or at once when this is cancelled.
+
+        It is given up from the start: a job that comes while it still ends gets a worker of its own.
+        """
         self._end_pulse()
-        process = self._process
+        process, self._process = self._process, None
         if process is None or process.returncode is not None:
             return
         if process.stdin is not None:
@@ -157,8 +161,11 @@ class WorkerSupervisor:
         try:
             async with asyncio.timeout(_STOP_GRACE_S):
                 await process.wait()
-        except TimeoutError:
-            await self.kill()
+        except (TimeoutError, asyncio.CancelledError) as error:
+            worker_group.kill(process.pid)
+            if isinstance(error, asyncio.CancelledError):
+                raise
+            await process.wait()
 
     async def kill(self) -> None:
         """End the worker and its children at once."""
@@ -179,7 +186,7 @@ class WorkerSupervisor:
             process.stdin.write(codec.frame(codec.encode(job)))
             await process.stdin.drain()
         except ConnectionError as error:
-            raise self._died() from error
+            raise await self._died() from error
         while True:
             event = await self._event(process)
             if isinstance(event, WorkerReady) or event.job_id != job.job_id:
@@ -197,11 +204,12 @@ class WorkerSupervisor:
             payload = await _read_frame(process.stdout)
             return codec.decode(payload, cast("type[Any]", Event), MAX_JOB_FRAME)  # type: ignore[no-any-return]
         except (asyncio.IncompleteReadError, ConnectionError, RemoteError) as error:
-            raise self._died() from error
+            raise await self._died() from error
 
-    def _died(self) -> WorkerDied:
+    async def _died(self) -> WorkerDied:
+        how = await _how_it_ended(self._process)
         return WorkerDied(
-            f"the worker process ended in the middle of its work; its log is {self._log_path}"
+            f"the worker process ended in the middle of its work{how}; its log is {self._log_path}"
         )
 
     async def _spawn(self) -> Process:
@@ -227,6 +235,22 @@ def worker_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """The few variables that a worker inherits; no tokens, no keys."""
     kept = {name: environment[name] for name in _KEPT_VARIABLES if name in environment}
     return kept | _OFFLINE
+
+
+async def _how_it_ended(process: Process | None) -> str:
+    """In words, once the system knows; empty when it does not within a moment."""
+    if process is None:
+        return ""
+    try:
+        async with asyncio.timeout(_STOP_GRACE_S):
+            code = await process.wait()
+    except TimeoutError:
+        return ""
+    if code >= 0:
+        return f" (exit code {code})"
+    name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+    memory = ", as the system does when memory runs out" if name == "SIGKILL" else ""
+    return f" (by {name}{memory})"
 
 
 async def _read_frame(reader: StreamReader) -> bytes:

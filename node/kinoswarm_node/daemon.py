@@ -124,9 +124,7 @@ class Daemon:
     async def _carry_out(self, activity: ev.Activity) -> None:
         """Do it; whatever comes of it is an event. Only a bug of ours gets past this."""
         try:
-            if activity.delay_ms >= IDLE_WORKER_MS:
-                await self.node.trainer.stop()
-            await asyncio.sleep(activity.delay_ms / 1000)
+            await self._wait(activity.delay_ms)
             event = await self._do(activity)
         except Refused as error:
             event = ev.RefusalCame(code=error.code, sentence=str(error))
@@ -135,6 +133,15 @@ class Daemon:
         except OSError as error:
             event = _disk_trouble(error)
         self.post(event)
+
+    async def _wait(self, delay_ms: int) -> None:
+        """A worker that will have nothing to do for long is ended at once; a verdict may come at any moment."""
+        if delay_ms >= IDLE_WORKER_MS:
+            if self.state.phase is Phase.WAITING_VERDICT:
+                await asyncio.sleep(IDLE_WORKER_MS / 1000)
+                delay_ms -= IDLE_WORKER_MS
+            await self.node.trainer.stop()
+        await asyncio.sleep(delay_ms / 1000)
 
     def _trouble(self, activity: ev.Activity, error: KinoswarmError) -> ev.Event:
         if joining.bars_joining(error) and isinstance(activity, ev.Join | ev.TestSelf):

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from kinoswarm_model import landlock
+from kinoswarm_model import landlock, syscall_filter
 from kinoswarm_model.confinement import WorkerLimits, confine
 from kinoswarm_model.supervisor import WorkerSupervisor
 
@@ -78,7 +78,14 @@ def test_the_service_hears_what_its_worker_got(tmp_path: Path) -> None:
 
 
 LOOKER = """
-import json, os, sys
+import ctypes, json, os, subprocess, sys, threading
+libc = ctypes.CDLL(None, use_errno=True)
+def trace():
+    if libc.ptrace(0, 0, 0, 0) != 0:  # PTRACE_TRACEME
+        raise OSError(ctypes.get_errno())
+def namespace():
+    if libc.unshare(0x10000000) != 0:  # CLONE_NEWUSER
+        raise OSError(ctypes.get_errno())
 import msgspec
 from kinoswarm_model.confinement import WorkerLimits, confine
 folder = sys.argv[2]
@@ -99,6 +106,10 @@ print(json.dumps({
     "lists the home": can(lambda: os.listdir(folder)),
     "lists the user's folder": can(lambda: os.listdir(os.path.expanduser("~"))),
     "signals others": can(lambda: os.kill(os.getppid(), 0)),
+    "is traced": can(trace),
+    "makes a namespace": can(namespace),
+    "starts a program": can(lambda: subprocess.run(["true"], check=True)),
+    "starts a thread": can(lambda: [t := threading.Thread(target=int), t.start(), t.join()]),
     "imports more": can(lambda: __import__("numpy").zeros(2)),
 }))
 """
@@ -120,10 +131,17 @@ def test_a_worker_opens_its_blobs_and_its_folder_and_nothing_else_of_its_user(
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    told = found.pop("said")[-1]
+    *_, told, denied = found.pop("said")
     kept = told == "opens no files but programs, what it works on and its own folder"
     assert kept or "the kernel does not allow Landlock" in told
     allowed = {"reads its blobs", "writes its work", "renames its work", "imports more"}
+    allowed |= {"starts a program", "starts a thread"}
+    if denied.endswith("system calls denied"):
+        assert not {name for name in ("is traced", "makes a namespace") if found.pop(name)}
+    else:
+        assert "allows no seccomp filter" in denied
+        found = {name: could for name, could in found.items() if "trace" not in name}
+        found.pop("makes a namespace")
     if kept:
         found.pop("signals others")  # taken away by kernels of 2025 and later alone
         assert {name for name, could in found.items() if could} == allowed
@@ -131,12 +149,27 @@ def test_a_worker_opens_its_blobs_and_its_folder_and_nothing_else_of_its_user(
         assert allowed <= {name for name, could in found.items() if could}
 
 
-def test_where_landlock_is_missing_that_is_said_and_the_worker_runs(
+def test_where_the_kernel_refuses_that_is_said_and_the_worker_runs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def refuse(*arguments: object, **more: object) -> None:
         raise landlock.Unavailable("ENOSYS")
 
+    def refuse_calls() -> None:
+        raise syscall_filter.Unavailable("EINVAL")
+
     monkeypatch.setattr(landlock, "restrict", refuse)
+    monkeypatch.setattr(syscall_filter, "deny", refuse_calls)
     said = confine(WorkerLimits(writable=["/somewhere"]))
-    assert said == ["it may open any of your files: the kernel does not allow Landlock (ENOSYS)"]
+    assert said == [
+        "it may open any of your files: the kernel does not allow Landlock (ENOSYS)",
+        "it may ask the kernel for anything: it allows no seccomp filter (EINVAL)",
+    ]
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_every_jump_of_the_filter_lands_inside_it_and_it_ends(machine: str) -> None:
+    steps = list(syscall_filter.instructions(machine))
+    for place, (code, if_true, if_false, _) in enumerate(steps):
+        assert place + 1 + max(if_true, if_false) <= len(steps) - (code & 0x07 != 0x06)
+    assert steps[-1][0] == 0x06, "the last one returns"

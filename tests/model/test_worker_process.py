@@ -219,6 +219,50 @@ def test_services_import_neither_torch_nor_diffusers() -> None:
     assert done.returncode == 0, done.stderr.decode()
 
 
+LINGERING_WORKER = """#!{python}
+import os, sys
+sys.path[:0] = {path!r}
+from kinoswarm_model.jobs import WorkerReady
+from kinoswarm_protocol import codec
+sys.stdout.buffer.write(codec.frame(codec.encode(WorkerReady(pid=os.getpid(), devices=["cpu"]))))
+sys.stdout.buffer.flush()
+sys.stdin.buffer.read()
+print("input ended", file=sys.stderr, flush=True)
+while True:
+    os.read(os.pipe()[0], 1)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_job_that_comes_while_an_idle_worker_still_ends_gets_a_worker_of_its_own(
+    tmp_path: Path,
+) -> None:
+    program = tmp_path / "worker"
+    program.write_text(LINGERING_WORKER.format(python=sys.executable, path=sys.path))
+    program.chmod(0o755)
+
+    async def scenario() -> tuple[int | None, int | None]:
+        supervisor = WorkerSupervisor(tmp_path / "log", python=str(program))
+        await supervisor.start()
+        ending = supervisor.pid
+        stopping = asyncio.create_task(supervisor.stop())
+        while "input ended" not in (tmp_path / "log").read_text():
+            await asyncio.to_thread(select.select, [], [], [], 0.02)
+        stopping.cancel()
+        await asyncio.wait({stopping})
+        await supervisor.start()
+        fresh = supervisor.pid
+        while not gone(ending or 0):
+            await asyncio.to_thread(select.select, [], [], [], 0.02)
+        assert not gone(fresh or 0)
+        await supervisor.kill()
+        return ending, fresh
+
+    ending, fresh = asyncio.run(scenario())
+    assert ending != fresh
+    assert gone(ending or 0)
+
+
 BURNING_WORKER = """#!{python}
 import os, sys
 sys.path[:0] = {path!r}

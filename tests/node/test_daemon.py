@@ -21,7 +21,7 @@ from kinoswarm_model.jobs import FULL, SelfTestJob, TrainJob
 from kinoswarm_model.supervisor import WorkerError
 from kinoswarm_node import life_events as ev
 from kinoswarm_node import sending
-from kinoswarm_node.daemon import Daemon
+from kinoswarm_node.daemon import IDLE_WORKER_MS, Daemon
 from kinoswarm_node.governor.readings import GpuReading
 from kinoswarm_node.home import Home
 from kinoswarm_node.life_events import Fit
@@ -123,6 +123,23 @@ def test_a_worker_that_has_nothing_to_do_gives_its_memory_back(tmp_path: Path) -
     node.board._listener = listen
     live(daemon)
     assert stopped_when[0]
+
+
+def test_a_worker_outlives_a_short_wait_for_a_verdict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node, quick = World(tmp_path).node(), asyncio.sleep
+    was_ended: list[bool] = []
+
+    async def watched(seconds: float, result: object = None) -> None:
+        if seconds == IDLE_WORKER_MS / 1000:
+            was_ended.append(node.trainer.stopped)  # type: ignore[attr-defined]
+        await quick(seconds)
+
+    monkeypatch.setattr(asyncio, "sleep", watched)
+    live(Daemon(node, once=True))
+    assert was_ended
+    assert not was_ended[0]
 
 
 def test_the_self_test_is_remembered(tmp_path: Path) -> None:

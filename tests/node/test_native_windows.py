@@ -12,6 +12,8 @@ from e2e.processes import SHARED_MACHINE
 from node.web_swarm import WebSwarm, web_swarm
 
 from kinoswarm_node.node_status import read_status
+from kinoswarm_protocol.ids import BlobId
+from kinoswarm_protocol.messages import TrainOutcome
 
 pytestmark = [
     pytest.mark.e2e,
@@ -27,7 +29,7 @@ import node.native_windows_show
 """
 ASKED_AND_DONE_WITHOUT = {
     "kinoswarm_network.partial_blob os.fdatasync",
-    "kinoswarm_node.governor.desktop_senses import jeepney",
+    "kinoswarm_node.desktop_bus import jeepney",
 }
 """What our code may look for: it has another way where that is not there."""
 
@@ -106,6 +108,9 @@ def test_a_node_lives_its_life_on_windows_with_nothing_of_posix(windows: Windows
         )
         said = await read_until(node, "Accepted")
         assert "Got a segment" in said
+        (contribution,) = swarm.world.contributions.values()
+        assert isinstance(contribution.outcome, TrainOutcome)
+        assert swarm.store.path_of(BlobId(contribution.outcome.delta)) is not None, "brought here"
         await windows.run("pause")
         await read_until(node, "Paused by you")
         why = " ".join((await windows.run("why")).split())

@@ -17,6 +17,7 @@ from kinoswarm_model.video_io import write_mp4
 from kinoswarm_node.context import NodeContext
 from kinoswarm_node.own_samples import OwnSample
 from kinoswarm_node.page.server import serving_page
+from kinoswarm_node.swarm_folder import HistoryLine
 
 ENOUGH_DATA = 4
 """readyState of a clip that plays."""
@@ -108,11 +109,46 @@ def test_a_volunteer_looks_pauses_sets_a_limit_and_makes_a_backup(
     with page.expect_response("**/api/limits"):
         page.check("input[name=on_battery]")
     assert node.live.now.on_battery
+    page.fill("input[name=hours]", "25:00")
+    page.keyboard.press("Tab")
+    expect(page.locator("#problem")).to_contain_text("22:00-07:00")
+    page.fill("input[name=hours]", "22:00-07:00")
+    with page.expect_response("**/api/limits"):
+        page.keyboard.press("Tab")
+    assert node.live.now.hours == "22:00-07:00"
 
     page.fill("#passphrase", "a few plain words")
     page.click("#identity button")
     expect(page.locator("#backup")).to_have_value(re.compile("^kinoswarm-backup-1 "))
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+    assert [text for text in page.complaints if "400" not in text] == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_everybody_can_read_it_and_a_wide_screen_has_two_columns(
+    served: Served, browser_page: Any, scheme: str
+) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
+    page, node = browser_page, served.node
+    for number, state in enumerate(("accepted", "rejected", "quarantined")):
+        line = HistoryLine(
+            at_ms=NOW_MS,
+            lease_id=f"{number:032x}",
+            state=state,
+            code=state,
+            sentence="because",
+        )
+        node.folder.close(line.lease_id, line)
+    page.emulate_media(color_scheme=scheme)
+    page.goto(served.address)
+    page.wait_for_selector("#history td.bad")
+    page.wait_for_selector("#limits input[name=hours]")
+    found = Axe().run(page)
+    assert found.violations_count == 0, found.generate_report()
+    page.set_viewport_size({"width": 1280, "height": 900})
+    left, right = (page.locator(name).bounding_box()["x"] for name in ("#h-now", "#h-log"))
+    assert right > left + 500
     assert page.complaints == []
 
 

@@ -5,7 +5,7 @@ const RANGES = {
   share_percent: { name: "Share of the time", min: 5, max: 100, step: 5, unit: "%" },
   idle_minutes: { name: "Idle minutes before it starts", min: 0, max: 60, step: 1, unit: "min" },
   max_temperature_c: { name: "Temperature ceiling (0 is off)", min: 0, max: 100, step: 1, unit: "°C" },
-  max_other_cpu_percent: { name: "Pause when others use (0 is off)", min: 0, max: 100, step: 5, unit: "%" },
+  max_other_cpu_percent: { name: "Pause when other programs use more of the processor than (0 is off)", min: 0, max: 100, step: 5, unit: "%" },
 };
 const SWITCHES = {
   on_battery: "Train on battery",
@@ -13,9 +13,11 @@ const SWITCHES = {
   share_gpu: "Train while others use the graphics card",
 };
 const PARTS = {
-  not_more: "Why not more", verdicts: "What became of your work", credit: "Credit",
+  not_more: "Why not more", credit: "Credit",
   safe: "If the power went now", founder: "From the founder", next_step: "Next step",
 };
+const GOOD = ["training", "fetching", "submitting", "accepted"], BAD = ["stopped", "rejected", "failed"];
+const WAIT = ["paused", "quarantined", "dropped"];
 const byId = (id) => document.getElementById(id);
 
 async function ask(path, body) {
@@ -48,14 +50,45 @@ function element(tag, text, parent) {
   return made;
 }
 
+function colour(word) {
+  return GOOD.includes(word) ? "good" : WAIT.includes(word) ? "wait" : BAD.includes(word) ? "bad" : "";
+}
+
+function ago(ms) {
+  const minutes = Math.max(0, Math.round((Date.now() - ms) / 60000));
+  if (minutes < 120) return `${minutes} min ago`;
+  return minutes < 48 * 60 ? `${Math.round(minutes / 60)} h ago` : new Date(ms).toLocaleDateString();
+}
+
+function showFigures(status) {
+  const segment = status.segment, sees = status.governor ? status.governor.sees : {};
+  const figures = {
+    "segments accepted": status.accepted, "not accepted": status.rejected,
+    "awaiting a verdict": status.awaiting_verdict, "kept to be sent": status.unsent || undefined,
+    "steps a second": segment && segment.steps_per_s ? segment.steps_per_s.toPrecision(2) : undefined,
+    "temperature": sees.temperature, "power": sees["power draw"],
+  };
+  const list = byId("figures");
+  list.replaceChildren();
+  for (const [name, value] of Object.entries(figures)) {
+    if (value === undefined) continue;
+    const pair = element("div", undefined, list);
+    element("dt", name, pair);
+    element("dd", String(value), pair);
+  }
+}
+
 function showNow(found) {
   const { status, why, paused } = found;
+  const phase = byId("phase");
+  Object.assign(phase, { hidden: false, textContent: status.state.replace("_", " "), className: `pill ${colour(status.state)}` });
+  showFigures(status);
   byId("name").textContent = status.pseudonym;
   byId("swarm").textContent = status.swarm_name;
   byId("state").textContent = why.now.slice(0, 2).join(" ");
   const segment = status.segment;
   byId("progress").hidden = !segment;
-  byId("segment").textContent = segment ? why.now[why.now.length - 1] : "";
+  byId("segment").textContent = why.now.slice(2).join(" ");
   if (segment) byId("progress").value = segment.total ? segment.step / segment.total : 0;
   byId("resume").disabled = !paused;
   const list = byId("why");
@@ -88,16 +121,24 @@ function makeLimits(limits, words) {
     label.append(` ${text}`);
     input.addEventListener("change", () => act("/api/limits", { [name]: input.checked }));
   }
+  const hours = element("label", "Hours in which to train", form);
+  const input = element("input", undefined, hours);
+  Object.assign(input, { type: "text", name: "hours", value: limits.hours, placeholder: "22:00-07:00", maxLength: 200 });
+  input.addEventListener("change", () => act("/api/limits", { hours: input.value }));
+  element("small", words.hours, hours);
 }
 
 function showLoss(points) {
   const line = document.querySelector("#loss polyline");
+  byId("loss-high").textContent = byId("loss-low").textContent = "";
   if (points.length < 2) { line.setAttribute("points", ""); byId("loss-words").textContent = "No points yet."; return; }
   const steps = points.map((point) => point[0]), losses = points.map((point) => point[1]);
   const low = Math.min(...losses), high = Math.max(...losses), last = steps[steps.length - 1];
-  const x = (step) => 5 + 590 * (step - steps[0]) / Math.max(1, last - steps[0]);
+  const x = (step) => 5 + 530 * (step - steps[0]) / Math.max(1, last - steps[0]);
   const y = (loss) => 155 - 150 * (loss - low) / Math.max(1e-9, high - low);
   line.setAttribute("points", points.map(([step, loss]) => `${x(step).toFixed(1)},${y(loss).toFixed(1)}`).join(" "));
+  byId("loss-high").textContent = high.toFixed(4);
+  byId("loss-low").textContent = low.toFixed(4);
   byId("loss-words").textContent = `Step ${last}: ${losses[losses.length - 1].toFixed(4)} (from ${losses[0].toFixed(4)}).`;
 }
 
@@ -123,8 +164,8 @@ function showHistory(lines) {
   body.replaceChildren();
   for (const line of lines) {
     const row = element("tr", undefined, body);
-    element("td", new Date(line.at_ms).toLocaleString(), row);
-    element("td", line.state, row);
+    element("td", ago(line.at_ms), row).title = new Date(line.at_ms).toLocaleString();
+    element("td", line.state, row).className = colour(line.state);
     element("td", line.sentence, row);
   }
 }
@@ -132,7 +173,12 @@ function showHistory(lines) {
 function showLog(lines) {
   const list = byId("log");
   list.replaceChildren();
-  for (const line of lines) element("li", line, list);
+  for (const line of lines) {
+    const [, at, said] = line.match(/^(\S+T\S+) (.*)$/s) || [];
+    const item = element("li", undefined, list);
+    if (at) Object.assign(element("time", new Date(at).toLocaleTimeString(), item), { dateTime: at, title: at });
+    item.append(at ? ` ${said}` : line);
+  }
 }
 
 async function look() {
