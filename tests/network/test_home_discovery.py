@@ -5,7 +5,7 @@ import select
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from network.peers import OTHER_SWARM, SWARM, config, echo
 from protocol.samples import FOUNDER, NODE
@@ -60,6 +60,7 @@ def test_nobody_is_led_out_of_the_home_or_to_somebody_without_a_name(address: st
     assert believed(said, SWARM, FOUNDER.peer_id) == [NEAR]
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.binary(max_size=12), st.none() | st.binary(max_size=255)))
 def test_nothing_that_is_heard_crashes_a_node(said: dict[bytes, bytes | None]) -> None:
     assert believed({**said, b"swarm": SWARM.encode()}, SWARM, FOUNDER.peer_id) == []
