@@ -6,7 +6,8 @@
 
 curve: every row trains the first cluster's expert from one common seed, with equal data, noise and steps; a version is
 the merge of what its contributors sent. What a contribution leaves out is lost; with "+ef" it joins the next one (error
-feedback; "+ef0.5": half of it does), with "+carry" the contributor also trains on from it, so that it is not learnt twice.
+feedback; "+ef0.5": half of it does), with "+carry" the contributor also trains on from it, so that it is not learnt
+twice.
 """
 
 import argparse
