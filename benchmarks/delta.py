@@ -6,7 +6,8 @@
 
 curve: every row trains the first cluster's expert from one common seed, with equal data, noise and steps; a version is
 the merge of what its contributors sent. What a contribution leaves out is lost; with "+ef" it joins the next one (error
-feedback), with "+carry" the contributor also trains on from it, so that it is not learnt twice.
+feedback; "+ef0.5": half of it does), with "+carry" the contributor also trains on from it, so that it is not learnt
+twice.
 """
 
 import argparse
@@ -60,6 +61,8 @@ class Sender:
 
     def __init__(self, codec: Codec | None, memory: str) -> None:
         self.codec, self.memory = codec, memory
+        self.share = float(memory[2:] or 1) if memory.startswith("ef") else 0.0
+        """Of what was left out that joins the next one."""
         self.residual: Weights | None = None
         self.bytes_sent = 0
 
@@ -75,9 +78,9 @@ class Sender:
         if self.codec is None:
             self.bytes_sent += sum(4 * tensor.numel() for tensor in base.values())
             return Exact(difference)
-        if self.memory != "ef" or self.residual is None:
-            self.residual = {name: torch.zeros_like(tensor) for name, tensor in base.items()}
-        raw, left = with_residual(difference, self.residual, self.codec)
+        before = self.residual or {name: torch.zeros_like(tensor) for name, tensor in base.items()}
+        joining = {name: self.share * tensor for name, tensor in before.items()}
+        raw, left = with_residual(difference, joining, self.codec)
         self.residual = left if self.memory else None
         self.bytes_sent += len(raw)
         return decode_delta(raw, {name: tuple(tensor.shape) for name, tensor in base.items()})

@@ -3,11 +3,13 @@
     python benchmarks/exchange.py single [--megabytes 512] [--rounds 5]
     python benchmarks/exchange.py many [--megabytes 64] [--nodes 8] [--link-megabytes 4] [--rounds 1]
     python benchmarks/exchange.py memory [--megabytes 2048]
+    python benchmarks/exchange.py ways [--megabytes 128] [--rounds 5]
 
 single: one download on loopback and, in turn, as many bytes over a bare hivemind stream between two processes: once
 dropped as they come, once hashed, written to a file and synced, which is the least that a download must do.
 many: every link is capped by the token bucket, both ways; the ideal is size / link. libtorrent gets the same caps
 (pip install 'kinoswarm[bench]'); the HTTP server sends through one bucket. memory: what the two processes grow by.
+ways: the same download over TCP on IPv4, TCP on IPv6 and QUIC, in turns.
 """
 
 import argparse
@@ -19,11 +21,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any, BinaryIO
+
+import psutil
 
 from kinoswarm_network.client import NetworkClient, NetworkConfig, Provider
 from kinoswarm_network.daemon import DaemonFiles
@@ -40,17 +45,22 @@ SWARM = SwarmId("ab" * 32)
 FOUNDER = KeyPair(bytes(range(32))).peer_id
 RAW = "/kinoswarm-bench/raw"
 LOOPBACK = "/ip4/127.0.0.1/tcp/0"
+WAYS = {
+    "TCP, IPv4": LOOPBACK,
+    "TCP, IPv6": "/ip6/::1/tcp/0",
+    "QUIC": "/ip4/127.0.0.1/udp/0/quic-v1",
+}
 WAIT_S = 600.0
 
 
-def config(home: Path, bytes_per_s: int = 0) -> NetworkConfig:
+def config(home: Path, bytes_per_s: int = 0, listen: str = LOOPBACK) -> NetworkConfig:
     return NetworkConfig(
         home=str(home),
         swarm=SWARM,
         key_file=str(home / "key"),
         founder=FOUNDER,
         coordinators=[FOUNDER],
-        listen=[LOOPBACK],
+        listen=[listen],
         up_bytes_per_s=bytes_per_s,
         down_bytes_per_s=bytes_per_s,
     )
@@ -62,14 +72,16 @@ async def no_service(peer: PeerId, request: bytes) -> bytes:
 
 @asynccontextmanager
 async def nodes(
-    folder: Path, count: int, bytes_per_s: int = 0
+    folder: Path, count: int, bytes_per_s: int = 0, listen: str = LOOPBACK
 ) -> AsyncIterator[list[NetworkClient]]:
     """Network processes that know nothing of each other yet."""
     started: list[NetworkClient] = []
     try:
         for number in range(count):
             started.append(
-                await NetworkClient.start(config(folder / str(number), bytes_per_s), no_service)
+                await NetworkClient.start(
+                    config(folder / str(number), bytes_per_s, listen), no_service
+                )
             )
         yield started
     finally:
@@ -155,24 +167,79 @@ async def raw_stream(folder: Path) -> AsyncIterator[Callable[[int, bool], Awaita
         await server.communicate(b"")
 
 
+@dataclass(frozen=True)
+class Cost:
+    """Of one transfer."""
+
+    took_s: float
+    processor_s: float
+
+
 async def single(folder: Path, num_bytes: int, rounds: int) -> None:
     async with nodes(folder, 2) as (source, sink), raw_stream(folder / "raw") as raw:
-        took: dict[str, list[float]] = {"blob": [], "raw stream": [], "raw, kept": []}
+        costs: dict[str, list[Cost]] = {"blob": [], "raw stream": [], "raw, kept": []}
         for _ in range(rounds):
-            took["raw stream"].append(await raw(num_bytes, False))
-            took["raw, kept"].append(await raw(num_bytes, True))
-            path = random_file(folder, num_bytes)
-            blob = await source.add_blob(path)
-            path.unlink()  # the disk must not be busy with it meanwhile
-            began = time.perf_counter()
-            await sink.fetch_blob(blob, [provider(source)])
-            took["blob"].append(time.perf_counter() - began)
-            await asyncio.gather(source.drop_blob(blob), sink.drop_blob(blob))
-    rates = {name: num_bytes / 1e6 / median(times) for name, times in took.items()}
-    for name, rate in rates.items():
-        print(f"{name:12} {rate:7.0f} MB/s (median of {rounds})")
+            costs["raw stream"].append(await cost_of(lambda: raw(num_bytes, False)))
+            costs["raw, kept"].append(await cost_of(lambda: raw(num_bytes, True)))
+            costs["blob"].append(await download(folder, num_bytes, source, sink))
+    rates = {name: rate(num_bytes, found) for name, found in costs.items()}
+    spent = {name: median(c.processor_s for c in found) for name, found in costs.items()}
+    for name in costs:
+        per_gb = spent[name] / (num_bytes / 1e9)
+        print(
+            f"{name:12} {rates[name]:7.0f} MB/s, {per_gb:5.2f} processor seconds a GB (median of {rounds})"
+        )
     for name in ("raw stream", "raw, kept"):
-        print(f"blob / {name} {rates['blob'] / rates[name]:.2f}")
+        print(
+            f"blob / {name} {rates['blob'] / rates[name]:.2f}; "
+            f"{spent[name] / spent['blob']:.2f} where processors are the bound"
+        )
+
+
+def rate(num_bytes: int, costs: Sequence[Cost]) -> float:
+    """MB a second."""
+    return num_bytes / 1e6 / median(cost.took_s for cost in costs)
+
+
+async def download(
+    folder: Path, num_bytes: int, source: NetworkClient, sink: NetworkClient
+) -> Cost:
+    path = random_file(folder, num_bytes)
+    blob = await source.add_blob(path)
+    path.unlink()  # the disk must not be busy with it meanwhile
+    cost = await cost_of(lambda: sink.fetch_blob(blob, [provider(source)]))
+    await asyncio.gather(source.drop_blob(blob), sink.drop_blob(blob))
+    return cost
+
+
+async def cost_of(act: Callable[[], Awaitable[object]]) -> Cost:
+    """Processor time of this process and of all that it started: both ends, and both daemons."""
+    began, before_s = time.perf_counter(), processor_s()
+    await act()
+    return Cost(time.perf_counter() - began, processor_s() - before_s)
+
+
+def processor_s() -> float:
+    own = psutil.Process()
+    times = (process.cpu_times() for process in [own, *own.children(recursive=True)])
+    return sum(spent.user + spent.system for spent in times)
+
+
+async def ways(folder: Path, num_bytes: int, rounds: int) -> None:
+    async with AsyncExitStack() as stack:
+        pairs = {
+            name: await stack.enter_async_context(nodes(folder / name, 2, listen=listen))
+            for name, listen in WAYS.items()
+        }
+        costs: dict[str, list[Cost]] = {name: [] for name in pairs}
+        for _ in range(rounds):
+            for name, (source, sink) in pairs.items():
+                costs[name].append(await download(folder, num_bytes, source, sink))
+    for name, found in costs.items():
+        per_gb = median(cost.processor_s for cost in found) / (num_bytes / 1e9)
+        print(
+            f"{name:10} {rate(num_bytes, found):7.0f} MB/s, {per_gb:5.2f} processor seconds a GB (median of {rounds})"
+        )
 
 
 async def swarm_s(folder: Path, num_bytes: int, count: int, link: int) -> float:
@@ -319,6 +386,8 @@ async def run(arguments: argparse.Namespace) -> None:
         (folder / "swarm").mkdir()
         if arguments.what == "single":
             await single(folder, num_bytes, arguments.rounds)
+        elif arguments.what == "ways":
+            await ways(folder, num_bytes, arguments.rounds)
         elif arguments.what == "many":
             await many(folder, num_bytes, arguments.nodes, arguments.link_megabytes * 1_000_000)
         else:
@@ -329,7 +398,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("what", choices=["single", "many", "memory", "raw-server"])
+    parser.add_argument("what", choices=["single", "many", "memory", "ways", "raw-server"])
     parser.add_argument("--megabytes", type=int, default=64, help="size of the blob, in MiB")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--nodes", type=int, default=8)

@@ -98,6 +98,11 @@ class NodeSettings(BaseSettings):
         description="Multiaddresses to listen on; an empty list only dials out. One that this machine lacks "
         "does no harm beside one that it has.",
     )
+    find_at_home: bool = Field(
+        default=False,
+        description="Find other machines of the swarm in your own network by mDNS, also when no known address answers; "
+        "everybody in that network can see that this machine takes part.",
+    )
     relay_for_others: bool = Field(
         default=False,
         description="Let strangers who can't dial each other meet through this machine: libp2p circuits of "

@@ -143,6 +143,7 @@ def _peer_network(plan: NodePlan, now_ms: Callable[[], int]) -> PeerNetwork:
         client_mode=not plan.settings.listen,
         announce_blobs=True,
         relay_for_others=plan.settings.relay_for_others,
+        find_at_home=plan.settings.find_at_home,
         quota_bytes=plan.settings.max_disk_bytes,
         up_bytes_per_s=int(plan.settings.upload_mb_s * 1e6),
         down_bytes_per_s=int(plan.settings.download_mb_s * 1e6),

@@ -59,6 +59,8 @@ class NetworkConfig(_Frame, frozen=True, kw_only=True):
     """True for a machine that nobody can dial: it uses the DHT without being part of it."""
     relay_for_others: bool = False
     """Let strangers' circuits go through this machine, 2 minutes and 128 KiB each."""
+    find_at_home: bool = False
+    """Tell the local network of this node by mDNS, and meet others of the swarm there."""
     announce_blobs: bool = False
     """Tell the DHT which blobs are here, also while they still come, so that others ask this node for them."""
     nat_port_map: bool = False

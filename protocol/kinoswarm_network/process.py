@@ -20,6 +20,7 @@ from kinoswarm_network.directory import ClockOff, Directory
 from kinoswarm_network.download import Means
 from kinoswarm_network.exchange import Exchange
 from kinoswarm_network.hivemind_parts import load_hivemind
+from kinoswarm_network.home_discovery import HomeDiscovery
 from kinoswarm_network.home_folder import HomeFolder
 from kinoswarm_network.host import Host
 from kinoswarm_network.identity import load_or_create_key, write_libp2p_identity
@@ -178,6 +179,8 @@ class NetworkProcess:
         works = [self._watch_daemon(host), self._stay_joined(self._parts)]
         if config.announce_blobs and not config.client_mode:
             works.append(announcer.run())
+        if config.find_at_home:
+            works.append(self._at_home(self._parts).run())
         if config.scrub_bytes_per_s:
             works.append(_scrub(self._parts).run())
         for work in works:
@@ -185,6 +188,14 @@ class NetworkProcess:
             task.add_done_callback(self._end_with)
             self._background.append(task)
         return ipc.Ready(peer=host.peer, addresses=await host.addresses())
+
+    def _at_home(self, parts: _Parts) -> HomeDiscovery:
+        async def meet(addresses: list[str]) -> None:
+            report = await self._connect(parts, addresses)
+            _log.info("a peer in the home network: %s", report.in_words() or "met")
+
+        host, config = parts.host, parts.config
+        return HomeDiscovery(config.swarm, host.peer, host.addresses, meet, config.listen)
 
     async def _watch_daemon(self, host: Host) -> None:
         status = await host.daemon.wait()

@@ -11,7 +11,15 @@ from kinoswarm_model.checkpoints import read_checkpoint, write_checkpoint
 from kinoswarm_model.delta import read_delta, write_delta
 from kinoswarm_model.delta_codecs import INT4
 from kinoswarm_model.experts import build_expert, tensor_shapes
-from kinoswarm_model.jobs import JobProgress, MergeDelta, MergeDone, MergeJob, RebuildJob
+from kinoswarm_model.jobs import (
+    JobProgress,
+    MergeDelta,
+    MergeDone,
+    MergeJob,
+    RebuildDone,
+    RebuildJob,
+)
+from kinoswarm_model.worker_jobs import compute
 from kinoswarm_protocol.errors import HashMismatch
 
 MODEL = tiny_model()
@@ -69,7 +77,9 @@ def rebuild(folder: Path, base: str, steps: list[str], wanted: str) -> bytes:
         step_paths=steps,
         blob=version_steps.blob_of(Path(wanted).read_bytes()),
     )
-    return Path(version_steps.run(job, ignore).checkpoint_path).read_bytes()
+    done = compute(job, ignore)  # as a worker does
+    assert isinstance(done, RebuildDone)
+    return Path(done.checkpoint_path).read_bytes()
 
 
 def test_two_versions_come_back_byte_for_byte_from_the_seed_and_their_steps(folder: Path) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import os
 from pathlib import Path
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from network.peers import SWARM, Stranger, config, echo, provider
 from network.test_exchange import honest_for, pieces_of, stalls
@@ -50,6 +50,7 @@ def test_what_is_gone_is_told_no_more() -> None:
     assert turns.take(0) == [blob_id(2)]
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 3 * MAX_ANNOUNCED), max_size=50), st.integers(1, 2 * MAX_ANNOUNCED))
 def test_however_many_blobs_the_number_told_is_bounded_and_nobody_starves(
     notes: list[int], many: int

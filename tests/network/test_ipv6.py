@@ -5,7 +5,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from network.peers import config, echo, provider
 
@@ -96,6 +96,7 @@ def test_addresses_that_lead_the_farthest_come_first() -> None:
     ]
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(max_size=40)))
 def test_no_address_is_lost_by_ordering(addresses: list[str]) -> None:
     assert sorted(farthest_first(addresses)) == sorted(addresses)

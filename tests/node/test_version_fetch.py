@@ -6,7 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from node.scripted import FakeNetwork, World, blob_of
 
@@ -116,6 +116,7 @@ STEPS = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(STEPS, NAMES, st.dictionaries(NAMES, st.integers(0, 2**40)))
 def test_chosen_steps_always_lead_from_what_is_here_to_what_is_wanted_and_are_smaller(
     steps: list[VersionStep], wanted: BlobId, held: dict[BlobId, int]
