@@ -156,14 +156,18 @@ def tell(arguments: argparse.Namespace, device: torch.device, peak: float, rows:
         return
     for key in ("command", "machine", "commit"):
         print(f"{key}: {facts[key]}")
-    print(f"large matrix product: {peak / 1e12:.2f} TFLOP/s")
+    print(f"large matrix product: {peak / 1e9:,.1f} GFLOP/s")
     for row in rows:
         checkpointing = ", checkpointing" if row.checkpointing else ""
         print(
             f"{row.preset} {row.mode} (micro-batch {row.micro_batch}{checkpointing}): "
             f"{row.tokens_per_second:,.0f} tokens/s, {row.utilisation:.1%} of a large product, "
-            f"peak {row.peak_gb:.2f} GB (formula {row.formula_gb:.2f})"
+            f"peak {peak_text(row)} (formula {row.formula_gb:.3f} GB)"
         )
+
+
+def peak_text(row: Row) -> str:
+    return f"{row.peak_gb:.3f} GB" if row.peak_gb else "not counted"
 
 
 if __name__ == "__main__":

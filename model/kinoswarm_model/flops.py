@@ -37,9 +37,13 @@ def router_flops(model: ModelSpec, num_clusters: int) -> float:
 def sampling_flops(
     model: ModelSpec, num_experts: int, *, steps: int, guidance: float, top_k: int
 ) -> float:
-    """FLOPs of generating one clip: guidance doubles the experts' passes, the router is asked once a step."""
+    """FLOPs of generating one clip: guidance doubles the experts' passes, the router is asked once a step.
+
+    A single expert needs none.
+    """
     passes = (1 if guidance == 1.0 else 2) * min(top_k, num_experts)
-    return steps * (passes * expert_flops(model) + router_flops(model, num_experts))
+    router = router_flops(model, num_experts) if num_experts > 1 else 0.0
+    return steps * (passes * expert_flops(model) + router)
 
 
 def _count(module: nn.Module, *arguments: torch.Tensor) -> float:

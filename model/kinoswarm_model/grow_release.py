@@ -6,27 +6,28 @@ one from nothing). Interrupted, the same call goes on.
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from hashlib import sha256
+from dataclasses import dataclass, replace
 from pathlib import Path
-from shutil import copytree, rmtree
 
 import torch
 from msgspec import Struct, structs
 
 from kinoswarm_model import release_job, route_job, segment
-from kinoswarm_model.checkpoints import read_checkpoint, write_atomic
-from kinoswarm_model.data.data_manifest import MANIFEST_NAME
-from kinoswarm_model.data.shards import read_shard
+from kinoswarm_model.checkpoints import read_checkpoint
+from kinoswarm_model.derived_release import (
+    fingerprint,
+    open_work,
+    part_of,
+    prompts_of,
+    publish,
+    text_encoder_of,
+)
 from kinoswarm_model.experts import build_expert, tensor_shapes
 from kinoswarm_model.jobs import Candidate, JobProgress, PairedLoss, ReleaseJob, RouteJob, TrainJob
 from kinoswarm_model.paired_loss import Triples, losses_of_weights, paired
 from kinoswarm_model.prepared_data import PreparedData
 from kinoswarm_model.release_layout import (
-    INFO,
     ROUTER_WEIGHTS,
-    TEXT_ENCODER,
-    TOKENIZER,
     VAE,
     ReleaseInfo,
     expert_weights,
@@ -35,7 +36,6 @@ from kinoswarm_model.release_layout import (
 from kinoswarm_model.release_reader import read_router
 from kinoswarm_model.router import Router
 from kinoswarm_model.router_figures import RouterFigures, measured_router
-from kinoswarm_model.sample_job import most_frequent_caption
 from kinoswarm_model.training_data import ClipSet
 from kinoswarm_protocol.errors import LocalError
 
@@ -43,7 +43,6 @@ OnProgress = Callable[[int, int, str], None]
 _PAIRS = 256
 _ROUTER_SHARE = 4
 """The grown router trains for this part of the steps of one from nothing (docs/lab-notes.md)."""
-_PROMPTS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,15 +64,6 @@ class GrowRequest:
     """Of the grown release; None: the old one's, which then must cover the new data too."""
     device: str = "cpu"
     threads: int = 1
-
-    def fingerprint(self) -> str:
-        """Of all that decides the result; half-done work of another call is not used."""
-        kept = {**asdict(self), "out": "", "device": "", "threads": 0}
-        files = [self.release / INFO, self.data / MANIFEST_NAME, self.new_data / MANIFEST_NAME]
-        digest = sha256(repr(kept).encode())
-        for path in files:
-            digest.update(path.read_bytes())
-        return digest.hexdigest()
 
 
 class NewExpert(Struct, frozen=True, kw_only=True):
@@ -99,8 +89,6 @@ class Grown(Struct, frozen=True, kw_only=True):
 
 def grow(request: GrowRequest, on_progress: OnProgress) -> Grown:
     """Write the grown release to `out`. Raises LocalError for folders that don't fit, and what the jobs raise."""
-    if request.out.exists():
-        raise LocalError(f"{request.out} exists already; choose a new folder")
     info = read_info(request.release)
     old = PreparedData.for_model(request.data, info.model)
     new = PreparedData.for_model(request.new_data, info.model)
@@ -109,21 +97,14 @@ def grow(request: GrowRequest, on_progress: OnProgress) -> Grown:
             f"{request.data} has {len(old)} clusters, the release {len(info.experts)} experts; name the data that it "
             "was made from"
         )
-    work = request.out.with_name(f".{request.out.name}.part")
-    _open_work(work, request.fingerprint())
+    settings = replace(request, out=Path(), device="", threads=0)
+    work = open_work(
+        request.out, fingerprint(settings, request.release, [request.data, request.new_data])
+    )
     growing = _Growing(request, info, old, new, work)
     grown = growing.run(on_progress)
-    (growing.work / "release").rename(request.out)
-    rmtree(growing.work)
+    publish(work, request.out)
     return structs.replace(grown, release_dir=str(request.out))
-
-
-def _open_work(work: Path, fingerprint: str) -> None:
-    """An empty folder, or the one that an interrupted run of the same call left."""
-    marker = work / "fingerprint"
-    if not marker.is_file() or marker.read_text() != fingerprint:
-        rmtree(work, ignore_errors=True)
-        write_atomic(marker, fingerprint.encode())
 
 
 @dataclass(frozen=True)
@@ -182,7 +163,7 @@ class _Growing:
         job = TrainJob(
             job_id=what,
             model=info.model,
-            work_dir=str(self._folder(what)),
+            work_dir=str(part_of(self.work, what)),
             device=request.device,
             threads=request.threads,
             shard_paths=self.new.shards_by_cluster[cluster],
@@ -218,7 +199,7 @@ class _Growing:
         return RouteJob(
             job_id="router",
             model=model,
-            work_dir=str(self._folder("router")),
+            work_dir=str(part_of(self.work, "router")),
             device=request.device,
             threads=request.threads,
             shard_paths_by_cluster=[*self.old.shards_by_cluster, *self.new.shards_by_cluster],
@@ -256,26 +237,9 @@ class _Growing:
             heldout_paths=heldout,
             cluster_labels=[*(expert.label for expert in info.experts), *self.new.labels],
             router_path=router_path,
-            text_encoder_dir=str(self._text_encoder()),
-            prompts=[_caption(Path(path)) for path in heldout[-_PROMPTS:]],
+            text_encoder_dir=text_encoder_of(request.release, self.work),
+            prompts=prompts_of(heldout),
             seed=request.seed,
             licence=request.licence or info.licence,
             vae_dir=str(request.release / VAE) if info.model.vae is not None else None,
         )
-
-    def _text_encoder(self) -> Path:
-        """The release's own encoder, in one folder."""
-        folder = self._folder("text")
-        for part in (TEXT_ENCODER, TOKENIZER):
-            copytree(self.request.release / part, folder, dirs_exist_ok=True)
-        return folder
-
-    def _folder(self, name: str) -> Path:
-        path = self.work / name
-        path.mkdir(parents=True, exist_ok=True)
-        return path
-
-
-def _caption(heldout: Path) -> str:
-    shard = read_shard(heldout)
-    return shard.captions[most_frequent_caption(shard)]

@@ -101,8 +101,8 @@ def sample(
 def route(
     routed: RoutedModel, x_BCTHW: Tensor, t_B: Tensor, pooled_BD: Tensor, settings: SampleSettings
 ) -> Tensor:
-    """Weights of shape (B, K) over the available experts."""
-    if routed.router is None:
+    """Weights of shape (B, K) over the available experts; where there is one alone, the router is not asked."""
+    if routed.router is None or len(routed.available_K) == 1:
         logits_BK = torch.zeros(len(t_B), len(routed.available_K), device=t_B.device)
     else:
         logits_BK = routed.router(x_BCTHW, t_B, pooled_BD)

@@ -56,6 +56,9 @@ COMMANDS = {
     "grow": LazyCommand(
         "kinoswarm_cli.grow_command", "Add experts for more data to a downloaded release."
     ),
+    "distill": LazyCommand(
+        "kinoswarm_cli.distill_command", "Teach one dense model what a release's experts do."
+    ),
     "provenance": LazyCommand(
         "kinoswarm_cli.provenance_command", "Check where a clip from a swarm's page comes from."
     ),

@@ -134,7 +134,7 @@ def test_the_command_states_every_preset_and_mode() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "most"), [("demo", 0.15), ("home-8gb", 0.05), ("home-12gb", 0.05), ("home-24gb", 0.02)]
+    ("name", "most"), [("demo", 0.05), ("home-8gb", 0.05), ("home-12gb", 0.05), ("home-24gb", 0.02)]
 )
 def test_a_call_of_the_router_costs_little_beside_a_guided_step(name: str, most: float) -> None:
     """Guidance calls the expert twice; this share is what routing to one expert adds to the time of a step."""

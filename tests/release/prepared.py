@@ -6,8 +6,9 @@ from pathlib import Path
 
 import msgspec
 from evaluation.conftest import write_clips
-from release.tiny_release import tiny_model
+from release.tiny_release import tiny_model, write_tiny_release
 
+from kinoswarm_model import route_job
 from kinoswarm_model.data.data_manifest import (
     MANIFEST_NAME,
     Clip,
@@ -15,7 +16,9 @@ from kinoswarm_model.data.data_manifest import (
     DataFile,
     DataManifest,
 )
+from kinoswarm_model.jobs import RouteDone, RouteJob
 from kinoswarm_model.presets import TEXT_ENCODER
+from kinoswarm_model.release_layout import ROUTER_WEIGHTS
 
 
 def write_prepared(folder: Path, kinds: Sequence[int]) -> Path:
@@ -51,3 +54,28 @@ def write_prepared(folder: Path, kinds: Sequence[int]) -> Path:
     )
     (folder / MANIFEST_NAME).write_bytes(msgspec.json.encode(manifest))
     return folder
+
+
+def route(folder: Path, kinds: list[int], **changes: object) -> RouteDone:
+    """A router for such clusters, trained for a moment."""
+    data = write_prepared(folder / "".join(map(str, kinds)), kinds)
+    job: dict[str, object] = {
+        "job_id": "r",
+        "model": tiny_model(),
+        "work_dir": str(folder / f"work-{kinds}-{changes.get('steps')}-{len(changes)}"),
+        "shard_paths_by_cluster": [
+            [str(data / f"shards/{k}.safetensors")] for k in range(len(kinds))
+        ],
+        "heldout_paths": [str(data / f"heldout/{k}.safetensors") for k in range(len(kinds))],
+        "steps": 40,
+        "seed": 1,
+    }
+    return route_job.run(RouteJob(**{**job, **changes}), lambda progress: None)  # type: ignore[arg-type]
+
+
+def write_routed_release(folder: Path) -> Path:
+    """The tiny release with a router that tells clusters of kinds 0 and 1 apart."""
+    done, _ = write_tiny_release(folder / "release")
+    trained = route(folder, [0, 1])
+    (Path(done.release_dir) / ROUTER_WEIGHTS).write_bytes(Path(trained.router_path).read_bytes())
+    return Path(done.release_dir)

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from release.prepared import write_prepared
-from release.tiny_release import tiny_model, write_tiny_release
+from release.prepared import route, write_prepared, write_routed_release
+from release.tiny_release import tiny_model
 from typer.testing import CliRunner
 
 from kinoswarm_cli.grow_command import app
-from kinoswarm_model import grow_release, route_job
+from kinoswarm_model import grow_release
 from kinoswarm_model.checkpoints import read_checkpoint
 from kinoswarm_model.grow_release import Grown, GrowRequest, grow
-from kinoswarm_model.jobs import RouteJob
+from kinoswarm_model.jobs import RouteDone
 from kinoswarm_model.release_layout import ROUTER_WEIGHTS, expert_weights
 from kinoswarm_model.release_reader import open_release
 from kinoswarm_model.router import build_router, grown_router, router_shapes
@@ -27,34 +27,15 @@ def unheard(done: int, total: int, what: str) -> None:
     return
 
 
-def route(folder: Path, kinds: list[int], **changes: object) -> route_job.RouteDone:
-    data = write_prepared(folder / "".join(map(str, kinds)), kinds)
-    job: dict[str, object] = {
-        "job_id": "r",
-        "model": MODEL,
-        "work_dir": str(folder / f"work-{kinds}-{changes.get('steps')}-{len(changes)}"),
-        "shard_paths_by_cluster": [
-            [str(data / f"shards/{k}.safetensors")] for k in range(len(kinds))
-        ],
-        "heldout_paths": [str(data / f"heldout/{k}.safetensors") for k in range(len(kinds))],
-        "steps": 40,
-        "seed": 1,
-    }
-    return route_job.run(RouteJob(**{**job, **changes}), lambda progress: None)  # type: ignore[arg-type]
-
-
-def mean_accuracy(done: route_job.RouteDone) -> float:
+def mean_accuracy(done: RouteDone) -> float:
     return sum(share for _, share in done.accuracy_by_t) / len(done.accuracy_by_t)
 
 
 @pytest.fixture(scope="module")
 def request_of(tmp_path_factory: pytest.TempPathFactory) -> GrowRequest:
     folder = tmp_path_factory.mktemp("grow")
-    done, _ = write_tiny_release(folder / "release")
-    trained = route(folder, [0, 1])
-    (Path(done.release_dir) / ROUTER_WEIGHTS).write_bytes(Path(trained.router_path).read_bytes())
     return GrowRequest(
-        release=Path(done.release_dir),
+        release=write_routed_release(folder),
         data=write_prepared(folder / "old", [0, 1]),
         new_data=write_prepared(folder / "new", [2]),
         out=folder / "grown",
