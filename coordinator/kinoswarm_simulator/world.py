@@ -83,7 +83,9 @@ class World:
             ]
         )
         for _ in range(self.plan.nodes):
-            self._at(self._chance.randrange(DAY_MS // 24), self._join)
+            self._at(
+                self._chance.randrange(max(1, round(self.plan.join_within_s * 1000))), self._join
+            )
         self._at(0, self._operator_pulls)
         self._at(_TICK_MS, self._tick)
         while self._heap and self._heap[0][0] < self.plan.ends_at_ms:
