@@ -14,7 +14,6 @@ its delta, or when two runs of others agree with each other and not with it. Bou
 
 import argparse
 import json
-import math
 import os
 import platform
 import subprocess
@@ -28,8 +27,9 @@ from multiprocessing import get_context
 from pathlib import Path
 from random import Random
 
+import msgspec
 import torch
-from msgspec import structs
+from msgspec import Struct, structs
 from scipy.stats import beta
 
 from kinoswarm_coordinator import doubts
@@ -63,6 +63,8 @@ from kinoswarm_simulator.workshop import (
 )
 
 SEED_STEPS = 100
+LEARNING_RATE_SHARE = 0.25
+"""Of the preset's, which is made for the first minute of training: a segment of a few steps would be mostly noise."""
 CODEC = CODECS["int4.1"]
 INSTRUCTIONS = (
     {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "OMP_WAIT_POLICY": "passive"},
@@ -86,6 +88,10 @@ class Plan:
         model = preset(
             self.preset, frames=clip.frames, height=clip.height, width=clip.width, num_clusters=2
         ).model
+        recipe = structs.replace(
+            model.recipe, learning_rate=model.recipe.learning_rate * LEARNING_RATE_SHARE
+        )
+        model = structs.replace(model, recipe=recipe)
         shards = [
             [read_shard(Path(self.data) / shard.path) for shard in entry.shards]
             for entry in clusters
@@ -172,6 +178,52 @@ def room(instructions: dict[str, str], plan: Plan, base_path: str) -> ProcessPoo
     return pool
 
 
+class Trial(Struct, frozen=True, kw_only=True):
+    """One contribution, as the checks saw it."""
+
+    name: str
+    seed: int
+    refused_by_size: bool
+    refused_by_loss: bool
+    convicted: bool
+    """By an audit: it lies too far from an honest run; of an honest one, from two that agree."""
+    doubted: bool
+    distance: float
+    size: float
+    own_score: float | None
+    cluster_score: float | None
+
+    @property
+    def refused(self) -> bool:
+        return self.refused_by_size or self.refused_by_loss
+
+
+def line_of(trials: list[Trial]) -> dict[str, object]:
+    """What became of one kind of contributor."""
+    count = len(trials)
+    ordered = sorted(trial.distance for trial in trials)
+    own = sorted(trial.own_score for trial in trials if trial.own_score is not None)
+
+    def rate(hits: int) -> dict[str, object]:
+        return {"hits": hits, "between": [round(bound, 5) for bound in bounds(hits, count)]}
+
+    return {
+        "trials": count,
+        "caught_with_audit": rate(sum(trial.refused or trial.convicted for trial in trials)),
+        "by_size": sum(trial.refused_by_size for trial in trials),
+        "by_loss": sum(trial.refused_by_loss for trial in trials),
+        "by_audit": sum(trial.convicted for trial in trials),
+        "doubted": rate(sum(trial.doubted and not trial.refused for trial in trials)),
+        "caught_where_chance_chose_no_audit": rate(
+            sum(trial.refused or (trial.doubted and trial.convicted) for trial in trials)
+        ),
+        "distance_least_median_most": [
+            round(value, 4) for value in (ordered[0], ordered[count // 2], ordered[-1])
+        ],
+        "own_score_median": round(own[len(own) // 2], 2) if own else None,
+    }
+
+
 @dataclass(kw_only=True)
 class Checks:
     """The checks of a swarm, with what they remember of accepted work."""
@@ -236,15 +288,15 @@ class Checks:
         self._bench = (chance, bench)
         return bench
 
-    def accepted(self, delta: Delta, judgement: DeltaJudgement) -> None:
-        """Remember what an accepted contribution shows."""
-        self.sizes.append(size_of(delta.norm(), self.plan.steps))
-        for kept, score in (
-            (self.own, doubts.own_score(judgement)),
-            (self.cluster, doubts.cluster_score(judgement)),
-        ):
-            if score is not None:
-                kept.append(score)
+    def remember(self, trial: Trial) -> None:
+        """What an accepted honest contribution shows."""
+        if trial.name != "honest":
+            return
+        self.sizes.append(trial.size)
+        if trial.own_score is not None:
+            self.own.append(trial.own_score)
+        if trial.cluster_score is not None:
+            self.cluster.append(trial.cluster_score)
 
 
 def judged(report: DeltaReport) -> DeltaJudgement:
@@ -268,54 +320,6 @@ def _shift(loss: PairedLoss | None) -> LossShift | None:
     return LossShift(difference=loss.difference, standard_error=loss.standard_error)
 
 
-@dataclass
-class Tally:
-    """Of one kind of contributor."""
-
-    trials: int = 0
-    by_size: int = 0
-    by_loss: int = 0
-    by_audit: int = 0
-    caught: int = 0
-    doubted: int = 0
-    """Of what neither size nor loss refused."""
-    caught_unaudited: int = 0
-    """Of a proven account, where chance chose no audit."""
-    distances: list[float] = field(default_factory=list)
-    own: list[float] = field(default_factory=list)
-
-    def add(self, size: bool, loss: bool, audit: bool, doubted: bool, distance: float) -> None:
-        self.trials += 1
-        self.by_size += size
-        self.by_loss += loss
-        self.by_audit += audit
-        self.caught += size or loss or audit
-        self.doubted += doubted and not (size or loss)
-        self.caught_unaudited += size or loss or (doubted and audit)
-        self.distances.append(distance)
-
-    def line(self) -> dict[str, object]:
-        ordered, own = sorted(self.distances), sorted(self.own)
-        return {
-            "trials": self.trials,
-            "caught": self.caught,
-            "caught_between": [round(bound, 5) for bound in bounds(self.caught, self.trials)],
-            "by_size": self.by_size,
-            "by_loss": self.by_loss,
-            "by_audit": self.by_audit,
-            "doubted": self.doubted,
-            "doubted_between": [round(bound, 5) for bound in bounds(self.doubted, self.trials)],
-            "caught_without_chosen_audit": self.caught_unaudited,
-            "caught_without_chosen_audit_between": [
-                round(bound, 5) for bound in bounds(self.caught_unaudited, self.trials)
-            ],
-            "distance_least_median_most": [
-                round(value, 4) for value in (ordered[0], ordered[len(ordered) // 2], ordered[-1])
-            ],
-            "own_score_median": round(own[len(own) // 2], 2) if own else None,
-        }
-
-
 def bounds(hits: int, trials: int) -> tuple[float, float]:
     """Clopper and Pearson's interval for a rate, 95 %."""
     low = float(beta.ppf(0.025, hits, trials - hits + 1)) if hits else 0.0
@@ -325,52 +329,71 @@ def bounds(hits: int, trials: int) -> tuple[float, float]:
 
 @dataclass(kw_only=True)
 class Trials:
-    """Runs in the two rooms, and checks here."""
+    """Runs in the two rooms, and checks here. Every trial is a line of `kept`, so that a long measurement goes on."""
 
     rooms: list[ProcessPoolExecutor]
     checks: Checks
+    kept: Path
+    done: list[Trial]
 
     def start(self, name: str, seed: int, chance: Random, place: int) -> "Future[bytes]":
         return self.rooms[place].submit(Room.work, name, seed, Machine.some(chance))
 
-    def one(self, name: str, seed: int, runs: "list[Future[bytes]]", tally: Tally) -> None:
-        checks, limit = self.checks, self.checks.policy.audit_distance
-        delta, other = (checks.delta(run.result()) for run in runs)
-        judgement = checks.judgement(delta, seed)
-        size = bool(outside_band(size_of(delta.norm(), checks.plan.steps), list(checks.sizes)))
-        loss = is_worse(judgement, checks.policy)
-        why = doubts.doubt(judgement, list(checks.own), list(checks.cluster))
-        apart = apartness(delta, other).distance
-        audit = apart > limit
-        if audit and name == "honest":
-            chance = Random(seed + 1)
-            third = checks.delta(self.start(name, seed, chance, seed % 2).result())
-            audit = apartness(other, third).distance <= limit < apartness(delta, third).distance
-        tally.add(size, loss, audit, bool(why), apart)
-        score = doubts.own_score(judgement)
-        if score is not None and math.isfinite(score):
-            tally.own.append(score)
-        if name == "honest":
-            checks.accepted(delta, judgement)
-
-    def all(self, name: str, seeds: range) -> Tally:
-        """Trials of one kind; the auditor is honest and on another machine."""
-        tally, waiting = Tally(), deque[tuple[int, list[Future[bytes]]]]()
-        started = time.monotonic()
-        for seed in seeds:
+    def all(self, name: str, seeds: range) -> None:
+        """Trials of one kind that are not done yet; the auditor is honest and on another machine."""
+        done = {trial.seed for trial in self.done if trial.name == name}
+        waiting, started = deque[tuple[int, list[Future[bytes]]]](), time.monotonic()
+        for seed in (seed for seed in seeds if seed not in done):
             chance = Random(seed)
             first = self.start(name, seed, chance, seed % 2)
             second = self.start("honest", seed, chance, 1 - seed % 2)
             waiting.append((seed, [first, second]))
             if len(waiting) > 3:
-                self.one(name, *waiting.popleft(), tally)
-            if tally.trials % 25 == 24:
-                took = time.monotonic() - started
-                print(f"  {name} {took:.0f} s: {tally.line()}", file=sys.stderr, flush=True)
+                self._finish(name, *waiting.popleft())
         for seed, runs in waiting:
-            self.one(name, seed, runs, tally)
-        print(f"  {name}: {tally.line()}", file=sys.stderr, flush=True)
-        return tally
+            self._finish(name, seed, runs)
+        print(f"{name} {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
+
+    def _finish(self, name: str, seed: int, runs: "list[Future[bytes]]") -> None:
+        trial = self._one(name, seed, runs)
+        self.done.append(trial)
+        self.checks.remember(trial)
+        with self.kept.open("ab") as file:
+            file.write(msgspec.json.encode(trial) + b"\n")
+
+    def _one(self, name: str, seed: int, runs: "list[Future[bytes]]") -> Trial:
+        checks, limit = self.checks, self.checks.policy.audit_distance
+        delta, other = (checks.delta(run.result()) for run in runs)
+        judgement = checks.judgement(delta, seed)
+        size = size_of(delta.norm(), checks.plan.steps)
+        apart = apartness(delta, other).distance
+        convicted = apart > limit
+        if convicted and name == "honest":
+            third = checks.delta(self.start(name, seed, Random(seed + 1), seed % 2).result())
+            convicted = apartness(other, third).distance <= limit < apartness(delta, third).distance
+        return Trial(
+            name=name,
+            seed=seed,
+            refused_by_size=bool(outside_band(size, list(checks.sizes))),
+            refused_by_loss=is_worse(judgement, checks.policy),
+            convicted=convicted,
+            doubted=bool(doubts.doubt(judgement, list(checks.own), list(checks.cluster))),
+            distance=apart,
+            size=size,
+            own_score=doubts.own_score(judgement),
+            cluster_score=doubts.cluster_score(judgement),
+        )
+
+
+def read_trials(kept: Path) -> list[Trial]:
+    """What an earlier run did; a last line that was cut off is done again."""
+    found = []
+    for line in kept.read_bytes().splitlines() if kept.exists() else []:
+        try:
+            found.append(msgspec.json.decode(line, type=Trial))
+        except msgspec.DecodeError:
+            break
+    return found
 
 
 def main() -> None:
@@ -382,6 +405,7 @@ def main() -> None:
     parser.add_argument("--probes", type=int, default=48, help="of the looks that open audits")
     parser.add_argument("--honest", type=int, default=3000)
     parser.add_argument("--trials", type=int, default=200)
+    parser.add_argument("--kept", type=Path, default=Path("attacks.jsonl"), help="trials so far")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -389,15 +413,15 @@ def main() -> None:
     plan = Plan(data=str(arguments.data), preset=arguments.preset, steps=arguments.steps)
     with tempfile.TemporaryDirectory() as folder:
         trials = opened(arguments, plan, Path(folder))
-        found = {"honest": trials.all("honest", range(1, arguments.honest + 1)).line()}
+        trials.all("honest", range(1, arguments.honest + 1))
         for name in HOSTILE_TRAINING:
-            seeds = range(10_001, 10_001 + arguments.trials)
-            found[name] = trials.all(name, seeds).line()
+            trials.all(name, range(10_001, 10_001 + arguments.trials))
         for pool in trials.rooms:
             pool.shutdown()
-    print(report(arguments, found))
+    text = report(arguments, trials.done)
+    print(text)
     if arguments.out:
-        arguments.out.write_text(report(arguments, found) + "\n")
+        arguments.out.write_text(text + "\n")
 
 
 def opened(arguments: argparse.Namespace, plan: Plan, folder: Path) -> Trials:
@@ -415,10 +439,18 @@ def opened(arguments: argparse.Namespace, plan: Plan, folder: Path) -> Trials:
         base=base,
         probes=arguments.probes,
     )
-    return Trials(rooms=[room(each, plan, path) for each in INSTRUCTIONS], checks=checks)
+    trials = Trials(
+        rooms=[room(each, plan, path) for each in INSTRUCTIONS],
+        checks=checks,
+        kept=arguments.kept,
+        done=read_trials(arguments.kept),
+    )
+    for trial in trials.done:
+        checks.remember(trial)
+    return trials
 
 
-def report(arguments: argparse.Namespace, found: dict[str, dict[str, object]]) -> str:
+def report(arguments: argparse.Namespace, trials: list[Trial]) -> str:
     """A line of JSON per kind, with what made them."""
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
@@ -430,7 +462,11 @@ def report(arguments: argparse.Namespace, found: dict[str, dict[str, object]]) -
         f"policy: an audit's distance at most {home_policy().audit_distance}, {arguments.pairs} held-out pairs, "
         f"{arguments.probes} probes; preset {arguments.preset}, {arguments.steps} steps a segment",
     ]
-    return "\n".join([*head, *(f"{name}: {json.dumps(line)}" for name, line in found.items())])
+    for name in ("honest", *HOSTILE_TRAINING):
+        of_kind = [trial for trial in trials if trial.name == name]
+        if of_kind:
+            head.append(f"{name}: {json.dumps(line_of(of_kind))}")
+    return "\n".join(head)
 
 
 if __name__ == "__main__":

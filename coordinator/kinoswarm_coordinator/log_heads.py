@@ -10,7 +10,7 @@ from kinoswarm_protocol.envelope import open_envelope, seal
 from kinoswarm_protocol.errors import BadSignature
 from kinoswarm_protocol.ids import PeerId, SwarmId
 from kinoswarm_protocol.keys import KeyPair
-from kinoswarm_protocol.log_head import LOG_HEAD, LogHead
+from kinoswarm_protocol.log_head import LOG_HEAD, LogHead, Mark, marked_rows
 
 
 @dataclass(kw_only=True)
@@ -33,8 +33,13 @@ class HeadSigner:
         if kept:
             envelope = kept[-1]
         else:
+            found = self.log.hashes_of(marked_rows(head.seq))
             body = LogHead(
-                seq=head.seq, hash=head.hash.hex(), epoch=self.log.epoch, at_ms=self.now_ms()
+                seq=head.seq,
+                hash=head.hash.hex(),
+                epoch=self.log.epoch,
+                at_ms=self.now_ms(),
+                marks=[Mark(seq=seq, hash=found[seq].hex()) for seq in sorted(found, reverse=True)],
             )
             envelope = seal(self.key, LOG_HEAD, self.swarm, body)
             self.log.add_signed_head(head.seq, envelope)
@@ -64,8 +69,8 @@ def agreeing_rows(rows: Iterable[Row], heads: Sequence[LogHead], where: str) -> 
     Raises CorruptLog when history was rewritten (another hash under a signed number) or cut off (a signed row is
     missing at the end).
     """
-    signed = {(head.seq, head.hash) for head in heads}
-    numbers = {head.seq for head in heads}
+    signed = {row for head in heads for row in head.rows().items()}
+    numbers = {seq for seq, _ in signed}
     last = 0
     for row in rows:
         last = row.seq

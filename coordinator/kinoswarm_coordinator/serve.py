@@ -160,6 +160,7 @@ async def _lead(
         sources.heads = HeadSigner(
             log=log, key=founding.key, swarm=founding.swarm, now_ms=service.now_ms
         )
+        service.newest_head = sources.log_head
         await _run_parts(sources, network, settings, founding, up)
     finally:
         await network.stop()

@@ -23,6 +23,7 @@ from kinoswarm_protocol.errors import RemoteError
 from kinoswarm_protocol.ids import PeerId, SwarmId
 from kinoswarm_protocol.keys import KeyPair
 from kinoswarm_protocol.limits import MAX_RECORDS_PER_LOOKUP
+from kinoswarm_protocol.log_head import LOG_KEY
 from kinoswarm_protocol.messages import (
     LEASE,
     REPLY,
@@ -68,6 +69,8 @@ class Service:
     in_force: InForce
     on_events: Callable[[list[Event]], None] = lambda events: None
     now_ms: Callable[[], int] = wall_clock_ms
+    newest_head: Callable[[], bytes] = bytes
+    """The signed end of the log; empty before the first."""
 
     async def answer(self, raw: bytes, host: str = "") -> bytes:
         """The signed reply to a request's bytes; bytes that are no request get a refusal, never an exception.
@@ -136,12 +139,18 @@ class Service:
             case rq.SayVerdicts():
                 return Verdicts(verdicts=[self._sealed(verdict) for verdict in say.verdicts])
             case rq.SayRecords():
-                records = self.book.under(say.key, self.journal.state, self.now_ms())
-                return Records(records=[r.value for r in records[:MAX_RECORDS_PER_LOOKUP]])
+                return Records(records=self._records(say.key))
             case rq.SayStatus():
                 return swarm_status(self.journal.state, self.rules, self.presence, self.now_ms())
             case NoWork() | Noted() | ProgressNoted() | Refusal():
                 return say
+
+    def _records(self, key: str) -> list[bytes]:
+        if key == LOG_KEY:
+            head = self.newest_head()
+            return [head] if head else []
+        records = self.book.under(key, self.journal.state, self.now_ms())
+        return [record.value for record in records[:MAX_RECORDS_PER_LOOKUP]]
 
     def _welcome(self, signer: PeerId, notice: str) -> Welcome:
         delegation = self.journal.state.delegations.get(signer)

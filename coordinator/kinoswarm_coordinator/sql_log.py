@@ -141,6 +141,12 @@ class SqlLog:
         with self._engine.connect() as connection:
             return _leadership_in(connection)
 
+    def hashes_of(self, seqs: Sequence[int]) -> dict[int, bytes]:
+        """The hashes of these rows, as far as they are there."""
+        query = select(_ROWS.c.seq, _ROWS.c.hash).where(_ROWS.c.seq.in_(seqs))
+        with self._engine.connect() as connection:
+            return {row.seq: bytes(row.hash) for row in connection.execute(query)}
+
     def signed_heads(self, at_least: int = 0) -> list[bytes]:
         """Every signed head of `at_least` that many events, oldest first."""
         query = select(_HEADS.c.envelope).where(_HEADS.c.seq >= at_least).order_by(_HEADS.c.seq)

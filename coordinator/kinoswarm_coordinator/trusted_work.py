@@ -22,8 +22,9 @@ from kinoswarm_protocol.messages import (
 )
 
 _MOST_DELTAS_PER_EVALUATION = 8
-_PROBED_SHARE = 0.25
-"""Of the held-out pairs, for each of the looks of doubts.py: they only open audits, and cost six passes a sample."""
+_PROBED_SHARE = 0.1875
+"""Of the held-out pairs, for each of the looks of doubts.py (48 of 256): they only open audits, and cost six passes
+a sample."""
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,8 @@ class Work:
     """How far the samples of its order stand out, against honest work."""
     elsewhere: bool = False
     """Trained for another cluster."""
+    trick: str = ""
+    """What is done where training is real (workshop.py, real_truth.py); empty is honest training."""
     honest: bool = False
 
 
@@ -44,23 +46,29 @@ class Behaviour:
             case "honest":
                 return HONEST
             case "lazy":
-                return Work(camp=own, size=0.33, gain=0.1)
+                return Work(camp=own, size=0.33, gain=0.1, trick="lazy, a tenth")
             case "random":
-                return Work(camp=own, gain=-5.0)
+                return Work(camp=own, gain=-5.0, trick="random")
             case "poison":
-                return Work(camp=own, gain=0.9, learnt=1.0)
+                return Work(camp=own, gain=0.9, learnt=1.0, trick="poisoned captions")
             case "wrong-cluster":
-                return Work(camp=own, gain=0.0, elsewhere=True)
+                return Work(camp=own, gain=0.0, elsewhere=True, trick="wrong cluster")
             case "captions":
-                return Work(camp=own, gain=0.8, learnt=1.0)
+                return Work(camp=own, gain=0.8, learnt=1.0, trick="poisoned captions")
             case "scaled":
-                return Work(camp=own, size=10.0, gain=-20.0)
+                return Work(camp=own, size=10.0, gain=-20.0, trick="scaled tenfold")
             case "zero":
-                return Work(camp=own, size=0.0, gain=0.0)
+                return Work(camp=own, size=0.0, gain=0.0, trick="zero")
             case "colluding":
-                return Work(camp="colluders", size=0.4, gain=0.1)
+                return Work(camp="colluders", size=0.4, gain=0.1, trick="lazy, half")
             case "until-trusted":
-                return HONEST if done < _GAINED_TRUST else Work(camp=own, size=0.33, gain=0.1)
+                if done < _GAINED_TRUST:
+                    return HONEST
+                return Work(camp=own, size=0.33, gain=0.1, trick="lazy, half")
+            case "flipped":
+                return Work(camp=own, gain=-1.0, trick="sign-flipped")
+            case "copied" | "malformed" | "not a number":
+                return Work(camp=own, gain=0.0, trick=self.name)
             case "hoarding":
                 return None
             case _:
@@ -78,4 +86,8 @@ HOSTILE = (
     "hoarding",
     "wrong-cluster",
     "captions",
+    "flipped",
 )
+"""What a made-up swarm knows."""
+BYTE_TRICKS = ("copied", "malformed", "not a number")
+"""What takes real bytes."""

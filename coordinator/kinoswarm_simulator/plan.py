@@ -60,6 +60,8 @@ class Plan:
     """Share of volunteers by behaviour (behaviours.py)."""
     trusted_workers: int = 0
     """Machines of the operator that check and merge; 0: one for every 60 nodes."""
+    join_within_s: float = 3_600.0
+    """The first volunteers come in this time."""
     churn: Churn = field(default_factory=Churn)
     wire: Wire = field(default_factory=Wire)
 

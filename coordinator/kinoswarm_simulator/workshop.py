@@ -4,6 +4,7 @@ Machines differ as homes' do: micro-batch, threads, kernels (oneDNN on or off), 
 products). The instruction set is a matter of the process: ATEN_CPU_CAPABILITY and ONEDNN_MAX_CPU_ISA before it starts.
 """
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ from kinoswarm_protocol.specs import ModelSpec
 
 Weights = dict[str, Tensor]
 _MICRO_BATCHES = (0, 2, 4)
+_OF_NO_MATTER = ("TF32 acceleration", "Mismatch dtype between input and weight")
+"""Warnings of torch about kernels that this processor lacks: that is the point here."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +54,11 @@ class Machine:
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads)
         try:
-            with torch.backends.mkldnn.flags(enabled=self.onednn):
-                yield
+            with warnings.catch_warnings():
+                for said in _OF_NO_MATTER:
+                    warnings.filterwarnings("ignore", said)
+                with torch.backends.mkldnn.flags(enabled=self.onednn):
+                    yield
         finally:
             torch.set_num_threads(before)
 

@@ -13,9 +13,9 @@ from random import Random
 from kinoswarm_coordinator import events as ev
 from kinoswarm_coordinator.fold import apply
 from kinoswarm_coordinator.scheduling import Granted, Pull, decide
-from kinoswarm_coordinator.state import SwarmState
+from kinoswarm_coordinator.state import Rules, SwarmState
 from kinoswarm_coordinator.submissions import Arrival, Denied, expired, receive, settle
-from kinoswarm_protocol.ids import LeaseId, PeerId
+from kinoswarm_protocol.ids import BlobId, LeaseId, PeerId
 from kinoswarm_protocol.messages import (
     CompareOrder,
     Contribution,
@@ -28,7 +28,7 @@ from kinoswarm_protocol.messages import (
     TrainOrder,
 )
 from kinoswarm_simulator.books import Books
-from kinoswarm_simulator.plan import DAY_MS, OPERATOR, Plan, blob_of, rules_of
+from kinoswarm_simulator.plan import DAY_MS, OPERATOR, Plan, rules_of
 from kinoswarm_simulator.synthetic import DELTA_BYTES, Truth
 from kinoswarm_simulator.volunteers import Volunteer, joined, volunteer
 
@@ -58,9 +58,9 @@ def _takes_s(order: Order) -> float:
 class World:
     """One simulated swarm."""
 
-    def __init__(self, plan: Plan) -> None:
-        self.plan, self.rules = plan, rules_of(plan)
-        self.state, self.books, self.truth = SwarmState(), Books(), Truth()
+    def __init__(self, plan: Plan, rules: Rules | None = None, truth: Truth | None = None) -> None:
+        self.plan, self.rules = plan, rules or rules_of(plan)
+        self.state, self.books, self.truth = SwarmState(), Books(), truth or Truth()
         self.now_ms, self.num_events = 0, 0
         self.volunteers: dict[PeerId, Volunteer] = {}
         self.denied: dict[str, int] = {}
@@ -76,12 +76,16 @@ class World:
         self.record(
             [
                 ev.Founded(
-                    at_ms=0, num_clusters=self.plan.num_clusters, seed_checkpoint=blob_of("seed")
+                    at_ms=0,
+                    num_clusters=self.plan.num_clusters,
+                    seed_checkpoint=BlobId(self.rules.charter.seed_checkpoint),
                 )
             ]
         )
         for _ in range(self.plan.nodes):
-            self._at(self._chance.randrange(DAY_MS // 24), self._join)
+            self._at(
+                self._chance.randrange(max(1, round(self.plan.join_within_s * 1000))), self._join
+            )
         self._at(0, self._operator_pulls)
         self._at(_TICK_MS, self._tick)
         while self._heap and self._heap[0][0] < self.plan.ends_at_ms:

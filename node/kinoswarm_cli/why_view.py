@@ -16,6 +16,7 @@ def screen(why: Why) -> RenderableType:
         ("Credit", why.credit),
         ("If the power went now", why.safe),
         ("From the founder", why.founder),
+        ("The coordinator's log", why.log),
         ("Next step", [why.next_step]),
     ]
     shown: list[RenderableType] = []

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from kinoswarm_network import signals
-from kinoswarm_node import following, joining, keeping, pulling, segment_work, sending
+from kinoswarm_node import following, joining, keeping, pulling, segment_work, sending, witnessing
 from kinoswarm_node import life_events as ev
 from kinoswarm_node.context import NodeContext, program_version
 from kinoswarm_node.governor.decide import Decision
@@ -228,6 +228,7 @@ class Daemon:
                 continue
             try:
                 await keeping.keep_alive(node)
+                await witnessing.witness(node)
             except KinoswarmError as error:
                 _log.info("not everything is kept", why=str(error))
 

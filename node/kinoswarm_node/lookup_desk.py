@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kinoswarm_node.keeping import kept_records
+from kinoswarm_node.witnessing import kept_heads
 from kinoswarm_protocol.envelope import open_envelope, seal
 from kinoswarm_protocol.errors import Code, Refused
 from kinoswarm_protocol.ids import PeerId, SwarmId
 from kinoswarm_protocol.keys import KeyPair
+from kinoswarm_protocol.log_head import LOG_KEY
 from kinoswarm_protocol.messages import REPLY, REQUEST, Lookup, Records, Reply
 
 
@@ -34,8 +36,11 @@ class LookupDesk:
                 Code.NOT_PERMITTED,
                 "this is a volunteer's node, not a coordinator: it looks up only",
             )
-        records = await asyncio.to_thread(kept_records, self.root, request.body.key)
+        records = await asyncio.to_thread(self._held, request.body.key)
         reply = Reply(
             request_id=request.request_id, time_ms=self.now_ms(), body=Records(records=records)
         )
         return seal(self.key, REPLY, self.swarm, reply)
+
+    def _held(self, key: str) -> list[bytes]:
+        return kept_heads(self.root) if key == LOG_KEY else kept_records(self.root, key)

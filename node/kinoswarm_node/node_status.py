@@ -81,6 +81,10 @@ class NodeStatus(Struct, frozen=True, kw_only=True):
     """The founder's newest amendments in words, newest first."""
     update: str = ""
     """That a newer program is out, and what is new in it; empty when this one is as new."""
+    log_seen: str = ""
+    """How much of the coordinator's log this node was shown, in a sentence; empty before it was asked."""
+    log_conflict: str = ""
+    """That two signed histories were shown, and where the evidence lies; empty while there is one."""
 
 
 def write_status(path: Path, status: NodeStatus) -> None:

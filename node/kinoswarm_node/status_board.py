@@ -150,6 +150,16 @@ class StatusBoard:
         if update:
             self._listener(News(status=self.status, reason=update))
 
+    def witnessed(self, seen: str, conflict: str) -> None:
+        """What was seen of the coordinator's log; `conflict` is empty while all that was shown is one history."""
+        if (seen, conflict) == (self.status.log_seen, self.status.log_conflict):
+            return
+        news = conflict and conflict != self.status.log_conflict
+        self.status = structs.replace(self.status, log_seen=seen, log_conflict=conflict)
+        self._write()
+        if news:
+            self._listener(News(status=self.status, reason=conflict))
+
     def verdict_came(self, accepted: bool, sentence: str) -> None:
         """Count a verdict of all time."""
         self.status = structs.replace(

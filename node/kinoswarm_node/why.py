@@ -22,6 +22,8 @@ class Why(Struct, frozen=True, kw_only=True):
     safe: list[str]
     founder: list[str]
     """What the founder amended and said, and whether a newer version is out."""
+    log: list[str]
+    """Whether everybody was shown the same history of the coordinator's decisions."""
     next_step: str
 
 
@@ -42,6 +44,7 @@ def explain(
         credit=_credit(status, history),
         safe=_safe(status, settings),
         founder=[*([status.update] if status.update else []), *status.notices],
+        log=[line for line in (status.log_conflict, status.log_seen) if line],
         next_step=_next_step(status, running, history),
     )
 

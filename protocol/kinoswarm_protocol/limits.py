@@ -80,6 +80,9 @@ NODE_BUCKETS = 16
 """nodes/<bucket>: a dictionary reply of 4 MiB holds about 5,000 node records, so 16 buckets hold 80,000 nodes."""
 
 PROVIDER_BUCKETS = 4
+WITNESS_BUCKETS = 16
+"""witness/<bucket>: what nodes were shown of the log. A node reads one bucket a round, never all."""
+
 MAX_PROVIDER_ADDRESSES = 4
 MAX_NODE_RECORD_BYTES = 512
 MAX_PROVIDER_RECORD_BYTES = 384

@@ -28,7 +28,9 @@ from kinoswarm_protocol.limits import (
     NODE_BUCKETS,
     PROVIDER_BUCKETS,
     RECORD_CLOCK_TOLERANCE_MS,
+    WITNESS_BUCKETS,
 )
+from kinoswarm_protocol.log_head import MAX_HEAD_BYTES
 from kinoswarm_protocol.messages import ClusterIndex, Lineage, Version
 from kinoswarm_protocol.specs import Count, Name
 
@@ -96,8 +98,21 @@ class ReleaseRecord(_Record, frozen=True, kw_only=True):
     blob: BlobIdField
 
 
+class WitnessRecord(_Record, frozen=True, kw_only=True):
+    """ "The coordinator showed me this end of its log": so that it can't show two histories to two groups of nodes."""
+
+    head: Annotated[bytes, Meta(max_length=MAX_HEAD_BYTES)]
+    """An envelope of kind "log_head", signed by a coordinator."""
+
+
 Record = (
-    CharterRecord | CoordinatorRecord | NodeRecord | ProviderRecord | ExpertRecord | ReleaseRecord
+    CharterRecord
+    | CoordinatorRecord
+    | NodeRecord
+    | ProviderRecord
+    | ExpertRecord
+    | ReleaseRecord
+    | WitnessRecord
 )
 R = TypeVar("R", bound=Record)
 
@@ -119,6 +134,16 @@ def node_key(peer: PeerId) -> str:
 def node_keys() -> list[str]:
     """All keys that together list the swarm's nodes."""
     return [f"nodes/{bucket}" for bucket in range(NODE_BUCKETS)]
+
+
+def witness_key(peer: PeerId) -> str:
+    """The key under which `peer` says which end of the log it was shown."""
+    return f"witness/{bucket_of(peer, WITNESS_BUCKETS)}"
+
+
+def witness_keys() -> list[str]:
+    """All keys that together list what nodes were shown."""
+    return [f"witness/{bucket}" for bucket in range(WITNESS_BUCKETS)]
 
 
 def provider_key(blob: BlobId, peer: PeerId) -> str:
@@ -208,6 +233,15 @@ _RULES: dict[type[Struct], _Rule] = {
         key_of=lambda body, signer: RELEASE_KEY,
         subkey_of=lambda body, signer: body.version,
         version_of=lambda body: body.version,
+    ),
+    WitnessRecord: _Rule(
+        kind=_kind("witness", WitnessRecord),
+        signer="node",
+        signed_for_ms=_DAY,
+        stored_for_ms=_HOUR,
+        key_of=lambda body, signer: witness_key(signer),
+        subkey_of=lambda body, signer: signer,
+        version_of=lambda body: 0,
     ),
 }
 _RULE_BY_KIND = {rule.kind.name: rule for rule in _RULES.values()}

@@ -20,7 +20,7 @@ from kinoswarm_protocol.envelope import peek_payload, seal
 from kinoswarm_protocol.ids import LeaseId, swarm_id_of
 from kinoswarm_protocol.invite import INVITE, write_invite
 from kinoswarm_protocol.limits import MAX_CHARTER_BYTES
-from kinoswarm_protocol.log_head import LOG_HEAD, LogHead
+from kinoswarm_protocol.log_head import LOG_HEAD, LogHead, Mark
 from kinoswarm_protocol.manifest import encode_manifest, manifest_of
 from kinoswarm_protocol.messages import (
     CONTRIBUTION,
@@ -53,7 +53,13 @@ from kinoswarm_protocol.messages import (
     Verdict,
 )
 from kinoswarm_protocol.provenance import PROVENANCE, Provenance
-from kinoswarm_protocol.records import NodeRecord, ReleaseRecord, hash_of_key, seal_record
+from kinoswarm_protocol.records import (
+    NodeRecord,
+    ReleaseRecord,
+    WitnessRecord,
+    hash_of_key,
+    seal_record,
+)
 from kinoswarm_protocol.snapshot import SNAPSHOT, SiteSnapshot, SnapshotFile
 from kinoswarm_protocol.specs import ModeSpec
 from kinoswarm_protocol.version_steps import VersionStep
@@ -198,8 +204,27 @@ def envelopes() -> dict[str, bytes]:
             COORDINATOR,
             LOG_HEAD,
             SWARM,
-            LogHead(seq=12, hash="ef" * 32, epoch=3, at_ms=NOW_MS),
+            LogHead(
+                seq=70,
+                hash="ef" * 32,
+                epoch=3,
+                at_ms=NOW_MS,
+                marks=[Mark(seq=64, hash="ab" * 32)],
+            ),
         ),
+        "record/witness": seal_record(
+            NODE,
+            SWARM,
+            WitnessRecord(
+                head=seal(
+                    COORDINATOR,
+                    LOG_HEAD,
+                    SWARM,
+                    LogHead(seq=12, hash="ef" * 32, epoch=3, at_ms=NOW_MS),
+                )
+            ),
+            NOW_MS,
+        ).value,
         "lease of an evaluation": seal(
             COORDINATOR,
             LEASE,
