@@ -88,57 +88,24 @@ def _views() -> Grid:
             latent=LatentPlan(patch=(8, 4, 4), channels=32, flattening=0.5),
         ),
         measurement=Measurement(clips=2048, sweep_clips=280, guidances=(1.0, 1.5, 2.5)),
-        entries=(*_headline(0), *_partitions(), *_headline(1), *_headline(2), *_variants()),
-    )
-
-
-def _headline(seed: int) -> tuple[Entry, ...]:
-    """Experts, the papers' monolith and the strongest one; seeds after the first tell the spread with few clips."""
-    first = seed == 0
-    setups = {
-        HEADLINE: _experts(),
-        MONOLITH: _monolith(_BATCH, _MONOLITH_RATE),
-        "monolith-batch-64": _monolith(64, _SMALL_RATE),
-    }
-    return tuple(
-        Entry(
-            name=name,
-            setup=setup,
-            seed=seed,
-            in_full=first,
-            all_routings=first and name == HEADLINE,
-        )
-        for name, setup in setups.items()
-    )
-
-
-def _partitions() -> tuple[Entry, ...]:
-    return _selecting(
-        {
-            "experts-4": _experts(count=4),
-            "experts-8-random": _experts(partition=Partition.RANDOM),
-            "experts-2": _experts(count=2),
-        }
-    )
-
-
-def _variants() -> tuple[Entry, ...]:
-    return _selecting(
-        {
-            "experts-8-average": _experts(ema_decay=_EMA),
-            "monolith-average": _monolith(_BATCH, _MONOLITH_RATE, ema_decay=_EMA),
-            "monolith-batch-128": _monolith(128, _SMALL_RATE),
-            "experts-8-no-seed": _experts(seed_share=0.0),
-            "monolith-rate-8e-3": _monolith(_BATCH, 8e-3),
-            "experts-16": _experts(count=16),
-        }
-    )
-
-
-def _selecting(setups: dict[str, Setup]) -> tuple[Entry, ...]:
-    """One seed each, few clips."""
-    return tuple(
-        Entry(name=name, setup=setup, seed=0, in_full=False) for name, setup in setups.items()
+        entries=tuple(
+            _entry(name, seed)
+            for name, seed in (
+                (HEADLINE, 0),
+                (MONOLITH, 0),
+                ("monolith-batch-64", 0),
+                ("experts-4", 0),
+                ("experts-8-random", 0),
+                (HEADLINE, 1),
+                (MONOLITH, 1),
+                ("experts-2", 0),
+                ("monolith-batch-64", 1),
+                (HEADLINE, 2),
+                (MONOLITH, 2),
+                ("monolith-batch-64", 2),
+                *((name, 0) for name in _VARIANTS),
+            )
+        ),
     )
 
 
@@ -159,4 +126,34 @@ def _experts(
         seed_share=seed_share,
         partition=partition,
         ema_decay=ema_decay,
+    )
+
+
+_VARIANTS = {
+    "experts-8-average": _experts(ema_decay=_EMA),
+    "monolith-average": _monolith(_BATCH, _MONOLITH_RATE, ema_decay=_EMA),
+    "monolith-batch-128": _monolith(128, _SMALL_RATE),
+    "experts-8-no-seed": _experts(seed_share=0.0),
+    "monolith-rate-8e-3": _monolith(_BATCH, 8e-3),
+    "experts-16": _experts(count=16),
+}
+_SETUPS = {
+    HEADLINE: _experts(),
+    MONOLITH: _monolith(_BATCH, _MONOLITH_RATE),
+    "monolith-batch-64": _monolith(64, _SMALL_RATE),
+    "experts-4": _experts(count=4),
+    "experts-2": _experts(count=2),
+    "experts-8-random": _experts(partition=Partition.RANDOM),
+    **_VARIANTS,
+}
+
+
+def _entry(name: str, seed: int) -> Entry:
+    """The headline's two sides are measured in full once; all else, and the spread over seeds, with few clips."""
+    return Entry(
+        name=name,
+        setup=_SETUPS[name],
+        seed=seed,
+        in_full=seed == 0 and name in (HEADLINE, MONOLITH),
+        all_routings=seed == 0 and name == HEADLINE,
     )
