@@ -102,8 +102,8 @@ def table_of(cells: Sequence[Cell]) -> str:
 def _same_guidance(cells: Sequence[Cell]) -> list[str]:
     """All cells at few clips: each at its best guidance, then at the same one, which is the papers' protocol."""
     found = sorted({figures.routing.guidance for cell in cells for figures in cell.guidance_sweep})
-    best = [structs.replace(cell, figures=[_best(cell), *cell.routings]) for cell in cells]
-    lines = _short_lines(best, "best of each")
+    best = best_rows_of(cells)
+    lines = [_short_line(row, best[0], "best of each") for row in best]
     for guidance in found:
         same = [structs.replace(cell, figures=_at(cell, guidance)) for cell in cells]
         lines += _short_lines(same, f"{guidance:g}")
@@ -115,6 +115,11 @@ def _same_guidance(cells: Sequence[Cell]) -> list[str]:
         "|---" * 14 + "|",
         *lines,
     ]
+
+
+def best_rows_of(cells: Sequence[Cell]) -> list[Row]:
+    """Every training with few clips at its best guidance, and with its other routings there."""
+    return rows_of([structs.replace(cell, figures=[_best(cell), *cell.routings]) for cell in cells])
 
 
 def _short_lines(cells: Sequence[Cell], guidance: str) -> list[str]:
