@@ -12,7 +12,7 @@ from benchmarks.quality.cells import Cell
 from benchmarks.quality.grid import HEADLINE, MONOLITH
 from benchmarks.quality.measure import generate, spread_rows
 from benchmarks.quality.run import Bench, load_side
-from benchmarks.quality.table import Read, Row, best_rows_of, both, coded
+from benchmarks.quality.table import Read, Row, best_rows_of, both, motion
 from numpy.typing import NDArray
 
 from kinoswarm_model.contact_sheet import SheetText, write_contact_sheet
@@ -34,8 +34,8 @@ def write_plot(path: Path, cells: Sequence[Cell]) -> None:
     axes = figure.subplots(1, 3)
     for axis, read, title in zip(
         axes[:2],
-        (both, coded),
-        ("each at its best guidance", "the codec's loss set aside"),
+        (both, motion),
+        ("each at its best guidance", "how it moves, at that guidance"),
         strict=True,
     ):
         _bars(axis, rows, read)
