@@ -1,7 +1,7 @@
 """Routed experts against one big model at equal training FLOPs: computes, tabulates and draws the comparison.
 
     python -m benchmarks.quality run [--part 0/2] [--work DIR]  unfinished cells, one after another
-    python -m benchmarks.quality swarm [--grid views]        the same experts once more through a real swarm
+    python -m benchmarks.quality swarm [--grid latent-24]    the same experts once more through a real swarm
     python -m benchmarks.quality table                       benchmarks/results/quality/GRID/table.md
     python -m benchmarks.quality plot                        docs/images/quality-GRID.png and quality-GRID-clips.png
 

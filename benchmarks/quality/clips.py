@@ -29,13 +29,9 @@ from kinoswarm_model.data.scenes import Scene, View
 from kinoswarm_model.data.text import TextEncoder
 from kinoswarm_model.sampler import TextBatch
 
-MAX_TOKENS = 2
-"""A caption is two tokens, the pooled embeddings of what the camera does and of where it does it: at these sizes a
-longer text costs more than the video, and from one token for all nobody learnt the camera's direction."""
 _BETWEEN_CLAUSES = " in "
 _TOKENS_READ = 32
 _FILMED_HEIGHT, _FILMED_WIDTH = 24, 32
-_VIEW = View(spread_degrees=6.0, most_tics=2)
 PARTS = ("training", "heldout", "floor", "fit")
 
 
@@ -46,13 +42,21 @@ class FilmPlan:
     frames: int = 8
     shrink: int = 2
     """Clips are filmed at 24x32 and averaged down by this factor."""
-    counts: tuple[int, int, int, int] = (80, 37, 9, 18)
+    counts: tuple[int, int, int, int] = (160, 32, 32, 32)
     """Clips of a place for each of PARTS."""
     places: int = len(PLACES)
     """The first so many."""
     seed: int = 0
-    view: View | None = _VIEW
+    view: View | None = None
     """None looks anywhere near a place's start."""
+
+    @property
+    def tokens(self) -> int:
+        """Of a caption: one is its pooled embedding, for a longer text would cost more than the video at these sizes.
+
+        Captions of views are two, for what the camera does and for where: from one nobody learnt its direction.
+        """
+        return 1 if self.view is None else 2
 
     @property
     def height(self) -> int:
@@ -173,7 +177,7 @@ def quality_data(folder: Path, plan: FilmPlan, processes: int = 2) -> QualityDat
     scenes = PLACES[: plan.places]
     filmed = [np.load(home / f"{scene.name}.npz") for scene in scenes]
     captions = sorted({str(caption) for shot in filmed for caption in shot["captions"]})
-    text = _encoded(captions)
+    text = _encoded(captions, plan.tokens)
     bounds = np.cumsum([0, *plan.counts]).tolist()
     parts = [
         _part(filmed, slice(start, stop), plan.shrink, captions, text)
@@ -214,18 +218,22 @@ def _save(path: Path, **arrays: NDArray[np.generic]) -> None:
     os.replace(temporary, path)
 
 
-def _encoded(captions: Sequence[str]) -> TextBatch:
+def _encoded(captions: Sequence[str], tokens: int) -> TextBatch:
     encoder = TextEncoder.load(max_tokens=_TOKENS_READ)
 
     def pooled(texts: Sequence[str]) -> Tensor:
         return torch.from_numpy(encoder.encode(list(texts)).pooled).float()
 
-    clauses = zip(*(caption.split(_BETWEEN_CLAUSES, 1) for caption in captions), strict=True)
-    tokens_BLD = torch.stack([_told_apart(pooled(texts)) for texts in clauses], dim=1)
+    whole_BD = pooled(captions)
+    tokens_BLD = whole_BD.unsqueeze(1) * whole_BD.shape[1] ** 0.5
+    if tokens > 1:
+        clauses = zip(*(caption.split(_BETWEEN_CLAUSES, 1) for caption in captions), strict=True)
+        tokens_BLD = torch.stack([_told_apart(pooled(texts)) for texts in clauses], dim=1)
     return TextBatch(
+        # Of the size that the encoder's own tokens have, for the same first layer.
         tokens_BLD=tokens_BLD,
-        mask_BL=torch.ones(len(captions), MAX_TOKENS, dtype=torch.bool),
-        pooled_BD=pooled(captions),
+        mask_BL=torch.ones(len(captions), tokens, dtype=torch.bool),
+        pooled_BD=whole_BD,
     )
 
 

@@ -3,12 +3,14 @@
 The order is that of importance: a grid that is stopped early has the headline first.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from benchmarks.quality.clips import FilmPlan
 from benchmarks.quality.latents import LatentPlan
 from benchmarks.quality.regime import NetworkSize, Regime, RouterPlan
 from benchmarks.quality.sides import Partition, Setup
+
+from kinoswarm_model.data.scenes import View
 
 HEADLINE = "experts-8"
 MONOLITH = "monolith"
@@ -47,30 +49,165 @@ class Grid:
     entries: tuple[Entry, ...]
 
 
-GRIDS = ("views",)
+GRIDS = ("latent-24", "latent-24-long", "views")
 
 
 def grid_of(name: str) -> Grid:
-    """One of GRIDS.
+    """One of GRIDS: the same FLOP rules and metric.
 
-    `views`: 56 places, each one view with a little sway and six camera motions; a linear codec that leaves twelve
-    tokens a clip, so that networks of width 24 are trained to where their loss flattens in a minute of one core.
+    `latent-24` is the one to finish: a linear codec lets a narrow network see detail, so that capacity for 64 places
+    decides. `latent-24-long` trains four times as long, at twice the batch, up to 16 experts, and samples in 50 steps
+    as Paris 2.0 does. `views` has 56 places of one view each and twelve tokens a clip: a minute of one core a training.
     """
-    return {"views": _views}[name]()
+    return {"latent-24": _latent, "latent-24-long": _long, "views": _views}[name]()
 
 
 _EMA = 0.99
 _NETWORK = NetworkSize(heads=2, head_dim=12, ffn=48, layers=2, patch=(1, 1, 1))
+_MEASUREMENT = Measurement(clips=2048, sweep_clips=320, guidances=(1.0, 1.5, 2.5))
 _BATCH = 512
 _STEPS = 585
 _MONOLITH_RATE, _SMALL_RATE, _EXPERT_RATE = 4e-3, 3e-3, 4e-3
 """At batch 512, at batch 64, and of experts: found in short trials."""
 
 
+_LATENT = LatentPlan(patch=(2, 4, 4), channels=16, flattening=0.5)
+
+
+def _latent() -> Grid:
+    sides = _Sides(batch=512, monolith_rate=5e-3, small_rate=3e-3, expert_rate=4e-3)
+    return Grid(
+        regime=_latent_regime(sides.batch, steps=1172, router_steps=400),
+        measurement=_MEASUREMENT,
+        entries=(
+            *_latent_headline(sides, (0,)),
+            *_latent_variants(sides),
+            *_latent_headline(sides, (1, 2)),
+        ),
+    )
+
+
+def _long() -> Grid:
+    sides = _Sides(batch=1024, monolith_rate=5e-3, small_rate=3e-3, expert_rate=4e-3)
+    setups = {
+        "experts-16": sides.experts(count=16),
+        MONOLITH: sides.monolith(sides.batch, sides.monolith_rate),
+        HEADLINE: sides.experts(),
+        "monolith-batch-128": sides.monolith(128, sides.small_rate),
+        "monolith-batch-512": sides.monolith(512, sides.monolith_rate),
+    }
+    return Grid(
+        regime=replace(_latent_regime(sides.batch, steps=2344, router_steps=800), sample_steps=50),
+        measurement=_MEASUREMENT,
+        entries=tuple(
+            Entry(name=name, setup=setup, seed=seed)
+            for seed in (0, 1, 2)
+            for name, setup in setups.items()
+        ),
+    )
+
+
+def _latent_regime(batch_size: int, steps: int, router_steps: int) -> Regime:
+    regime = _regime(_NETWORK, batch_size, steps=steps, router_steps=router_steps)
+    return replace(
+        regime, latent=_LATENT, shift=2.0, router=replace(regime.router, patch=(2, 1, 1))
+    )
+
+
+def _regime(network: NetworkSize, batch_size: int, steps: int, router_steps: int) -> Regime:
+    return Regime(
+        film=FilmPlan(),
+        network=network,
+        router=RouterPlan(
+            width=32,
+            depth=1,
+            heads=2,
+            patch=(4, 4, 4),
+            batch_size=64,
+            steps=router_steps,
+            learning_rate=2e-3,
+        ),
+        steps=steps,
+        batch_size=batch_size,
+        sample_steps=16,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Sides:
+    """Batch size of the papers' protocol and learning rates found in short trials."""
+
+    batch: int
+    monolith_rate: float
+    small_rate: float
+    """Of the monolith at batch 64."""
+    expert_rate: float
+
+    def monolith(self, batch: int, rate: float, ema_decay: float | None = None) -> Setup:
+        return Setup(num_experts=1, batch_size=batch, learning_rate=rate, ema_decay=ema_decay)
+
+    def experts(
+        self,
+        count: int = 8,
+        seed_share: float = 0.25,
+        seed_decays: bool = True,
+        partition: Partition = Partition.SEMANTIC,
+        ema_decay: float | None = None,
+    ) -> Setup:
+        return Setup(
+            num_experts=count,
+            batch_size=self.batch,
+            learning_rate=self.expert_rate,
+            seed_share=seed_share,
+            seed_decays=seed_decays,
+            partition=partition,
+            ema_decay=ema_decay,
+        )
+
+
+def _latent_headline(sides: _Sides, seeds: tuple[int, ...]) -> tuple[Entry, ...]:
+    """Monolith, experts and the strongest monolith, seed by seed."""
+    papers, small = (
+        sides.monolith(sides.batch, sides.monolith_rate),
+        sides.monolith(64, sides.small_rate),
+    )
+    return tuple(
+        entry
+        for seed in seeds
+        for entry in (
+            Entry(name=HEADLINE, setup=sides.experts(), seed=seed, all_routings=seed == seeds[-1]),
+            Entry(name=MONOLITH, setup=papers, seed=seed),
+            Entry(name="monolith-batch-64", setup=small, seed=seed),
+        )
+    )
+
+
+def _latent_variants(sides: _Sides) -> tuple[Entry, ...]:
+    """One seed each."""
+    large, rate = sides.batch, sides.monolith_rate
+    setups = {
+        "experts-4": sides.experts(count=4),
+        "experts-2": sides.experts(count=2),
+        "experts-8-constant-rate-seed": sides.experts(seed_decays=False),
+        "experts-8-random": sides.experts(partition=Partition.RANDOM),
+        "experts-8-seed-50": sides.experts(seed_share=0.5),
+        "experts-8-no-seed": sides.experts(seed_share=0.0),
+        "monolith-batch-32": sides.monolith(32, sides.small_rate),
+        "monolith-batch-128": sides.monolith(128, sides.small_rate),
+        "monolith-rate-3e-3": sides.monolith(large, 3e-3),
+        "monolith-rate-8e-3": sides.monolith(large, 8e-3),
+        "experts-8-average": sides.experts(ema_decay=_EMA),
+        "monolith-average": sides.monolith(large, rate, ema_decay=_EMA),
+    }
+    return tuple(Entry(name=name, setup=setup, seed=0) for name, setup in setups.items())
+
+
 def _views() -> Grid:
     return Grid(
         regime=Regime(
-            film=FilmPlan(),
+            film=FilmPlan(
+                counts=(80, 37, 9, 18), places=56, view=View(spread_degrees=6.0, most_tics=2)
+            ),
             network=_NETWORK,
             router=RouterPlan(
                 width=32,
@@ -88,57 +225,24 @@ def _views() -> Grid:
             latent=LatentPlan(patch=(8, 4, 4), channels=32, flattening=0.5),
         ),
         measurement=Measurement(clips=2048, sweep_clips=280, guidances=(1.0, 1.5, 2.5)),
-        entries=(*_headline(0), *_partitions(), *_headline(1), *_headline(2), *_variants()),
-    )
-
-
-def _headline(seed: int) -> tuple[Entry, ...]:
-    """Experts, the papers' monolith and the strongest one; seeds after the first tell the spread with few clips."""
-    first = seed == 0
-    setups = {
-        HEADLINE: _experts(),
-        MONOLITH: _monolith(_BATCH, _MONOLITH_RATE),
-        "monolith-batch-64": _monolith(64, _SMALL_RATE),
-    }
-    return tuple(
-        Entry(
-            name=name,
-            setup=setup,
-            seed=seed,
-            in_full=first,
-            all_routings=first and name == HEADLINE,
-        )
-        for name, setup in setups.items()
-    )
-
-
-def _partitions() -> tuple[Entry, ...]:
-    return _selecting(
-        {
-            "experts-4": _experts(count=4),
-            "experts-8-random": _experts(partition=Partition.RANDOM),
-            "experts-2": _experts(count=2),
-        }
-    )
-
-
-def _variants() -> tuple[Entry, ...]:
-    return _selecting(
-        {
-            "experts-8-average": _experts(ema_decay=_EMA),
-            "monolith-average": _monolith(_BATCH, _MONOLITH_RATE, ema_decay=_EMA),
-            "monolith-batch-128": _monolith(128, _SMALL_RATE),
-            "experts-8-no-seed": _experts(seed_share=0.0),
-            "monolith-rate-8e-3": _monolith(_BATCH, 8e-3),
-            "experts-16": _experts(count=16),
-        }
-    )
-
-
-def _selecting(setups: dict[str, Setup]) -> tuple[Entry, ...]:
-    """One seed each, few clips."""
-    return tuple(
-        Entry(name=name, setup=setup, seed=0, in_full=False) for name, setup in setups.items()
+        entries=tuple(
+            _entry(name, seed)
+            for name, seed in (
+                (HEADLINE, 0),
+                (MONOLITH, 0),
+                ("monolith-batch-64", 0),
+                ("experts-4", 0),
+                ("experts-8-random", 0),
+                (HEADLINE, 1),
+                (MONOLITH, 1),
+                ("experts-2", 0),
+                ("monolith-batch-64", 1),
+                (HEADLINE, 2),
+                (MONOLITH, 2),
+                ("monolith-batch-64", 2),
+                *((name, 0) for name in _VARIANTS),
+            )
+        ),
     )
 
 
@@ -159,4 +263,34 @@ def _experts(
         seed_share=seed_share,
         partition=partition,
         ema_decay=ema_decay,
+    )
+
+
+_VARIANTS = {
+    "experts-8-average": _experts(ema_decay=_EMA),
+    "monolith-average": _monolith(_BATCH, _MONOLITH_RATE, ema_decay=_EMA),
+    "monolith-batch-128": _monolith(128, _SMALL_RATE),
+    "experts-8-no-seed": _experts(seed_share=0.0),
+    "monolith-rate-8e-3": _monolith(_BATCH, 8e-3),
+    "experts-16": _experts(count=16),
+}
+_SETUPS = {
+    HEADLINE: _experts(),
+    MONOLITH: _monolith(_BATCH, _MONOLITH_RATE),
+    "monolith-batch-64": _monolith(64, _SMALL_RATE),
+    "experts-4": _experts(count=4),
+    "experts-2": _experts(count=2),
+    "experts-8-random": _experts(partition=Partition.RANDOM),
+    **_VARIANTS,
+}
+
+
+def _entry(name: str, seed: int) -> Entry:
+    """The headline's two sides are measured in full once; all else, and the spread over seeds, with few clips."""
+    return Entry(
+        name=name,
+        setup=_SETUPS[name],
+        seed=seed,
+        in_full=seed == 0 and name in (HEADLINE, MONOLITH),
+        all_routings=seed == 0 and name == HEADLINE,
     )

@@ -1,11 +1,10 @@
-"""The places that the comparison's clips are filmed in: 56 maps of Freedoom by their own titles. Owns the list.
+"""The places that the comparison's clips are filmed in: 64 maps of Freedoom by their own titles. Owns the list.
 
-Left out are E3M7, whose start is a corner too narrow for most camera motions, and the maps after MAP21: MAP22 starts
-with its nose against a wall, and an even share of seven places for each of eight experts was enough.
+Left out are four maps that start in a corner too narrow for most camera motions.
 
-Each clip begins about where the map's author put the player and looks about where he looks, so that a place is one
-view: many distinct scenes, little variety in each. That is what makes one small network short of capacity, and what
-semantic clusters can divide.
+Each clip begins near the map's start, so that a place is one place: many distinct scenes, little variety in each.
+That is what makes one small network short of capacity, and what semantic clusters can divide. Filmed as views (see
+FilmPlan) only the first 56 can be: the start of MAP22 looks at a wall.
 """
 
 from kinoswarm_model.data.scenes import Colour, Scene
@@ -69,6 +68,14 @@ MAP18 aquatics lab
 MAP19 sewage control
 MAP20 blood ember fortress
 MAP21 under realm
+MAP22 remanasu
+MAP23 underground facility
+MAP24 abandoned teleporter lab
+MAP25 persistence of memory
+MAP26 dark depths
+MAP27 palace of red
+MAP29 melting point
+MAP32 not sure
 """
 _SEES_ANYTHING = 1.0
 

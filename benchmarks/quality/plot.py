@@ -9,49 +9,70 @@ from typing import Any
 
 import numpy as np
 from benchmarks.quality.cells import Cell
+from benchmarks.quality.grid import HEADLINE, MONOLITH
 from benchmarks.quality.measure import generate, spread_rows
 from benchmarks.quality.run import Bench, load_side
-from benchmarks.quality.table import Read, Row, both, full_rows_of, motion
+from benchmarks.quality.table import Read, Row, best_rows_of, both, motion
 from numpy.typing import NDArray
 
 from kinoswarm_model.contact_sheet import SheetText, write_contact_sheet
 from kinoswarm_protocol.errors import LocalError
 
+_IN_LINES = (MONOLITH, HEADLINE)
+"""How the names of the configurations begin that are drawn over guidance."""
 _SHEET_CLIPS = 8
 _SHEET_SIDE = 24
 """Rows of pixels that a clip is enlarged to at least about."""
 
 
 def write_plot(path: Path, cells: Sequence[Cell]) -> None:
-    """Bars of the extrapolated distances with their spread over seeds, both halves and the temporal one."""
+    """Bars of the distances at the best guidance of each, and what the same guidance on every side does to them."""
     from matplotlib.figure import Figure
 
-    rows = [
-        row for row in full_rows_of(cells) if row.mean(both) < 3 * full_rows_of(cells)[0].mean(both)
-    ]
-    figure = Figure(figsize=(9, 1.2 + 0.36 * len(rows)), layout="constrained")
-    axes = figure.subplots(1, 2, sharey=True)
+    rows = [row for row in best_rows_of(cells) if row.figures[0].routing.name == "top-1"]
+    figure = Figure(figsize=(13, 1.8 + 0.34 * len(rows)), layout="constrained")
+    axes = figure.subplots(1, 3)
     for axis, read, title in zip(
-        axes, (both, motion), ("what is seen and how it moves", "how it moves"), strict=True
+        axes[:2],
+        (both, motion),
+        ("each at its best guidance", "how it moves, at that guidance"),
+        strict=True,
     ):
         _bars(axis, rows, read)
         axis.set_title(title)
         axis.set_xlabel("Fréchet distance, N → ∞ (lower is better)")
-    axes[0].invert_yaxis()
+        axis.invert_yaxis()
+    axes[1].tick_params(labelleft=False)
+    _over_guidance(axes[2], cells)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
 
 
 def _bars(axis: Any, rows: Sequence[Row], read: Read) -> None:
     values, spreads = [row.mean(read) for row in rows], [row.spread(read) for row in rows]
-    colours = ["#8a8f98" if row.cells[0].setup.num_experts == 1 else "#2f6f5e" for row in rows]
     places = np.arange(len(rows))
-    axis.barh(places, values, xerr=spreads, color=colours, height=0.7)
-    axis.set_yticks(places, [row.name for row in rows])
+    axis.barh(
+        places, values, xerr=spreads, color=[_colour(row.cells[0]) for row in rows], height=0.7
+    )
+    axis.set_yticks(places, [row.name.removesuffix(", top-1") for row in rows])
     for place, value in zip(places, values, strict=True):
         ratio = values[0] / value
         axis.annotate(f" {value:.3f} ({ratio:.2f}x)", (value, place), va="center", fontsize=8)
     axis.margins(x=0.32)
+
+
+def _over_guidance(axis: Any, cells: Sequence[Cell]) -> None:
+    for name in dict.fromkeys(cell.name for cell in cells if cell.name.startswith(_IN_LINES)):
+        own = [cell for cell in cells if cell.name == name]
+        guidances = [figures.routing.guidance for figures in own[0].guidance_sweep]
+        values = np.array([[both(figures) for figures in cell.guidance_sweep] for cell in own])
+        colour = _colour(own[0])
+        style = "-" if name in (MONOLITH, HEADLINE) else "--"
+        axis.plot(guidances, values.mean(axis=0), style, marker="o", color=colour, label=name)
+    axis.set_title("the same guidance on every side")
+    axis.set_xlabel("guidance")
+    axis.set_ylim(bottom=0)
+    axis.legend(fontsize=8)
 
 
 def write_sheet(path: Path, bench: Bench, cells: Sequence[Cell], names: tuple[str, str]) -> None:
@@ -78,6 +99,10 @@ def write_sheet(path: Path, bench: Bench, cells: Sequence[Cell], names: tuple[st
         ],
         text,
     )
+
+
+def _colour(cell: Cell) -> str:
+    return "#8a8f98" if cell.setup.num_experts == 1 else "#2f6f5e"
 
 
 def _clips_of(bench: Bench, cell: Cell) -> NDArray[np.uint8]:

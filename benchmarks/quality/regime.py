@@ -6,7 +6,7 @@ common seed and the router cost: all FLOPs of the experts' side together are at 
 
 from dataclasses import dataclass
 
-from benchmarks.quality.clips import MAX_TOKENS, FilmPlan
+from benchmarks.quality.clips import FilmPlan
 from benchmarks.quality.latents import LatentPlan
 
 from kinoswarm_model.presets import TEXT_DIM, TEXT_ENCODER
@@ -99,7 +99,7 @@ def model_of(regime: Regime) -> ModelSpec:
             width=film.width // w,
             fps=8,
         ),
-        text=TextSpec(encoder=TEXT_ENCODER, dim=TEXT_DIM, max_tokens=MAX_TOKENS),
+        text=TextSpec(encoder=TEXT_ENCODER, dim=TEXT_DIM, max_tokens=film.tokens),
         router=RouterSpec(
             width=router.width,
             depth=router.depth,

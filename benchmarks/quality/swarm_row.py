@@ -227,9 +227,9 @@ class SwarmRun:
 
 
 def swarm_cell(bench: Bench, grid: Grid, name: str, folder: Path, report: Report) -> Cell:
-    """The entry of this name, seed 0, trained by the swarm in `folder` and measured as the grid measures it."""
+    """The entry of this name, seed 0, trained by the swarm in `folder` and measured with few clips as the grid does."""
     entry = next(entry for entry in grid.entries if entry.name == name and entry.seed == 0)
-    entry = replace(entry, name=f"{name}-swarm", all_routings=False)
+    entry = replace(entry, name=f"{name}-swarm", in_full=False, all_routings=False)
     commit, started = commit_here(), time.monotonic()
     side, note = train_through_swarm(bench.data, grid.regime, entry.setup, folder, report)
     trained = Trained(side, time.monotonic() - started, commit, note)

@@ -62,7 +62,19 @@ _DISTANCES = (
     ("codec aside", coded),
     ("codec aside, temporal", coded_motion),
 )
-_HEAD = "".join(f" {name} | monolith ÷ this |" for name, _ in _DISTANCES)
+
+
+def _kinds(cells: Sequence[Cell]) -> tuple[tuple[str, Read], ...]:
+    """Without a codec's figures there is nothing to set aside."""
+    has_coded = any(cell.figures[0].frechet_coded is not None for cell in cells)
+    return _DISTANCES if has_coded else _DISTANCES[:2]
+
+
+def _head(cells: Sequence[Cell], before: str, after: str) -> list[str]:
+    """The two lines that begin a table."""
+    names = "".join(f" {name} | monolith ÷ this |" for name, _ in _kinds(cells))
+    head = f"| {before} |{names} {after} |"
+    return [head, "|---" * (head.count("|") - 1) + "|"]
 
 
 def rows_of(cells: Sequence[Cell]) -> list[Row]:
@@ -90,9 +102,11 @@ def table_of(cells: Sequence[Cell]) -> str:
     if not rows or rows[0].name != MONOLITH:
         raise LocalError("no finished cell of the monolith: there is nothing to compare with")
     lines = [
-        f"| configuration | seeds | clips | guidance | distance, raw |{_HEAD} "
-        "place read | motion read | motion, px/frame | held-out loss | FLOPs |",
-        "|---" * 18 + "|",
+        *_head(
+            cells,
+            "configuration | seeds | clips | guidance | distance, raw",
+            "place read | motion read | motion, px/frame | held-out loss | FLOPs",
+        ),
         *(_line(row, rows[0]) for row in rows),
         _real_line(cells[0]),
     ]
@@ -102,8 +116,8 @@ def table_of(cells: Sequence[Cell]) -> str:
 def _same_guidance(cells: Sequence[Cell]) -> list[str]:
     """All cells at few clips: each at its best guidance, then at the same one, which is the papers' protocol."""
     found = sorted({figures.routing.guidance for cell in cells for figures in cell.guidance_sweep})
-    best = [structs.replace(cell, figures=[_best(cell), *cell.routings]) for cell in cells]
-    lines = _short_lines(best, "best of each")
+    best = best_rows_of(cells)
+    lines = [_short_line(row, best[0], "best of each") for row in best]
     for guidance in found:
         same = [structs.replace(cell, figures=_at(cell, guidance)) for cell in cells]
         lines += _short_lines(same, f"{guidance:g}")
@@ -111,10 +125,16 @@ def _same_guidance(cells: Sequence[Cell]) -> list[str]:
         "",
         f"All trainings with {cells[0].guidance_sweep[0].num_clips} clips. The papers give all the same guidance.",
         "",
-        f"| guidance | configuration | seeds |{_HEAD} place read | motion read | held-out loss |",
-        "|---" * 14 + "|",
+        *_head(
+            cells, "guidance | configuration | seeds", "place read | motion read | held-out loss"
+        ),
         *lines,
     ]
+
+
+def best_rows_of(cells: Sequence[Cell]) -> list[Row]:
+    """Every training with few clips at its best guidance, and with its other routings there."""
+    return rows_of([structs.replace(cell, figures=[_best(cell), *cell.routings]) for cell in cells])
 
 
 def _short_lines(cells: Sequence[Cell], guidance: str) -> list[str]:
@@ -146,7 +166,8 @@ def _short_line(row: Row, monolith: Row, guidance: str) -> str:
 def _heading(cells: Sequence[Cell]) -> list[str]:
     first = cells[0]
     regime, film, size = first.regime, first.regime.film, first.regime.network
-    distance, batch = first.figures[0].frechet.both, regime.batch_size
+    distance = max((c.figures[0].frechet.both for c in cells), key=lambda both: both.num_clips)
+    batch = regime.batch_size
     return [
         "# Routed experts beside one big model, at equal training FLOPs",
         "",
@@ -156,10 +177,15 @@ def _heading(cells: Sequence[Cell]) -> list[str]:
         f"{regime.steps:,} steps at batch {batch}; K experts, their common seed and the router share the same FLOPs, "
         f"at batch {batch}/K. Fréchet distance on TransNetV2 features, {distance.num_clips:,} generated against "
         f"{distance.num_real:,} held-out clips, {regime.sample_steps} Euler steps, each training at the guidance "
-        "that is best for it. ± is half the range over seeds. Distances are extrapolated to N→∞ but for the raw one; "
-        "those with the codec aside are from the held-out clips as the codec shows them, which no network could leave "
-        "behind; all choices are made by the first.",
+        "that is best for it. ± is half the range over seeds. Distances are extrapolated to N→∞ but for the raw one."
+        + (_ABOUT_CODEC if len(_kinds(cells)) > 2 else ""),
     ]
+
+
+_ABOUT_CODEC = (
+    " Those with the codec aside are from the held-out clips as the codec shows them, which is all that a network "
+    "can reach; choices are made by the first."
+)
 
 
 def _line(row: Row, monolith: Row) -> str:
@@ -187,7 +213,7 @@ def _distances(row: Row, monolith: Row) -> list[str]:
     """Each kind of distance, and the monolith's divided by it."""
     return [
         text
-        for _, read in _DISTANCES
+        for _, read in _kinds(row.cells)
         for text in (_with_spread(row, read), f"{monolith.mean(read) / row.mean(read):.2f}")
     ]
 
@@ -200,11 +226,17 @@ def _with_spread(row: Row, read: Read) -> str:
 
 def _real_line(cell: Cell) -> str:
     real = cell.real
-    codec = real.codec or real.frechet
-    return (
-        f"| other real clips | | {real.frechet.both.num_clips:,} | | {real.frechet.both.value:.4f} | "
-        f"{real.frechet.both.limit:.4f} | | {real.frechet.motion.limit:.4f} | | | | | | {real.place_agreement:.3f} | "
-        f"{real.motion_agreement:.3f} | {real.motion_magnitude:.2f} | | |\n"
-        f"| the held-out clips through the codec | | {codec.both.num_clips:,} | | {codec.both.value:.4f} | "
-        f"{codec.both.limit:.4f} | | {codec.motion.limit:.4f} |" + " |" * 10
+    lines = [("other real clips", real.frechet, "")]
+    if real.codec is not None:
+        lines.append(("the held-out clips through the codec", real.codec, " | | | |"))
+    return "\n".join(
+        f"| {name} | | {found.both.num_clips:,} | | {found.both.value:.4f} | {found.both.limit:.4f} | | "
+        f"{found.motion.limit:.4f} | |"
+        + (" | | | |" if real.codec is not None else "")
+        + (
+            f" {real.place_agreement:.3f} | {real.motion_agreement:.3f} | {real.motion_magnitude:.2f} | | |"
+            if not blank
+            else " | | | | |"
+        )
+        for name, found, blank in lines
     )

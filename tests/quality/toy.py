@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from benchmarks.quality.clips import MAX_TOKENS, Clips, FilmPlan, QualityData
+from benchmarks.quality.clips import Clips, FilmPlan, QualityData
 from benchmarks.quality.grid import Entry, Grid, Measurement
 from benchmarks.quality.measure import yardstick
 from benchmarks.quality.regime import NetworkSize, Regime, RouterPlan
@@ -79,8 +79,8 @@ def _clips(per_place: int, seed: int) -> Clips:
         place=place,
         motion=motion,
         text=TextBatch(
-            tokens_BLD=embedded.unsqueeze(1).repeat(1, MAX_TOKENS, 1),
-            mask_BL=torch.ones(8, MAX_TOKENS, dtype=torch.bool),
+            tokens_BLD=embedded.unsqueeze(1),
+            mask_BL=torch.ones(8, FILM.tokens, dtype=torch.bool),
             pooled_BD=embedded / embedded.norm(dim=1, keepdim=True),
         ),
         text_row=place * MOTIONS + motion,
