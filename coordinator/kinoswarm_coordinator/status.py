@@ -2,7 +2,8 @@
 
 from kinoswarm_coordinator.presence import Presence
 from kinoswarm_coordinator.state import NodeState, Rules, SwarmState
-from kinoswarm_protocol.messages import ClusterLine, NodeLine, SwarmStatus, TrainOrder
+from kinoswarm_protocol.messages import TrainOrder
+from kinoswarm_protocol.swarm_status import ClusterLine, NodeLine, SwarmStatus
 
 _MAX_LINES = 512
 

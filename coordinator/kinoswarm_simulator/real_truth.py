@@ -140,6 +140,7 @@ class RealTruth(Truth):
             network=self.shelf,  # type: ignore[arg-type]
             threads=1,
             device="cpu",
+            credited_flops=lambda: 0.0,
         )
 
     def trained(self, lease: Lease, work: Work, seconds: float) -> TrainOutcome:

@@ -18,7 +18,8 @@ from kinoswarm_node.settings import load_settings
 from kinoswarm_node.swarm_visit import visiting
 from kinoswarm_protocol.errors import LocalError
 from kinoswarm_protocol.invite import Invite
-from kinoswarm_protocol.messages import AskStatus, SwarmStatus
+from kinoswarm_protocol.messages import AskStatus
+from kinoswarm_protocol.swarm_status import SwarmStatus
 
 ALIVE_S = 120.0
 """The governor looks every second and writes the status: silence for so long is a hang."""

@@ -5,7 +5,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kinoswarm_node.node_status import NodeStatus
-from kinoswarm_protocol.messages import ClusterLine, NodeLine, SwarmStatus
+from kinoswarm_protocol.swarm_status import ClusterLine, NodeLine, SwarmStatus
 
 MAX_NODES_SHOWN = 30
 

@@ -49,7 +49,8 @@ from kinoswarm_protocol.errors import Code, KinoswarmError, LocalError, Refused,
 from kinoswarm_protocol.ids import PeerId
 from kinoswarm_protocol.invite import Invite
 from kinoswarm_protocol.limits import CONNECT_TIMEOUT_S
-from kinoswarm_protocol.messages import AskStatus, SwarmStatus
+from kinoswarm_protocol.messages import AskStatus
+from kinoswarm_protocol.swarm_status import SwarmStatus
 
 _OUTSIDE = {socket.AF_INET: ("192.0.2.1", 9), socket.AF_INET6: ("2001:db8::1", 9)}
 """Documentation addresses (RFC 5737, RFC 3849): choosing a route to them sends nothing."""

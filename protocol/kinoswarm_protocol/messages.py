@@ -11,6 +11,20 @@ from msgspec import Meta, Struct
 
 from kinoswarm_protocol.charter import Addresses, Seconds
 from kinoswarm_protocol.envelope import Kind
+from kinoswarm_protocol.field_types import (
+    AccountEnvelope,
+    ClusterIndex,
+    Lineage,
+    Loss,
+    Place,
+    Prompt,
+    RawEnvelope,
+    RequestId,
+    Seed,
+    Sentence,
+    Steps,
+    Version,
+)
 from kinoswarm_protocol.ids import (
     BlobId,
     BlobIdField,
@@ -20,34 +34,19 @@ from kinoswarm_protocol.ids import (
     RelativePath,
 )
 from kinoswarm_protocol.limits import (
-    MAX_ACCOUNT_BYTES,
     MAX_AMENDMENTS,
     MAX_CLUSTERS,
     MAX_CONTROL_FRAME,
     MAX_COPIES,
     MAX_DELTAS_PER_MERGE,
     MAX_LINEAGES,
-    MAX_PROMPT,
     MAX_RECORDS_PER_LOOKUP,
-    MAX_SENTENCE,
     MAX_SHARDS_PER_CLUSTER,
     MAX_VERSION_STEPS,
 )
 from kinoswarm_protocol.specs import Count, Flops, ModeSpec, Name, NonNegative, Rate
+from kinoswarm_protocol.swarm_status import SwarmStatus
 from kinoswarm_protocol.version_steps import VersionStep
-
-ClusterIndex = Annotated[int, Meta(ge=0, lt=MAX_CLUSTERS)]
-Lineage = Annotated[int, Meta(ge=0, lt=MAX_LINEAGES)]
-Place = Annotated[int, Meta(ge=0, lt=MAX_COPIES)]
-Version = Annotated[int, Meta(ge=0, le=2**31)]
-Steps = Annotated[int, Meta(ge=1, le=10_000_000)]
-Seed = Annotated[int, Meta(ge=0, le=2**63 - 1)]
-Sentence = Annotated[str, Meta(max_length=MAX_SENTENCE)]
-RequestId = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}$", max_length=32)]
-RawEnvelope = Annotated[bytes, Meta(max_length=MAX_CONTROL_FRAME)]
-AccountEnvelope = Annotated[bytes, Meta(max_length=2 * MAX_ACCOUNT_BYTES)]
-Loss = Annotated[float, Meta(ge=-1e12, le=1e12)]
-Prompt = Annotated[str, Meta(min_length=1, max_length=MAX_PROMPT)]
 
 
 class _Wire(Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True):
@@ -437,39 +436,6 @@ class Records(_Wire, frozen=True, kw_only=True, tag="records"):
 
 class Verdicts(_Wire, frozen=True, kw_only=True, tag="verdicts"):
     verdicts: Annotated[list[RawEnvelope], Meta(max_length=64)]
-
-
-class NodeLine(_Wire, frozen=True, kw_only=True):
-    peer: PeerIdField
-    pseudonym: Name
-    device: Name
-    state: Name
-    cluster: ClusterIndex | None
-    accepted: Count
-    rejected: Count
-    last_seen_ms: Count
-
-
-class ClusterLine(_Wire, frozen=True, kw_only=True):
-    cluster: ClusterIndex
-    label: Name
-    version: Version
-    heldout_loss: Loss | None
-    seed_loss: Loss | None
-    training: Count
-    share: Rate | None
-
-
-class SwarmStatus(_Wire, frozen=True, kw_only=True, tag="status"):
-    swarm_name: Name
-    now_ms: Count
-    nodes: Annotated[list[NodeLine], Meta(max_length=512)]
-    num_nodes: Count
-    clusters: Annotated[list[ClusterLine], Meta(max_length=512)]
-    release: Version | None
-    accepted: Count
-    rejected: Count
-    sentence: Sentence
 
 
 class Noted(_Wire, frozen=True, kw_only=True, tag="done"):

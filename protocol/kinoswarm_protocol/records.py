@@ -18,6 +18,7 @@ from kinoswarm_protocol.charter import Address, Addresses
 from kinoswarm_protocol.codec import decode, encode
 from kinoswarm_protocol.envelope import Envelope, Kind, Opened, open_envelope, seal
 from kinoswarm_protocol.errors import BadSignature, HashMismatch, LimitExceeded, MalformedBytes
+from kinoswarm_protocol.field_types import ClusterIndex, Lineage, Version
 from kinoswarm_protocol.ids import BlobId, BlobIdField, PeerId, SwarmId
 from kinoswarm_protocol.keys import KeyPair
 from kinoswarm_protocol.limits import (
@@ -31,7 +32,6 @@ from kinoswarm_protocol.limits import (
     WITNESS_BUCKETS,
 )
 from kinoswarm_protocol.log_head import MAX_HEAD_BYTES
-from kinoswarm_protocol.messages import ClusterIndex, Lineage, Version
 from kinoswarm_protocol.specs import Count, Name
 
 PlainKey = Annotated[str, Meta(max_length=128)]

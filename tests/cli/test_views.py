@@ -19,7 +19,7 @@ from kinoswarm_node.node_status import NodeStatus, SegmentStatus, write_status
 from kinoswarm_node.status_board import News
 from kinoswarm_node.swarm_folder import SwarmFolder
 from kinoswarm_protocol.errors import LocalError
-from kinoswarm_protocol.messages import ClusterLine, NodeLine, SwarmStatus
+from kinoswarm_protocol.swarm_status import ClusterLine, NodeLine, SwarmStatus
 
 SEGMENT = SegmentStatus(
     lease_id="0" * 32,

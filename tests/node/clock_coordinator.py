@@ -14,7 +14,8 @@ from kinoswarm_coordinator.web.network_routes import network_routes
 from kinoswarm_network.listening import bound_socket, server_of
 from kinoswarm_protocol.envelope import open_envelope, seal
 from kinoswarm_protocol.keys import KeyPair
-from kinoswarm_protocol.messages import REPLY, REQUEST, Reply, SwarmStatus
+from kinoswarm_protocol.messages import REPLY, REQUEST, Reply
+from kinoswarm_protocol.swarm_status import SwarmStatus
 
 _STATUS = SwarmStatus(
     swarm_name="Test swarm",

@@ -17,7 +17,8 @@ from kinoswarm_coordinator.web.sources import WebSources
 from kinoswarm_protocol.envelope import open_envelope, seal
 from kinoswarm_protocol.limits import MAX_CONTROL_FRAME
 from kinoswarm_protocol.manifest import decode_manifest
-from kinoswarm_protocol.messages import REPLY, REQUEST, AskStatus, Refusal, Request, SwarmStatus
+from kinoswarm_protocol.messages import REPLY, REQUEST, AskStatus, Refusal, Request
+from kinoswarm_protocol.swarm_status import SwarmStatus
 
 Asking = Callable[[httpx.AsyncClient], Awaitable[httpx.Response]]
 
