@@ -14,7 +14,8 @@ from kinoswarm_coordinator.work_table import WorkState
 from kinoswarm_network.client import NetworkClient
 from kinoswarm_protocol.errors import KinoswarmError
 from kinoswarm_protocol.ids import BlobId, LeaseId
-from kinoswarm_protocol.messages import ProviderHint, blobs_of
+from kinoswarm_protocol.messages import ProviderHint
+from kinoswarm_protocol.outcome_blobs import blobs_of
 
 _log = structlog.get_logger("intake")
 _TRIES = 9

@@ -26,7 +26,6 @@ from kinoswarm_protocol.field_types import (
     Version,
 )
 from kinoswarm_protocol.ids import (
-    BlobId,
     BlobIdField,
     DigestField,
     LeaseIdField,
@@ -90,9 +89,8 @@ class EvaluateOrder(_Wire, frozen=True, kw_only=True, tag="evaluate"):
     assigned: Annotated[list[AssignedSamples | None], Meta(max_length=MAX_DELTAS_PER_MERGE)] = []
     """By delta; None, or nothing at all, where nobody asks what it was trained on."""
     foreign: ClusterIndex | None = None
-    """Another cluster, whose held-out clips show whether a delta was trained for it instead."""
     probes: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
-    """Samples of each of these two looks."""
+    """Samples of each look: at what was assigned, and at this other cluster's held-out clips."""
 
 
 class CompareOrder(_Wire, frozen=True, kw_only=True, tag="compare"):
@@ -201,7 +199,6 @@ class DeltaJudgement(_Wire, frozen=True, kw_only=True):
     on_assigned: LossShift | None = None
     """Of the assigned samples against the same clips and times under other noise: below 0 for who trained on them."""
     on_foreign: LossShift | None = None
-    """Of the other cluster's held-out clips."""
 
 
 class EvaluateOutcome(_Wire, frozen=True, kw_only=True, tag="evaluate"):
@@ -318,12 +315,11 @@ class ReleaseManifest(_Wire, frozen=True, kw_only=True):
 
 
 class Machine(_Wire, frozen=True, kw_only=True):
-    """What a node says of its machine; never an address."""
+    """What a node says of its machine; never an address. Seconds are at the wanted batch size; 0: not measured."""
 
     device: Name
     memory_gib: Annotated[float, Meta(ge=0.0, le=1e6)]
     seconds_per_step: NonNegative
-    """Measured at the wanted batch size; 0 when not measured yet."""
 
 
 class Hello(_Wire, frozen=True, kw_only=True, tag="hello"):
@@ -476,18 +472,3 @@ LEASE: Kind[Lease] = Kind("lease", Lease, MAX_CONTROL_FRAME // 2)
 CONTRIBUTION: Kind[Contribution] = Kind("contribution", Contribution, MAX_CONTROL_FRAME // 2)
 VERDICT: Kind[Verdict] = Kind("verdict", Verdict, 4 * 1024)
 RELEASE: Kind[ReleaseManifest] = Kind("release", ReleaseManifest, 4 * 1024 * 1024)
-
-
-def blobs_of(outcome: Outcome) -> list[BlobId]:
-    """Every blob that an outcome names; the coordinator fetches them before it decides."""
-    match outcome:
-        case TrainOutcome():
-            return [outcome.delta]
-        case MergeOutcome():
-            return [b for b in (outcome.checkpoint, outcome.momentum, outcome.step) if b]
-        case RouteOutcome():
-            return [outcome.router]
-        case ReleaseOutcome():
-            return [file.blob for file in outcome.files]
-        case EvaluateOutcome() | CompareOutcome() | FailedOutcome():
-            return []
