@@ -10,7 +10,6 @@ import msgspec
 import pytest
 from msgspec import structs
 from network.peers import config
-from node.test_https_alone import BLOCKER
 from node.test_release_download import FILES, Publisher
 from protocol.samples import COORDINATOR, FOUNDER, NODE, SWARM, invite
 
@@ -27,6 +26,16 @@ from kinoswarm_protocol.messages import REPLY, REQUEST, AskStatus, Lookup, Recor
 from kinoswarm_protocol.records import RELEASE_KEY, ReleaseRecord, seal_record
 
 NOW_MS = 1_700_000_000_000
+BLOCKER = """
+import sys
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("hivemind", "torch", "numpy"):
+            raise ImportError(f"{name} is not installed here")
+
+sys.meta_path.insert(0, Blocked())
+"""
 DEAD_COORDINATOR = f"/ip4/127.0.0.1/tcp/1/p2p/{COORDINATOR.peer_id}"
 
 
@@ -53,8 +62,7 @@ async def download(folder: Path, addresses: list[str], *more: str) -> tuple[int 
     """Exit status and everything that was said."""
     blocker = folder / "blocker"
     blocker.mkdir(exist_ok=True)
-    blocked = BLOCKER.replace('"libp2p"', '"torch", "numpy"')
-    (blocker / "sitecustomize.py").write_text(blocked)
+    (blocker / "sitecustomize.py").write_text(BLOCKER)
     text = write_invite(FOUNDER, structs.replace(invite(), swarm=SWARM, addresses=addresses))
     command = ("-m", "kinoswarm_cli.main", "download", text, "--out", str(folder / "model"))
     program = await asyncio.create_subprocess_exec(
