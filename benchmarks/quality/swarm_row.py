@@ -29,6 +29,7 @@ from kinoswarm_cli.demo_processes import Child, ProcessTrees
 from kinoswarm_cli.demo_status import page_address, read_status
 from kinoswarm_coordinator.founding import FoundingConfig, create_swarm
 from kinoswarm_model.release_reader import open_release
+from kinoswarm_network.durable import write_atomic
 from kinoswarm_protocol.errors import LocalError
 
 Report = Callable[[str], None]
@@ -230,25 +231,30 @@ def swarm_cell(bench: Bench, grid: Grid, name: str, folder: Path, report: Report
     """The entry of this name, seed 0, trained by the swarm in `folder` and measured with few clips as the grid does."""
     entry = next(entry for entry in grid.entries if entry.name == name and entry.seed == 0)
     entry = replace(entry, name=f"{name}-swarm", in_full=False, all_routings=False)
-    commit, started = commit_here(), time.monotonic()
-    side, note = train_through_swarm(bench.data, grid.regime, entry.setup, folder, report)
-    trained = Trained(side, time.monotonic() - started, commit, note)
+    trained = train_through_swarm(bench.data, grid.regime, entry.setup, folder, report)
     return measured_cell(bench, grid, entry, trained, report)
 
 
 def train_through_swarm(
     data: QualityData, regime: Regime, setup: Setup, folder: Path, report: Report
-) -> tuple[TrainedSide, str]:
-    """Found, train, download; the experts and the router of the release, and how they came about."""
+) -> Trained:
+    """Found, train, download; the experts and the router of the release, and how they came about.
+
+    Its time is the clock's. A call that finds the model trained tells what the call that trained it wrote down.
+    """
     plan = SwarmPlan()
     run = SwarmRun(folder, report)
     _found(data, regime, setup, folder, plan)
     record = folder / "record.json"
-    if not (folder / "model").is_dir():
+    if not record.is_file():
         report(f"training with {len(VOLUNTEERS)} volunteers")
+        commit = commit_here()
         run.train(plan.versions, Churn())
-        record.write_text(run.record.words(plan))
-    return _downloaded(data, regime, setup, folder / "model", plan), record.read_text()
+        kept = {"note": run.record.words(plan), "seconds": run.record.seconds, "commit": commit}
+        write_atomic(record, json.dumps(kept).encode())
+    told = json.loads(record.read_text())
+    side = _downloaded(data, regime, setup, folder / "model", plan)
+    return Trained(side, told["seconds"], told["commit"], told["note"])
 
 
 def _found(data: QualityData, regime: Regime, setup: Setup, folder: Path, plan: SwarmPlan) -> None:
