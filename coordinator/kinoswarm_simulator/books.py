@@ -1,6 +1,7 @@
 """What a run is counted by: time, work, FLOPs, bytes. Owns the sums; decides nothing."""
 
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -12,8 +13,18 @@ from kinoswarm_protocol.messages import (
     EvaluateOrder,
     Lease,
     MergeOrder,
+    ReleaseOrder,
+    RouteOrder,
     TrainOrder,
 )
+
+_ROUTER_PASS = 0.034
+"""Of an expert's forward pass: the most that a `home-*` preset's router takes (`kinoswarm presets`)."""
+_READ = 0.01
+"""Of a forward pass, to unpack a delta and measure its distance: a few operations a weight, where a pass of a clip of
+hundreds of tokens takes two for each token."""
+_GUIDED = 2
+"""Forward passes a sampling step."""
 
 
 @dataclass
@@ -26,9 +37,9 @@ class Books:
     """On-time of honest volunteers."""
     leases: Counter[str] = field(default_factory=Counter)
     """Issued, by purpose."""
-    forwards: Counter[str] = field(default_factory=Counter)
+    forwards: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     """Samples' forward passes charged, by purpose; training costs three a sample."""
-    days: list[Counter[str]] = field(default_factory=list)
+    days: list[dict[str, float]] = field(default_factory=list)
     """Forward passes up to the end of each day."""
     bytes_in: float = 0.0
     bytes_out: float = 0.0
@@ -64,14 +75,19 @@ class Books:
                 self.forwards["evaluate"] += order.probes * (bool(asked) + 5 * asked)
             case MergeOrder():
                 self.forwards["merge"] += 2 * pairs
-            case CompareOrder():
-                self.forwards["compare"] += 0
-            case _:
-                return
+            case CompareOrder() as order:
+                self.forwards["compare"] += _READ * len(order.deltas)
+            case RouteOrder() as order:
+                batch = rules.charter.model.router.batch_size
+                self.forwards["route"] += 3 * _ROUTER_PASS * order.steps * batch
+            case ReleaseOrder() as order:
+                clips = len(order.prompts) * rules.charter.model.recipe.sample_steps * _GUIDED
+                self.forwards["release"] += clips
+                self.forwards["release"] += order.pairs * (len(order.experts) + len(order.standing))
 
     def close_day(self) -> None:
         """A day is over."""
-        self.days.append(Counter(self.forwards))
+        self.days.append(dict(self.forwards))
 
     @property
     def verification_share(self) -> float:
@@ -81,10 +97,18 @@ class Books:
     @property
     def verification_by_day(self) -> list[float]:
         """The same, of each whole day: the first is full of newcomers."""
-        pairs = pairwise([Counter[str](), *self.days])
-        return [_checks_share(after - before) for before, after in pairs]
+        return [
+            _checks_share({name: sum_ - before.get(name, 0.0) for name, sum_ in after.items()})
+            for before, after in pairwise([{}, *self.days])
+        ]
+
+    @property
+    def charged(self) -> dict[str, float]:
+        """FLOPs of every kind of lease, against those of training."""
+        training = max(1.0, self.forwards["train"])
+        return {name: passes / training for name, passes in sorted(self.forwards.items())}
 
 
-def _checks_share(forwards: Counter[str]) -> float:
-    checks = sum(forwards[name] for name in ("audit", "evaluate", "merge", "compare"))
-    return checks / max(1, forwards["train"])
+def _checks_share(forwards: Mapping[str, float]) -> float:
+    checks = sum(forwards.get(name, 0.0) for name in ("audit", "evaluate", "merge", "compare"))
+    return checks / max(1.0, forwards.get("train", 0.0))

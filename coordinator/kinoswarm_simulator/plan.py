@@ -34,6 +34,24 @@ class Churn:
         return self.always_on + (1.0 - self.always_on) * self.hours_a_day / 24
 
 
+_GOLDEN = 0.6180339887
+"""Multiples of it spread evenly over 0..1, however many there are."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Partition:
+    """A part of the volunteers can't reach the coordinator for a while: nothing arrives either way."""
+
+    share: float
+    """Of all volunteers, the same ones all the while."""
+    from_ms: int
+    until_ms: int
+
+    def cuts_off(self, number: int, now_ms: int) -> bool:
+        """Whether the volunteer of this number is in that part, now."""
+        return self.from_ms <= now_ms < self.until_ms and number * _GOLDEN % 1.0 < self.share
+
+
 @dataclass(frozen=True, kw_only=True)
 class Wire:
     """The virtual network, for control messages."""
@@ -44,6 +62,11 @@ class Wire:
     duplicate: float = 0.01
     upload_bytes_per_s: float = 1.25e6
     """Of a volunteer's line, for deltas: 10 Mbit/s."""
+    partitions: tuple[Partition, ...] = ()
+
+    def cuts_off(self, number: int, now_ms: int) -> bool:
+        """Whether a volunteer's messages are lost now, whatever the chance."""
+        return any(one.cuts_off(number, now_ms) for one in self.partitions)
 
 
 @dataclass(frozen=True, kw_only=True)

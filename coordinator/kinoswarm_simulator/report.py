@@ -50,6 +50,8 @@ class Report(Struct, frozen=True, kw_only=True):
     """Of the training's FLOPs: audits, held-out tests, merge tests."""
     verification_by_day: list[float]
     """Of each whole day."""
+    charged: dict[str, float]
+    """FLOPs by the kind of lease, against those of training."""
     coordinator_bytes_per_s: float
     leases: dict[str, int]
     contributions: dict[str, int]
@@ -83,6 +85,7 @@ def report_of(world: World) -> Report:
         versions_most=lines[-1],
         verification_share=books.verification_share,
         verification_by_day=books.verification_by_day,
+        charged=books.charged,
         coordinator_bytes_per_s=(books.bytes_in + books.bytes_out) / (plan.ends_at_ms / 1000),
         leases=dict(sorted(books.leases.items())),
         contributions=dict(sorted(state.work.by_phase.items())),

@@ -18,6 +18,7 @@ _DEVICES = ("NVIDIA GeForce RTX 3060", "NVIDIA GeForce RTX 4090", "AMD Radeon RX
 class Volunteer:
     """One machine."""
 
+    number: int
     peer: PeerId
     device: str
     seconds_per_step: float
@@ -74,6 +75,7 @@ def volunteer(plan: Plan, number: int, joins_at_ms: int, chance: Random) -> Volu
     rate = -math.log(1.0 - churn.vanish_per_day) / DAY_MS if churn.vanish_per_day else 0.0
     gone = joins_at_ms + round(chance.expovariate(rate)) if rate else plan.ends_at_ms * 2
     return Volunteer(
+        number=number,
         peer=PeerId(f"12D3KooWSim{number:08d}"),
         device=chance.choice(_DEVICES),
         seconds_per_step=math.exp(chance.gauss(0.0, _SPREAD_OF_SPEED)) / STEPS_PER_S,

@@ -38,6 +38,7 @@ _LEAST_RETRY_MS = 30_000
 """A daemon may ask again sooner; here it would only make the heap longer."""
 _OPERATOR_IDLE_MS = 5_000
 _CONTROL_BYTES = 700
+_PROGRESS_EVERY_MS = 300_000
 _CHECK_S = 6.0
 """Of the held-out pairs once through the model."""
 _READ_S = 0.5
@@ -115,7 +116,7 @@ class World:
         if not one.is_on(self.now_ms):
             self._at(one.next_on_ms(self.now_ms), partial(self._pull, one, request_id))
             return
-        self._send(partial(self._pull_arrives, one, request_id))
+        self._send(one, partial(self._pull_arrives, one, request_id))
         self._after(_REPLY_TIMEOUT_MS, partial(self._pull_again, one, request_id))
 
     def _pull_again(self, one: Volunteer, request_id: str) -> None:
@@ -136,10 +137,10 @@ class World:
         if isinstance(answer, Granted):
             if answer.event is not None:
                 self.record([answer.event])
-            self._send(partial(self._begin, one, answer.lease, request_id))
+            self._send(one, partial(self._begin, one, answer.lease, request_id))
         else:
             wait_ms = max(_LEAST_RETRY_MS, round(answer.retry_after_s * 1000))
-            self._send(partial(self._idle, one, request_id, wait_ms))
+            self._send(one, partial(self._idle, one, request_id, wait_ms))
 
     def _idle(self, one: Volunteer, request_id: str, wait_ms: int) -> None:
         if one.waiting == request_id:
@@ -160,6 +161,7 @@ class World:
         ends = one.finishes_at_ms(self.now_ms, work_ms)
         seen_until = min(ends, one.vanishes_at_ms, self.plan.ends_at_ms)
         self.books.worked_ms[lease_id] = one.on_between(self.now_ms, seen_until)
+        self.books.bytes_in += _CONTROL_BYTES * (seen_until - self.now_ms) / _PROGRESS_EVERY_MS
         self.books.bytes_out += DELTA_BYTES
         work = one.behaviour.work(one.peer, one.done, self._chance)
         if work is None:
@@ -173,7 +175,7 @@ class World:
     def _hand_in(self, one: Volunteer, lease_id: LeaseId, outcome: Outcome) -> None:
         if self._current.get(one.peer) != lease_id or self.now_ms >= one.vanishes_at_ms:
             return
-        self._send(partial(self._work_arrives, one, lease_id, outcome))
+        self._send(one, partial(self._work_arrives, one, lease_id, outcome))
         self._after(_REPLY_TIMEOUT_MS, partial(self._hand_in, one, lease_id, outcome))
 
     def _work_arrives(self, one: Volunteer, lease_id: LeaseId, outcome: Outcome) -> None:
@@ -185,7 +187,7 @@ class World:
             self.books.bytes_in += DELTA_BYTES
             seconds = DELTA_BYTES / self.plan.wire.upload_bytes_per_s
             self._after(round(seconds * 1000), partial(self._blobs_here, lease_id))
-        self._send(partial(self._free, one, lease_id))
+        self._send(one, partial(self._free, one, lease_id))
 
     def _free(self, one: Volunteer, lease_id: LeaseId) -> None:
         """The receipt is here: next, please."""
@@ -256,9 +258,11 @@ class World:
 
     # --- time and network ---------------------------------------------------------------------
 
-    def _send(self, act: Callable[[], None]) -> None:
-        """A message: late, perhaps lost, perhaps twice."""
+    def _send(self, one: Volunteer, act: Callable[[], None]) -> None:
+        """A message from or to a volunteer: late, perhaps lost, perhaps twice."""
         wire, chance = self.plan.wire, self._chance
+        if wire.cuts_off(one.number, self.now_ms):
+            return
         self.books.bytes_in += _CONTROL_BYTES
         copies = 1 + (chance.random() < wire.duplicate)
         for _ in range(copies):

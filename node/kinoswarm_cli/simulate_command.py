@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from kinoswarm_simulator.plan import Partition
     from kinoswarm_simulator.report import Report
 
 app = typer.Typer()
@@ -23,6 +24,12 @@ def simulate(
         list[str] | None,
         typer.Option(help="BEHAVIOUR=SHARE of hostile volunteers, as lazy=0.1; repeatable."),
     ] = None,
+    partition: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="SHARE:FROM-UNTIL of volunteers that reach nobody for some hours, as 0.5:6-9; repeatable."
+        ),
+    ] = None,
     plots: Annotated[Path | None, typer.Option(help="Folder for pictures.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
@@ -31,13 +38,19 @@ def simulate(
 
     import msgspec
 
-    from kinoswarm_simulator.plan import Plan
+    from kinoswarm_simulator.plan import Plan, Wire
     from kinoswarm_simulator.report import check_invariants, report_of
     from kinoswarm_simulator.world import World
 
-    world = World(
-        Plan(nodes=nodes, days=days, seed=seed, clusters=clusters, hostile=_shares(hostile or []))
+    plan = Plan(
+        nodes=nodes,
+        days=days,
+        seed=seed,
+        clusters=clusters,
+        hostile=_shares(hostile or []),
+        wire=Wire(partitions=tuple(_partition(text) for text in partition or [])),
     )
+    world = World(plan)
     gc.disable()  # millions of entries without a cycle among them: looking for one takes a third of the time
     world.run()
     check_invariants(world)
@@ -71,6 +84,28 @@ def _shares(typed: list[str]) -> dict[str, float]:
     return found
 
 
+def _partition(text: str) -> "Partition":
+    from kinoswarm_protocol.errors import LocalError
+    from kinoswarm_simulator.plan import HOUR_MS, Partition
+
+    share, _, hours = text.partition(":")
+    begin, _, end = hours.partition("-")
+    try:
+        found = Partition(
+            share=float(share),
+            from_ms=round(float(begin) * HOUR_MS),
+            until_ms=round(float(end) * HOUR_MS),
+        )
+    except (ValueError, OverflowError):
+        found = Partition(share=-1.0, from_ms=0, until_ms=0)
+    if not 0.0 <= found.share <= 1.0 or not 0 <= found.from_ms < found.until_ms:
+        raise LocalError(
+            f"--partition takes SHARE:FROM-UNTIL, a share from 0 to 1 and two hours of the run as 0.5:6-9; "
+            f"got {text[:60]!r}"
+        )
+    return found
+
+
 def told(report: "Report") -> list[str]:
     """The table for people."""
     lost = ", ".join(f"{name} {share:.1%}" for name, share in report.lost.items()) or "nothing"
@@ -81,6 +116,7 @@ def told(report: "Report") -> list[str]:
         f"  lost work reissued  after {report.reissue_s_median:.0f} s (median), {report.reissue_s_p99:.0f} s (p99)",
         f"  versions            {report.versions_least} to {report.versions_most}, median {report.versions_median:g}",
         f"  verification        {report.verification_share:.2%} of the training's FLOPs{_by_day(report)}",
+        f"  FLOPs by lease      {_shares_of_training(report.charged)}",
         f"  blobs and messages  {report.coordinator_bytes_per_s / 1e6:.2f} MB/s",
         f"  leases              {_counts(report.leases)}",
         f"  contributions       {_counts(report.contributions)}",
@@ -97,6 +133,10 @@ def told(report: "Report") -> list[str]:
 def _by_day(report: "Report") -> str:
     days = ", ".join(f"{share:.1%}" for share in report.verification_by_day)
     return f"; by day {days}" if len(report.verification_by_day) > 1 else ""
+
+
+def _shares_of_training(charged: dict[str, float]) -> str:
+    return ", ".join(f"{share:.2%} {name}" for name, share in charged.items() if name != "train")
 
 
 def _counts(counts: dict[str, int]) -> str:

@@ -10,10 +10,12 @@ from typer.testing import CliRunner
 from kinoswarm_cli.simulate_command import app
 from kinoswarm_coordinator.state import SwarmState
 from kinoswarm_protocol.errors import LocalError
+from kinoswarm_protocol.ids import LeaseId
+from kinoswarm_protocol.messages import Outcome
 from kinoswarm_simulator.behaviours import HOSTILE
-from kinoswarm_simulator.plan import DAY_MS, Churn, Plan, Wire
+from kinoswarm_simulator.plan import DAY_MS, HOUR_MS, Churn, Partition, Plan, Wire
 from kinoswarm_simulator.report import Report, check_invariants, report_of
-from kinoswarm_simulator.volunteers import volunteer
+from kinoswarm_simulator.volunteers import Volunteer, volunteer
 from kinoswarm_simulator.world import World
 
 QUIET = Churn(vanish_per_day=0.0, fail=0.0, always_on=1.0)
@@ -57,6 +59,31 @@ def test_no_network_and_no_attacker_makes_work_count_twice(
     assert report.honest_banned == 0 or name == "colluding"
 
 
+def test_who_is_cut_off_for_hours_loses_no_work_and_comes_back() -> None:
+    from_ms, until_ms = 3 * HOUR_MS, 5 * HOUR_MS
+    partition = Partition(share=0.5, from_ms=from_ms, until_ms=until_ms)
+    wire = Wire(loss=0.0, duplicate=0.0, partitions=(partition,))
+    cut_off = {number for number in range(24) if partition.cuts_off(number, from_ms)}
+    handed_in: list[tuple[int, int]] = []
+    world = World(Plan(nodes=24, days=0.3, clusters=4, churn=QUIET, wire=wire))
+    arrives = world._work_arrives
+
+    def noted(one: Volunteer, lease_id: LeaseId, outcome: Outcome) -> None:
+        handed_in.append((world.now_ms, one.number))
+        arrives(one, lease_id, outcome)
+
+    world._work_arrives = noted  # type: ignore[method-assign]
+    world.run()
+    check_invariants(world)
+    late = from_ms + HOUR_MS / 60  # what was under way when it began has arrived
+    during = {number for at, number in handed_in if late < at < until_ms}
+    assert 8 <= len(cut_off) <= 16
+    assert during
+    assert not during & cut_off
+    assert {number for at, number in handed_in if at > until_ms} & cut_off
+    assert report_of(world).honest_banned == 0
+
+
 def test_state_is_the_fold_of_what_was_recorded() -> None:
     from kinoswarm_coordinator.fold import fold
 
@@ -95,6 +122,14 @@ def test_the_command_prints_its_table_and_json_and_says_what_a_wrong_share_is() 
     assert "utilisation" in told.output
     found = json.loads(runner.invoke(app, [*words, "--json"]).output)
     assert found["nodes"] == 8
+    assert found["charged"]["train"] == 1.0
+    assert {"evaluate", "route"} <= set(found["charged"])
+    cut_off = runner.invoke(app, [*words, "--partition", "0.5:0-1"])
+    assert cut_off.exit_code == 0
+    assert cut_off.output != told.output
+    for text in ("0.5", "2:0-1", "0.5:3-1", "nan:0-1", "0.5:0-inf"):
+        wrong = runner.invoke(app, [*words, "--partition", text])
+        assert "SHARE:FROM-UNTIL" in str(wrong.exception)
     wrong = runner.invoke(app, [*words, "--hostile", "sloth=0.1"])
     assert isinstance(wrong.exception, LocalError)
     assert "lazy" in str(wrong.exception)
