@@ -69,6 +69,7 @@ def test_a_job_that_fails_at_once_is_not_tried_in_a_hot_loop(tmp_path: Path) -> 
         network=cast(NetworkClient, None),
         threads=1,
         device="cpu",
+        credited_flops=lambda: 0.0,
     )
     service = service_with_work()
     worker = OperatorWorker(

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
-import torch
 
 from kinoswarm_model.data.data_manifest import DataManifest
 from kinoswarm_model.jobs import (
@@ -58,9 +57,7 @@ def run_small_swarm(data: Path, manifest: DataManifest, work: Path) -> SmallSwar
 
     def done(job: Job) -> object:
         Path(job.work_dir).mkdir(parents=True, exist_ok=True)
-        result = compute(job, lambda progress: None)
-        torch.set_flush_denormal(False)
-        return result
+        return compute(job, lambda progress: None)
 
     def train(name: str, base: str | None) -> TrainDone:
         result = done(
