@@ -57,6 +57,8 @@ def _nodes(nodes: list[NodeLine], now_ms: int) -> Table:
 def node_table(status: NodeStatus, running: bool) -> RenderableType:
     """What the node of this home does, and why."""
     table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")  # an address is there to be copied: never with an ellipsis
     state = status.state if running else f"not running (last: {status.state})"
     rows = [
         ("node", f"{status.pseudonym} {status.peer_id}"),

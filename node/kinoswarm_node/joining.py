@@ -84,6 +84,7 @@ async def _greet(node: NodeContext) -> Welcome:
     mine = found is not None and found[1].account == welcome.account
     name = found[1].name if found is not None and mine else ""
     node.board.counts_for(welcome.account or "", name)
+    node.board.reachable_at(node.network.addresses(), node.network.reach())
     return welcome
 
 

@@ -80,8 +80,8 @@ SWARM_STATUS = SwarmStatus(
 )
 
 
-def text_of(renderable: object) -> str:
-    console = Console(file=io.StringIO(), width=140)
+def text_of(renderable: object, width: int = 140) -> str:
+    console = Console(file=io.StringIO(), width=width)
     console.print(renderable)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
@@ -140,6 +140,14 @@ def test_the_status_of_the_own_node_says_what_it_does_and_why() -> None:
     shown = text_of(node_table(STATUS, running=True))
     for words in ("training", "step 30 of 60", "because", "3, not accepted 1", "went down"):
         assert words in shown
+
+
+def test_an_address_is_whole_in_a_narrow_terminal() -> None:
+    address = f"/ip4/127.0.0.1/tcp/39983/p2p/{NODE.peer_id}"
+    shown = text_of(
+        node_table(structs.replace(STATUS, addresses=[address]), running=True), width=60
+    )
+    assert address in "".join(line.strip() for line in shown.splitlines())
 
 
 def test_a_node_that_does_not_run_is_said_so(

@@ -15,7 +15,7 @@ from node.scripted import (
     out_of_memory,
     worker_death,
 )
-from protocol.samples import charter
+from protocol.samples import NODE, charter
 
 from kinoswarm_model.jobs import FULL, SelfTestJob, TrainJob
 from kinoswarm_model.supervisor import WorkerError
@@ -105,6 +105,19 @@ def test_the_status_file_says_what_became_of_the_segment(tmp_path: Path) -> None
     status = read_status(tmp_path / "home" / "status.json")
     assert (status.state, status.accepted, status.rejected) == ("stopped", 1, 0)
     assert status.last_verdict == "the held-out loss went down"
+
+
+def test_where_a_node_listens_is_in_its_status_before_the_dht_has_it(tmp_path: Path) -> None:
+    async def away(*what: object) -> None:
+        raise Unreachable("the DHT is away")
+
+    world = World(tmp_path)
+    world.addresses = [f"/ip4/192.0.2.7/tcp/4001/p2p/{NODE.peer_id}"]
+    node = world.node()
+    node.network.announce = away  # type: ignore[method-assign]
+    live(Daemon(node, once=True))
+    training = next(news for news in world.news if news.status.state == "training")
+    assert training.status.addresses == world.addresses
 
 
 def test_a_worker_that_has_nothing_to_do_gives_its_memory_back(tmp_path: Path) -> None:
