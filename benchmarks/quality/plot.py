@@ -4,6 +4,7 @@ The bars come from finished cells only; the sheet's clips from the weights that 
 """
 
 from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -55,19 +56,20 @@ def _bars(axis: Any, rows: Sequence[Row], read: Read) -> None:
         places, values, xerr=spreads, color=[_colour(row.cells[0]) for row in rows], height=0.7
     )
     axis.set_yticks(places, [row.name.removesuffix(", top-1") for row in rows])
-    for place, value in zip(places, values, strict=True):
-        ratio = values[0] / value
-        axis.annotate(f" {value:.3f} ({ratio:.2f}x)", (value, place), va="center", fontsize=8)
+    for place, value, spread in zip(places, values, spreads, strict=True):
+        text = f" {value:.3f} ({values[0] / value:.2f}x)"
+        axis.annotate(text, (value + spread, place), va="center", fontsize=8)
     axis.margins(x=0.32)
 
 
 def _over_guidance(axis: Any, cells: Sequence[Cell]) -> None:
+    others = cycle(("--", ":", "-."))
     for name in dict.fromkeys(cell.name for cell in cells if cell.name.startswith(_IN_LINES)):
         own = [cell for cell in cells if cell.name == name]
         guidances = [figures.routing.guidance for figures in own[0].guidance_sweep]
         values = np.array([[both(figures) for figures in cell.guidance_sweep] for cell in own])
         colour = _colour(own[0])
-        style = "-" if name in (MONOLITH, HEADLINE) else "--"
+        style = "-" if name in (MONOLITH, HEADLINE) else next(others)
         axis.plot(guidances, values.mean(axis=0), style, marker="o", color=colour, label=name)
     axis.set_title("the same guidance on every side")
     axis.set_xlabel("guidance")
