@@ -12,9 +12,10 @@ setup: $(STAMP)
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
+# Compiled on first import instead of all at once: most of what gets installed is never imported, and it halves the wait.
 $(STAMP): $(BIN)/python pyproject.toml constraints.txt
-	$(BIN)/pip install --quiet --progress-bar on torch==$$(sed -n 's/^torch==//p' constraints.txt)
-	$(BIN)/pip install --quiet --progress-bar on --constraint constraints.txt --editable '.[demo,dev]'
+	$(BIN)/pip install --quiet --no-compile --progress-bar on torch==$$(sed -n 's/^torch==//p' constraints.txt)
+	$(BIN)/pip install --quiet --no-compile --progress-bar on --constraint constraints.txt --editable '.[demo,dev]'
 	touch $(STAMP)
 
 demo: $(STAMP)
