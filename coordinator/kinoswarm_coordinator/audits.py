@@ -105,6 +105,11 @@ def comparison_order(state: SwarmState) -> tuple[LeaseId, CompareOrder] | None:
     return None
 
 
+def is_audited(state: SwarmState, lease_id: LeaseId) -> bool:
+    """Whether an audit looks at this contribution, or it is one itself."""
+    return lease_id in state.audits or lease_id in state.audit_of
+
+
 def is_held(state: SwarmState, lease_id: LeaseId) -> bool:
     """Whether an accepted contribution waits for its audit before it may enter a version."""
     case = state.audits.get(lease_id)

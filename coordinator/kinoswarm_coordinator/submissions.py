@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from kinoswarm_coordinator import events as ev
 from kinoswarm_coordinator.audit_findings import after_comparison, given_up
+from kinoswarm_coordinator.audits import is_audited
 from kinoswarm_coordinator.copy_check import copied
 from kinoswarm_coordinator.doubts import cluster_score, doubt, own_score
 from kinoswarm_coordinator.fold import judged_by, lineage_of
@@ -256,8 +257,7 @@ def _doubted(
     own, cluster = state.own_scores.get(key, ()), state.cluster_scores.get(key, ())
     why = doubt(judgement, list(own), list(cluster))
     account = state.account_of(state.work[lease_id].node)
-    audited = lease_id in state.audits or lease_id in state.audit_of
-    if not why or audited or not may_be_audited(state, rules, account):
+    if not why or is_audited(state, lease_id) or not may_be_audited(state, rules, account):
         return []
     return [ev.AuditOpened(at_ms=now_ms, lease_id=lease_id, holds=True, sentence=why)]
 

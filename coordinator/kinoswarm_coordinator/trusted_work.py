@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from itertools import islice
 
-from kinoswarm_coordinator.audits import comparison_order, is_held
+from kinoswarm_coordinator.audits import comparison_order, is_audited, is_held
 from kinoswarm_coordinator.chance import derived_seed
 from kinoswarm_coordinator.releasing import release_order
 from kinoswarm_coordinator.state import LineageKey, Purpose, Rules, SwarmState
@@ -80,8 +80,7 @@ def _evaluation(state: SwarmState, rules: Rules, seed: int) -> TrustedWork | Non
 
 def _assigned(state: SwarmState, rules: Rules, lease_id: LeaseId) -> AssignedSamples | None:
     """What to ask a contribution about: nothing where an audit looks anyway, or where there are none (doubts.py)."""
-    audited = lease_id in state.audits or lease_id in state.audit_of
-    if audited or not rules.charter.policy.audit_one_in:
+    if is_audited(state, lease_id) or not rules.charter.policy.audit_one_in:
         return None
     order = _train_order(state, lease_id)
     return AssignedSamples(seed=order.seed, steps=order.steps, batch_size=order.batch_size)

@@ -2,7 +2,7 @@
 held-out captions, the text encoder, the rename at the end. Owns these steps.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
 from shutil import copytree, rmtree
@@ -10,11 +10,23 @@ from shutil import copytree, rmtree
 from kinoswarm_model.checkpoints import write_atomic
 from kinoswarm_model.data.data_manifest import MANIFEST_NAME
 from kinoswarm_model.data.shards import read_shard
+from kinoswarm_model.jobs import JobProgress
 from kinoswarm_model.release_layout import INFO, TEXT_ENCODER, TOKENIZER
 from kinoswarm_model.sample_job import most_frequent_caption
 from kinoswarm_protocol.errors import LocalError
 
+OnProgress = Callable[[int, int, str], None]
+"""(done, of how many, of what)."""
 _MOST_PROMPTS = 8
+
+
+def reports_to(on_progress: OnProgress) -> Callable[[JobProgress], None]:
+    """Where the jobs that make such a release report to."""
+
+    def report(progress: JobProgress) -> None:
+        on_progress(progress.step, progress.total, progress.what)
+
+    return report
 
 
 def fingerprint(settings: object, release: Path, data: Sequence[Path]) -> str:

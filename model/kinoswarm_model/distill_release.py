@@ -17,11 +17,13 @@ from torch import Tensor
 from kinoswarm_model import release_job
 from kinoswarm_model.checkpoints import read_checkpoint, weights_of, write_checkpoint
 from kinoswarm_model.derived_release import (
+    OnProgress,
     fingerprint,
     open_work,
     part_of,
     prompts_of,
     publish,
+    reports_to,
     text_encoder_of,
 )
 from kinoswarm_model.experts import Expert, build_expert, tensor_shapes
@@ -43,7 +45,6 @@ from kinoswarm_model.training import Trainer
 from kinoswarm_model.training_data import Batch, BatchPlan, ClipSet, Drawing
 from kinoswarm_protocol.errors import LocalError
 
-OnProgress = Callable[[int, int, str], None]
 _PAIRS_BY_CLUSTER = 64
 _RESUME_EVERY_S = 300.0
 
@@ -113,9 +114,7 @@ class _Distilling:
     mark: str
 
     def run(self, on_progress: OnProgress) -> Distilled:
-        def report(progress: JobProgress) -> None:
-            on_progress(progress.step, progress.total, progress.what)
-
+        report = reports_to(on_progress)
         model, device = self.release.info.model, torch.device(self.request.device)
         place = self._most_picked()
         student = build_expert(model, seed=self.request.seed)
@@ -223,9 +222,7 @@ class _Distilling:
     def _most_picked(self) -> int:
         clips = ClipSet.read(self.data.heldout, self.release.info.model)
         device = torch.device(self.request.device)
-        figures = measured_router(self.release.router, clips, self.request.seed, device)
-        shares = figures.share_by_cluster
-        return max(range(len(shares)), key=lambda k: shares[k])
+        return measured_router(self.release.router, clips, self.request.seed, device).most_picked
 
     def _flops(self) -> float:
         model, experts = self.release.info.model, len(self.release.info.experts)

@@ -15,11 +15,13 @@ from msgspec import Struct, structs
 from kinoswarm_model import release_job, route_job, segment
 from kinoswarm_model.checkpoints import read_checkpoint
 from kinoswarm_model.derived_release import (
+    OnProgress,
     fingerprint,
     open_work,
     part_of,
     prompts_of,
     publish,
+    reports_to,
     text_encoder_of,
 )
 from kinoswarm_model.experts import build_expert, tensor_shapes
@@ -39,7 +41,6 @@ from kinoswarm_model.router_figures import RouterFigures, measured_router
 from kinoswarm_model.training_data import ClipSet
 from kinoswarm_protocol.errors import LocalError
 
-OnProgress = Callable[[int, int, str], None]
 _PAIRS = 256
 _ROUTER_SHARE = 4
 """The grown router trains for this part of the steps of one from nothing (docs/lab-notes.md)."""
@@ -123,9 +124,7 @@ class _Growing:
         heldout = ClipSet.read_clusters([[path] for path in self.old.heldout], info.model)
         before = measured_router(router, heldout, request.seed, device)
 
-        def report(progress: JobProgress) -> None:
-            on_progress(progress.step, progress.total, progress.what)
-
+        report = reports_to(on_progress)
         checkpoints, experts = [], []
         for cluster in range(len(self.new)):
             path, expert = self._expert(cluster, self._nearest(router, cluster), report)
@@ -150,8 +149,7 @@ class _Growing:
         """The old expert that the router picks most often for a new cluster's held-out clips."""
         clips = ClipSet.read([self.new.heldout[cluster]], self.info.model)
         device = torch.device(self.request.device)
-        shares = measured_router(router, clips, self.request.seed, device).share_by_cluster
-        return max(range(len(shares)), key=lambda k: shares[k])
+        return measured_router(router, clips, self.request.seed, device).most_picked
 
     def _expert(
         self, cluster: int, nearest: int, report: Callable[[JobProgress], None]

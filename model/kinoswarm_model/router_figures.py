@@ -33,6 +33,11 @@ class RouterFigures:
     share_by_cluster: list[float]
     """How often each expert has the highest probability."""
 
+    @property
+    def most_picked(self) -> int:
+        """The expert that has it most often."""
+        return max(range(len(self.share_by_cluster)), key=lambda k: self.share_by_cluster[k])
+
 
 def measured_router(
     router: Router, clips: ClipSet, seed: int, device: torch.device, on_time: OnTime | None = None
