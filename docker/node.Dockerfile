@@ -3,6 +3,8 @@
 #   docker run --gpus all --read-only --tmpfs /tmp -v kinoswarm:/home/kinoswarm/data kinoswarm-node INVITE
 FROM nvidia/cuda:12.8.1-runtime-ubuntu24.04
 
+# The archive of Ubuntu keeps no old versions: pinned ones would stop this build within weeks.
+# hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends python3 python3-venv ca-certificates \
     && rm -rf /var/lib/apt/lists/* \

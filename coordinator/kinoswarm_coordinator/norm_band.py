@@ -25,13 +25,18 @@ def size_of(norm: float, steps: int) -> float:
 
 def outside_band(size: float, recent: Sequence[float]) -> str:
     """A sentence when a delta's size lies outside the band of `recent` sizes; empty when there is nothing to say."""
-    logs = [math.log(value) for value in recent if value > 0]
-    if len(logs) < LEAST:
+    positive = sorted(value for value in recent if value > 0)
+    if len(positive) < LEAST:
         return ""
-    middle = median(logs)
-    spread = median(abs(value - middle) for value in logs) * _MAD_TO_SIGMA
+    count = len(positive)
+    logs = (math.log(positive[(count - 1) // 2]), math.log(positive[count // 2]))
+    middle = sum(logs) / 2  # the median of all logarithms
+    off = abs(math.log(size) - middle) if size > 0 else math.inf
+    if off <= _NARROWEST:  # nearly always, and then no other logarithm is asked for
+        return ""
+    spread = median(abs(math.log(value) - middle) for value in positive) * _MAD_TO_SIGMA
     reach = max(_NARROWEST, _DEVIATIONS * spread)
-    if size > 0 and abs(math.log(size) - middle) <= reach:
+    if off <= reach:
         return ""
     usual = math.exp(middle)
     return (

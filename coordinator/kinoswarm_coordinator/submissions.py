@@ -364,8 +364,11 @@ def _newest_considered(order: ReleaseOrder) -> list[int]:
 
 def expired(state: SwarmState, rules: Rules, now_ms: int) -> list[ev.Event]:
     """Leases whose deadline has passed, and audits that took too long: their work is free again."""
-    return given_up(state, rules, now_ms) + [
-        ev.LeaseExpired(at_ms=now_ms, lease_id=lease_id)
-        for lease_id in sorted(state.open_leases)
+    late = [
+        lease_id
+        for lease_id in state.open_leases
         if state.leases[lease_id].lease.deadline_ms <= now_ms
+    ]
+    return given_up(state, rules, now_ms) + [
+        ev.LeaseExpired(at_ms=now_ms, lease_id=lease_id) for lease_id in sorted(late)
     ]

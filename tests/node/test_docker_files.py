@@ -40,6 +40,24 @@ def commands(name: str) -> list[list[str]]:
     return [json.loads(words) for words in found]
 
 
+def tool(name: str) -> str:
+    """A program beside this Python."""
+    return str(Path(sys.executable).with_name(name))
+
+
+@pytest.mark.skipif(not Path(tool("hadolint")).exists(), reason="hadolint has no wheel here")
+@pytest.mark.parametrize("name", FILES)
+def test_hadolint_has_nothing_to_say(name: str) -> None:
+    done = subprocess.run([tool("hadolint"), DOCKER / name], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_the_compose_file_follows_the_compose_specification() -> None:
+    arguments = ["--builtin-schema", "vendor.compose-spec", DOCKER / "compose.yaml"]
+    done = subprocess.run([tool("check-jsonschema"), *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_an_image_runs_as_nobody_special_and_says_how_it_is(name: str) -> None:
     found = instructions(name)
