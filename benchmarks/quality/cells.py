@@ -31,8 +31,10 @@ class Cell(Struct, frozen=True, kw_only=True):
     """With few clips, at guidances that are the same for every side: what the guidance was chosen by."""
     figures: list[Figures]
     """Top-1 at the chosen guidance, with the full number of clips unless the cell only selects."""
+    alike: list[Figures] = []
+    """Top-1 with the full number of clips at guidances that are the same for every side."""
     routings: list[Figures] = []
-    """The other ways to mix experts, with few clips at the chosen guidance."""
+    """The other ways to mix experts at the chosen guidance, with as many clips as `figures`."""
     real: RealFigures
     aesthetic: str
     """The score, or what is missing to have one."""

@@ -87,8 +87,13 @@ def measured_cell(
         router_accuracy_by_t=[(t, router_accuracy(side, bench.data, t)) for t in TIMES],
         guidance_sweep=sweep,
         figures=[figures],
+        alike=[
+            measured(bench, regime, side, Routing(guidance=guidance), grid.measurement.clips)
+            for guidance in grid.measurement.alike
+            if entry.in_full
+        ],
         routings=[
-            measured(bench, regime, side, routing, grid.measurement.sweep_clips)
+            measured(bench, regime, side, routing, figures.num_clips)
             for routing in _routings(entry, best.routing.guidance)
         ],
         real=bench.yardstick.real,

@@ -78,7 +78,7 @@ def _head(cells: Sequence[Cell], before: str, after: str) -> list[str]:
 
 
 def rows_of(cells: Sequence[Cell]) -> list[Row]:
-    """A row for every configuration and routing, the monolith first, then by distance."""
+    """A row for every configuration and routing with figures, the monolith first, then by distance."""
     found: dict[str, Row] = {}
     for cell in cells:
         for figures in cell.figures:
@@ -93,7 +93,14 @@ def rows_of(cells: Sequence[Cell]) -> list[Row]:
 def full_rows_of(cells: Sequence[Cell]) -> list[Row]:
     """The rows that were measured with as many clips as the monolith: a distance of fewer is another estimate."""
     most = max((cell.figures[0].num_clips for cell in cells), default=0)
-    return rows_of([cell for cell in cells if cell.figures[0].num_clips == most])
+    return rows_of([structs.replace(cell, figures=_with(cell, most)) for cell in cells])
+
+
+def _with(cell: Cell, num_clips: int) -> list[Figures]:
+    """What was measured with so many clips at the cell's chosen guidance."""
+    return [
+        figures for figures in (*cell.figures, *cell.routings) if figures.num_clips == num_clips
+    ]
 
 
 def table_of(cells: Sequence[Cell]) -> str:
@@ -110,7 +117,31 @@ def table_of(cells: Sequence[Cell]) -> str:
         *(_line(row, rows[0]) for row in rows),
         _real_line(cells[0]),
     ]
-    return "\n".join([*_heading(cells), "", *lines, *_same_guidance(cells), ""])
+    return "\n".join([*_heading(cells), "", *lines, *_alike(cells), *_same_guidance(cells), ""])
+
+
+def _alike(cells: Sequence[Cell]) -> list[str]:
+    """The sides that were measured in full at the same guidance."""
+    asked = sorted({figures.routing.guidance for cell in cells for figures in cell.alike})
+    lines = []
+    for guidance in asked:
+        same = [structs.replace(cell, figures=_at(cell.alike, guidance)) for cell in cells]
+        lines += _short_lines(same, f"{guidance:g}")
+    if not lines:
+        return []
+    return [
+        "",
+        "All sides at the same guidance, with the full number of clips: the papers' protocol.",
+        "",
+        *_short_head(cells),
+        *lines,
+    ]
+
+
+def _short_head(cells: Sequence[Cell]) -> list[str]:
+    return _head(
+        cells, "guidance | configuration | seeds", "place read | motion read | held-out loss"
+    )
 
 
 def _same_guidance(cells: Sequence[Cell]) -> list[str]:
@@ -119,22 +150,27 @@ def _same_guidance(cells: Sequence[Cell]) -> list[str]:
     best = best_rows_of(cells)
     lines = [_short_line(row, best[0], "best of each") for row in best]
     for guidance in found:
-        same = [structs.replace(cell, figures=_at(cell, guidance)) for cell in cells]
+        same = [structs.replace(cell, figures=_at(cell.guidance_sweep, guidance)) for cell in cells]
         lines += _short_lines(same, f"{guidance:g}")
     return [
         "",
-        f"All trainings with {cells[0].guidance_sweep[0].num_clips} clips. The papers give all the same guidance.",
+        f"All trainings with {cells[0].guidance_sweep[0].num_clips} clips.",
         "",
-        *_head(
-            cells, "guidance | configuration | seeds", "place read | motion read | held-out loss"
-        ),
+        *_short_head(cells),
         *lines,
     ]
 
 
 def best_rows_of(cells: Sequence[Cell]) -> list[Row]:
     """Every training with few clips at its best guidance, and with its other routings there."""
-    return rows_of([structs.replace(cell, figures=[_best(cell), *cell.routings]) for cell in cells])
+    return rows_of(
+        [structs.replace(cell, figures=[_best(cell), *_few_routings(cell)]) for cell in cells]
+    )
+
+
+def _few_routings(cell: Cell) -> list[Figures]:
+    few = cell.guidance_sweep[0].num_clips
+    return [figures for figures in cell.routings if figures.num_clips == few]
 
 
 def _short_lines(cells: Sequence[Cell], guidance: str) -> list[str]:
@@ -146,8 +182,8 @@ def _best(cell: Cell) -> Figures:
     return min(cell.guidance_sweep, key=both)
 
 
-def _at(cell: Cell, guidance: float) -> list[Figures]:
-    return [figures for figures in cell.guidance_sweep if figures.routing.guidance == guidance]
+def _at(measured: Sequence[Figures], guidance: float) -> list[Figures]:
+    return [figures for figures in measured if figures.routing.guidance == guidance]
 
 
 def _short_line(row: Row, monolith: Row, guidance: str) -> str:
