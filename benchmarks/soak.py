@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -42,6 +43,13 @@ RULES = {
 PATIENCE_S = 120.0
 DEATH = "The worker process ended"
 KINDS = ("memory_bytes", "open_files", "threads")
+PROCESSES = {
+    "kinoswarm_model.worker": "worker",
+    "kinoswarm_network": "network",
+    "p2pd": "p2pd",
+    "kinoswarm_cli": "daemon",
+}
+"""What a process's command line holds, and what it is called."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +63,8 @@ class Sample:
     threads: int
     load: float
     """Of the whole machine, over a minute: how many processes want a core."""
+    memory_by_process: dict[str, int]
+    """Bytes resident of each kind of process."""
 
 
 def run(*arguments: object) -> None:
@@ -91,17 +101,23 @@ def found(root: Path) -> Path:
 
 
 def look(node: psutil.Process, history: Path, started_s: float) -> Sample:
-    memory = files = threads = 0
+    memory, files, threads = Counter[str](), 0, 0
     for process in [node, *node.children(recursive=True)]:
         try:
-            memory += process.memory_info().rss
+            memory[kind_of(process)] += process.memory_info().rss
             files += process.num_fds()
             threads += process.num_threads()
         except psutil.Error:
             continue
     segments = len(history.read_bytes().splitlines()) if history.exists() else 0
     seconds, load = time.monotonic() - started_s, os.getloadavg()[0]
-    return Sample(seconds, segments, memory, files, threads, load)
+    return Sample(seconds, segments, memory.total(), files, threads, load, dict(memory))
+
+
+def kind_of(process: psutil.Process) -> str:
+    """Which of the node's processes this is."""
+    words = " ".join(process.cmdline())
+    return next((kind for mark, kind in PROCESSES.items() if mark in words), "other")
 
 
 def slope_per_hour(samples: Sequence[Sample], value: Callable[[Sample], float]) -> float:
@@ -124,6 +140,21 @@ def figures(samples: Sequence[Sample], deaths: int) -> dict[str, float]:
         "mean load of the machine": statistics.fmean(s.load for s in samples),
         "peak memory, MB": max(s.memory_bytes for s in samples) / 1e6,
         **slopes,
+        **growth(samples),
+    }
+
+
+def growth(samples: Sequence[Sample]) -> dict[str, float]:
+    """How much more memory each process has in the last tenth than in the second one, in MB."""
+    tenth = max(1, len(samples) // 10)
+
+    def level(kind: str, part: Sequence[Sample]) -> float:
+        return statistics.median(s.memory_by_process.get(kind, 0) for s in part) / 1e6
+
+    return {
+        f"growth of the {kind}, MB": level(kind, samples[-tenth:])
+        - level(kind, samples[tenth : 2 * tenth])
+        for kind in PROCESSES.values()
     }
 
 
