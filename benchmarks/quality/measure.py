@@ -28,7 +28,7 @@ from kinoswarm_model.evaluation.probe import Probe, fit_probe
 from kinoswarm_model.flow import losses_of, times_of
 from kinoswarm_model.sampler import RoutedModel, SampleSettings
 
-_SAMPLE_BATCH = 64
+_SAMPLE_BATCH = 256
 _LOSS_BATCH = 128
 _NOISE_SEED = 1_000_000
 """Clip i of every side starts from noise _NOISE_SEED + i."""
