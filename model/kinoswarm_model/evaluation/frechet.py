@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from kinoswarm_model.evaluation.features import VideoFeatures
 from kinoswarm_protocol.errors import LocalError
@@ -84,10 +85,12 @@ class FrechetSpace:
                 raise LocalError(
                     f"{len(features)} {name} clips; at least {SMALLEST_SET} are needed for a distance"
                 )
-        return Distances(
-            both=_distance(self.both(_joined(clips)), self.both(_joined(real)), seed),
-            motion=_distance(self.motion(clips.motion), self.motion(real.motion), seed),
-        )
+        # Hundreds of small matrices: where other programs want the cores too, BLAS threads mostly wait for each other.
+        with threadpool_limits(1, user_api="blas"):
+            return Distances(
+                both=_distance(self.both(_joined(clips)), self.both(_joined(real)), seed),
+                motion=_distance(self.motion(clips.motion), self.motion(real.motion), seed),
+            )
 
 
 def fit_space(real: VideoFeatures, num_measured: int) -> FrechetSpace:
