@@ -36,7 +36,7 @@ from kinoswarm_protocol.errors import LocalError
 from kinoswarm_protocol.ids import BlobId, PeerId, SwarmId, swarm_id_of
 from kinoswarm_protocol.invite import Invite, write_invite
 from kinoswarm_protocol.limits import MAX_CHARTER_BYTES, MAX_SENTENCE
-from kinoswarm_protocol.specs import ClipSpec, ModelSpec
+from kinoswarm_protocol.specs import ClipSpec, ModelSpec, Objective
 
 Progress = Callable[[int, int, str], None]
 _PROMPTS_PER_CLUSTER = 2
@@ -75,6 +75,8 @@ class FoundingConfig:
     """Folder of a pretrained Wan transformer that the common seed starts from; its shape replaces the preset's."""
     base_licence: str = ""
     """SPDX name of those weights' licence; needed with them."""
+    epsilon: tuple[int, ...] = ()
+    """Clusters, counted from 0, whose experts are trained on the noise instead of the velocity."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,7 @@ def create_swarm(
             "or choose another folder"
         )
     manifest = read_manifest(data)
+    objectives = objectives_of(len(manifest.clusters), config.epsilon)
     chosen, notes = _chosen_preset(manifest, config)
     founder = load_or_create_key(folder.founder_key)
     coordinator = load_or_create_key(folder.key)
@@ -111,7 +114,7 @@ def create_swarm(
     _keep_heldout(data, manifest, folder)
     if manifest.vae is not None:
         shutil.copytree(data / VAE_FOLDER, folder.vae, dirs_exist_ok=True)
-    clusters = _cluster_entries(data, manifest, store, report)
+    clusters = _cluster_entries(data, manifest, objectives, store, report)
     seed = _train_seed(data, manifest, chosen, folder, config, report)
     ports = _Ports(config.p2p_port or _free_port(), config.http_port or _free_port())
     addresses = _addresses(config, ports, coordinator.peer_id)
@@ -210,8 +213,23 @@ def _keep_heldout(data: Path, manifest: DataManifest, folder: SwarmFolder) -> No
         os.replace(temporary, target)
 
 
+def objectives_of(num_clusters: int, epsilon: Sequence[int]) -> list[Objective]:
+    """What each cluster's expert is trained on. Raises LocalError for a cluster that is not there."""
+    for cluster in epsilon:
+        if not 0 <= cluster < num_clusters:
+            raise LocalError(
+                f"there is no cluster {cluster}: this data has {num_clusters}, counted from 0; "
+                "`kinoswarm data inspect` shows them"
+            )
+    return ["epsilon" if index in epsilon else "velocity" for index in range(num_clusters)]
+
+
 def _cluster_entries(
-    data: Path, manifest: DataManifest, store: BlobStore, report: Progress
+    data: Path,
+    manifest: DataManifest,
+    objectives: Sequence[Objective],
+    store: BlobStore,
+    report: Progress,
 ) -> list[ClusterEntry]:
     entries = []
     for index, cluster in enumerate(manifest.clusters):
@@ -222,6 +240,7 @@ def _cluster_entries(
                 num_heldout=cluster.heldout.num_clips,
                 heldout_sha256=cluster.heldout.sha256,
                 shards=[_shard_entry(data, shard, store) for shard in cluster.shards],
+                objective=objectives[index],
             )
         )
         report(index + 1, len(manifest.clusters), "storing shards")

@@ -92,6 +92,7 @@ class Workbench:
             heldout_path=str(self.folder.heldout(order.cluster)),
             pairs=order.pairs,
             seed=order.seed,
+            objective=self.rules.charter.clusters[order.cluster].objective,
             segments=[_segment(assigned) for assigned in order.assigned],
             shard_paths=await self._shards(order.cluster) if order.assigned else [],
             foreign_heldout_path=(
@@ -137,6 +138,7 @@ class Workbench:
             heldout_path=str(self.folder.heldout(order.cluster)),
             pairs=order.pairs,
             seed=order.seed,
+            objective=self.rules.charter.clusters[order.cluster].objective,
         )
 
     async def _route(self, job_id: str, order: RouteOrder) -> Job:
@@ -171,6 +173,7 @@ class Workbench:
             pairs=order.pairs,
             margin=order.margin,
             cluster_labels=[cluster.label for cluster in charter.clusters],
+            objectives=[cluster.objective for cluster in charter.clusters],
             router_path=await self._path(order.router),
             text_encoder_dir=None,
             vae_dir=str(self.folder.vae) if charter.model.vae is not None else None,

@@ -12,6 +12,7 @@ from kinoswarm_coordinator.state import LineageKey, NodeState, Rules, SwarmState
 from kinoswarm_coordinator.status import phase_sentence, training_by_cluster
 from kinoswarm_protocol.ids import LeaseId, PeerId
 from kinoswarm_protocol.messages import AccuracyAt, ReleaseFile, TrainOrder, Verdict
+from kinoswarm_protocol.specs import Objective
 
 _RECENT_VERDICTS = 20
 _MOST_NODES = 500
@@ -44,6 +45,8 @@ class VersionView(Struct, frozen=True, kw_only=True):
 class ClusterView(Struct, frozen=True, kw_only=True):
     cluster: int
     label: str
+    objective: Objective
+    """What held-out losses are of: the velocity or the noise. Only those of one objective compare."""
     num_clips: int
     version: int
     versions: list[VersionView]
@@ -273,6 +276,7 @@ def _cluster(state: SwarmState, rules: Rules, index: int, at_work: _AtWork) -> C
     return ClusterView(
         cluster=index,
         label=entry.label,
+        objective=entry.objective,
         num_clips=entry.num_clips,
         version=line[-1].version,
         versions=[

@@ -90,6 +90,7 @@ def _losses(job: ReleaseJob, cluster: int, candidates: Sequence[Candidate]) -> l
             triples,
             torch.device(job.device),
             job.model,
+            job.objective_of(cluster),
         )
         for candidate in candidates
     ]

@@ -1,8 +1,9 @@
 """A release's experts and router as one dense model. Owns the student's training and what is measured of it.
 
-The student learns the routed mixture's own velocity on noised training clips, with and without text, so that guidance
-works on it (arXiv 2501.05450, section 3.4). It has the shape of one expert and starts from the one that is picked most.
-What comes out is a release with one expert: the same commands and pipeline read it.
+The student learns the routed mixture's own velocity, whatever its experts were trained on, on noised training clips,
+with and without text, so that guidance works on it (arXiv 2501.05450, section 3.4). It has the shape of one expert and
+starts from the one that is picked most. What comes out is a release with one expert: the same commands and pipeline
+read it.
 Shapes: B batch, C channels, T frames, H height, W width, K clusters.
 """
 

@@ -117,17 +117,17 @@ class Bench:
 
     def _losses(self, weights: Weights, triples: Triples) -> Tensor:
         self.forwards += len(triples)
-        device = torch.device(self.job.device)
-        return losses_of_weights(self.expert, weights, triples, device, self.job.model)
+        job, device = self.job, torch.device(self.job.device)
+        return losses_of_weights(self.expert, weights, triples, device, job.model, job.objective)
 
     def _losses_with(self, weights: Weights) -> Callable[[Batch], Tensor]:
-        device = torch.device(self.job.device)
+        job, device = self.job, torch.device(self.job.device)
         self.expert.network.load_state_dict(weights)
         self.expert.to(device).eval()
 
         def losses(batch: Batch) -> Tensor:
             self.forwards += len(batch)
-            return losses_of_batch(self.expert, batch, device, self.job.model)
+            return losses_of_batch(self.expert, batch, device, job.model, job.objective)
 
         return losses
 

@@ -1,16 +1,25 @@
 """Flow matching: paths, targets, losses and time grids as pure functions. Owns the maths; no networks, no randomness.
 
 x_0 is data, x_1 noise, t runs from 0 (data) to 1 (noise): x_t = (1 - t) x_0 + t eps, v = eps - x_0.
+
+Every network puts out what the recipe says, a clean clip or a velocity, whatever its expert's objective. A velocity is
+read as a noise prediction by eps_hat = x_t + (1 - t) v_hat, so eps_hat - eps = (1 - t) (v_hat - v): an expert with the
+objective `epsilon` regresses the noise, starts from the common seed like every other, and gives the sampler a velocity
+without the division by 1 - t that a network of noise needs, which has no value at t = 1, where sampling begins.
 Shapes: B batch, C channels, T frames, H height, W width.
 """
 
 import torch
 from torch import Tensor
 
-from kinoswarm_protocol.specs import RecipeSpec
+from kinoswarm_protocol.specs import Objective, RecipeSpec
 
 _SMALLEST_T = 1e-4
 """Keeps the velocity finite at t = 0, where nobody needs it."""
+
+LEAST_SIGNAL = 0.2
+"""Noise errors count as if 1 - t were at least this. At t = 1 a noise prediction is right whatever the velocity
+(arXiv 2305.08891): without the floor the first steps of sampling would be neither trained nor judged."""
 
 
 def shifted(t: Tensor, shift: float) -> Tensor:
@@ -63,17 +72,21 @@ def losses_of(
     eps_BCTHW: Tensor,
     t_B: Tensor,
     recipe: RecipeSpec,
+    objective: Objective = "velocity",
 ) -> Tensor:
-    """Mean squared velocity error of every clip, shape (B,).
+    """Mean squared error of every clip, shape (B,): of the velocity or, for `epsilon`, of the noise.
 
     For clean-clip prediction both sides are divided by the floored t, so that a perfect prediction costs nothing:
-    the loss is |x_0 - prediction|^2 / max(t, t_floor)^2.
+    the velocity loss is |x_0 - prediction|^2 / max(t, t_floor)^2. The noise loss is max(1 - t, LEAST_SIGNAL)^2 times
+    the velocity loss.
     """
     if recipe.prediction == "velocity":
         target_BCTHW, weight_B = eps_BCTHW - x_0_BCTHW, torch.ones_like(t_B)
     else:
         target_BCTHW, weight_B = x_0_BCTHW, t_B.clamp_min(recipe.t_floor).pow(-2)
     error_B = (prediction_BCTHW.float() - target_BCTHW).square().flatten(1).mean(1)
+    if objective == "epsilon":
+        weight_B = weight_B * (1.0 - t_B).clamp_min(LEAST_SIGNAL).square()
     return error_B * weight_B
 
 

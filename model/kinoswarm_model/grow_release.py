@@ -1,8 +1,8 @@
 """A release with experts for data that it was not made for. Owns the order: new experts, the grown router, the folder.
 
-Old experts stay as they are. Each new one starts from the old expert that the router picks most for the new clips; the
-router keeps its weights, gets a larger head and trains for a while on all clusters (arXiv 2603.06741 trains a new
-one from nothing). Interrupted, the same call goes on.
+Old experts stay as they are. Each new one starts from the old expert that the router picks most for the new clips, and
+takes over what that one was trained on; the router keeps its weights, gets a larger head and trains for a while on all
+clusters (arXiv 2603.06741 trains a new one from nothing). Interrupted, the same call goes on.
 """
 
 from collections.abc import Callable
@@ -40,6 +40,7 @@ from kinoswarm_model.router import Router
 from kinoswarm_model.router_figures import RouterFigures, measured_router
 from kinoswarm_model.training_data import ClipSet
 from kinoswarm_protocol.errors import LocalError
+from kinoswarm_protocol.specs import Objective
 
 _PAIRS = 256
 _ROUTER_SHARE = 4
@@ -72,6 +73,8 @@ class NewExpert(Struct, frozen=True, kw_only=True):
 
     label: str
     started_from: str
+    objective: Objective
+    """That of the one it started from."""
     loss: PairedLoss
     """On the new cluster's held-out clips: the expert it started from, and the new one."""
 
@@ -132,7 +135,7 @@ class _Growing:
             experts.append(expert)
         job = self._route_job()
         routed = route_job.run(job, report)
-        release_job.run(self._release_job(checkpoints, routed.router_path), report)
+        release_job.run(self._release_job(checkpoints, experts, routed.router_path), report)
         return Grown(
             release_dir="",
             experts=experts,
@@ -156,6 +159,7 @@ class _Growing:
     ) -> tuple[Path, NewExpert]:
         """Train one; its checkpoint, and what it gained over the expert that it started from."""
         request, info = self.request, self.info
+        objective = info.experts[nearest].objective
         start = request.release / expert_weights(nearest)
         what = f"new-{cluster}"
         job = TrainJob(
@@ -168,6 +172,7 @@ class _Growing:
             steps=request.expert_steps,
             batch_size=info.model.recipe.batch_size,
             seed=request.seed + cluster,
+            objective=objective,
             pretrained_dir=str(start.parent),
         )
         path = Path(job.work_dir) / "checkpoint.safetensors"
@@ -183,12 +188,14 @@ class _Growing:
                 triples,
                 torch.device(request.device),
                 info.model,
+                objective,
             )
             for place in (start, path)
         )
         return path, NewExpert(
             label=self.new.labels[cluster],
             started_from=info.experts[nearest].label,
+            objective=objective,
             loss=paired(base, candidate),
         )
 
@@ -208,7 +215,9 @@ class _Growing:
             base_clusters=len(self.info.experts),
         )
 
-    def _release_job(self, checkpoints: list[Path], router_path: str) -> ReleaseJob:
+    def _release_job(
+        self, checkpoints: list[Path], new: list[NewExpert], router_path: str
+    ) -> ReleaseJob:
         request, info = self.request, self.info
         kept = [
             Candidate(
@@ -234,6 +243,10 @@ class _Growing:
             experts=[*kept, *added],
             heldout_paths=heldout,
             cluster_labels=[*(expert.label for expert in info.experts), *self.new.labels],
+            objectives=[
+                *(expert.objective for expert in info.experts),
+                *(expert.objective for expert in new),
+            ],
             router_path=router_path,
             text_encoder_dir=text_encoder_of(request.release, self.work),
             prompts=prompts_of(heldout),

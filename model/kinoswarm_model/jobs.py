@@ -9,7 +9,8 @@ from typing import Literal
 
 from msgspec import Struct
 
-from kinoswarm_protocol.specs import DeltaCodec, ModelSpec, ModeSpec
+from kinoswarm_protocol.errors import LocalError
+from kinoswarm_protocol.specs import DeltaCodec, ModelSpec, ModeSpec, Objective
 
 MAX_JOB_FRAME = 4 * 1024 * 1024
 FULL = ModeSpec(name="full")
@@ -39,6 +40,7 @@ class TrainJob(_Job, frozen=True, kw_only=True, tag="train"):
     base_path: str | None = None
     pretrained_dir: str | None = None
     """A common seed starts from these weights instead of fresh ones."""
+    objective: Objective = "velocity"
     mode: ModeSpec = FULL
     delta_codec: DeltaCodec = "int8.1"
     micro_batch: int = 0
@@ -71,6 +73,8 @@ class EvaluateJob(_Job, frozen=True, kw_only=True, tag="evaluate"):
     heldout_path: str
     pairs: int
     seed: int
+    objective: Objective = "velocity"
+    """Of the cluster's expert: losses are of what it is trained on."""
     segments: list[AssignedSegment | None] = []
     """By delta; None, or nothing at all, where nobody asks what it was trained on."""
     shard_paths: list[str] = []
@@ -110,6 +114,8 @@ class MergeJob(_Job, frozen=True, kw_only=True, tag="merge"):
     heldout_path: str
     pairs: int
     seed: int
+    objective: Objective = "velocity"
+    """As of an EvaluateJob."""
 
 
 class RebuildJob(_Job, frozen=True, kw_only=True, tag="rebuild"):
@@ -157,6 +163,8 @@ class ReleaseJob(_Job, frozen=True, kw_only=True, tag="release"):
     margin: float = 0.0
     """A newer version is held back when it is worse by over two standard errors and this share."""
     cluster_labels: list[str]
+    objectives: list[Objective] = []
+    """By cluster; nothing at all where every expert has the usual one."""
     router_path: str
     text_encoder_dir: str | None
     """None: the installed default encoder."""
@@ -169,6 +177,16 @@ class ReleaseJob(_Job, frozen=True, kw_only=True, tag="release"):
     """Of training the common seed, for the model card; 0 is not known, as for the next."""
     expert_flops: float = 0.0
     """Of all credited training."""
+
+    def objective_of(self, cluster: int) -> Objective:
+        """Of a cluster's expert. Raises LocalError when some clusters have one and others none."""
+        if not self.objectives:
+            return "velocity"
+        if len(self.objectives) != len(self.cluster_labels):
+            raise LocalError(
+                f"{len(self.objectives)} objectives for {len(self.cluster_labels)} clusters; name one for each, or none"
+            )
+        return self.objectives[cluster]
 
 
 class GenerateJob(_Job, frozen=True, kw_only=True, tag="generate"):

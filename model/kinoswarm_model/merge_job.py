@@ -56,8 +56,10 @@ def _tested(job: MergeJob, base: dict[str, Tensor], new: dict[str, Tensor]) -> P
     device = torch.device(job.device)
     triples = Triples(ClipSet.read([job.heldout_path], job.model), job.pairs, job.seed)
     expert = build_expert(job.model, seed=0)
-    before = losses_of_weights(expert, base, triples, device, job.model)
-    after = losses_of_weights(expert, new, triples, device, job.model)
+    before, after = (
+        losses_of_weights(expert, weights, triples, device, job.model, job.objective)
+        for weights in (base, new)
+    )
     return paired(before, after)
 
 

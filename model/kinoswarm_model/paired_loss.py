@@ -1,6 +1,7 @@
 """Paired held-out losses: two models on equal (clip, noise, t) triples. Owns the triples and their statistics.
 
-The difference of paired losses has a far smaller error than either loss: chance in noise and time cancels.
+The difference of paired losses has a far smaller error than either loss: chance in noise and time cancels. An expert is
+judged by what it is trained on: honest work on the noise may well raise the error of the velocity a little.
 Shapes: B batch.
 """
 
@@ -14,7 +15,7 @@ from kinoswarm_model.jobs import PairedLoss
 from kinoswarm_model.noise import Purpose
 from kinoswarm_model.segment import expert_losses
 from kinoswarm_model.training_data import Batch, ClipSet, Drawing, order
-from kinoswarm_protocol.specs import ModelSpec
+from kinoswarm_protocol.specs import ModelSpec, Objective
 
 _BATCH = 32
 _DRAWING = Drawing(purpose=Purpose.EVALUATE, text_dropout=0.0)
@@ -40,16 +41,30 @@ class Triples:
 
 
 @torch.no_grad()
-def losses_on(expert: Expert, triples: Triples, device: torch.device, model: ModelSpec) -> Tensor:
+def losses_on(
+    expert: Expert,
+    triples: Triples,
+    device: torch.device,
+    model: ModelSpec,
+    objective: Objective = "velocity",
+) -> Tensor:
     """The loss of every triple, float64, shape (pairs,)."""
     expert.to(device).eval()
-    return torch.cat([losses_of_batch(expert, batch, device, model) for batch in triples.batches()])
+    batches = triples.batches()
+    return torch.cat([losses_of_batch(expert, each, device, model, objective) for each in batches])
 
 
 @torch.no_grad()
-def losses_of_batch(expert: Expert, batch: Batch, device: torch.device, model: ModelSpec) -> Tensor:
+def losses_of_batch(
+    expert: Expert,
+    batch: Batch,
+    device: torch.device,
+    model: ModelSpec,
+    objective: Objective = "velocity",
+) -> Tensor:
     """The loss of every clip of a batch, float64, shape (B,)."""
-    return expert_losses(expert, batch.part(0, len(batch), device), model.recipe).double().cpu()
+    whole = batch.part(0, len(batch), device)
+    return expert_losses(expert, whole, model.recipe, objective).double().cpu()
 
 
 def losses_of_weights(
@@ -58,10 +73,11 @@ def losses_of_weights(
     triples: Triples,
     device: torch.device,
     model: ModelSpec,
+    objective: Objective = "velocity",
 ) -> Tensor:
     """The losses of an expert with these weights; the expert keeps them."""
     expert.network.load_state_dict(dict(weights))
-    return losses_on(expert, triples, device, model)
+    return losses_on(expert, triples, device, model, objective)
 
 
 def paired(base_B: Tensor, candidate_B: Tensor) -> PairedLoss:

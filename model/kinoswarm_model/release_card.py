@@ -43,8 +43,8 @@ A single expert is an ordinary diffusers model: `{class_name}.from_pretrained("p
 
 ## Experts
 
-| expert | cluster of the data | version |
-|---|---|---|
+| expert | cluster of the data | version | trained on the error of |
+|---|---|---|---|
 {experts}
 
 Version 0 is the common seed that all experts start from; each further version merged volunteers' training.
@@ -174,7 +174,16 @@ def _samples(prompts: list[str], names: list[str]) -> str:
 
 def _experts(info: ReleaseInfo) -> str:
     rows = enumerate(info.experts)
-    return "\n".join(f"| {index} | {_line(e.label)} | {e.version} |" for index, e in rows)
+    return "\n".join(
+        f"| {index} | {_line(e.label)} | {e.version} | {_OBJECTIVES[e.objective]} |"
+        for index, e in rows
+    )
+
+
+_OBJECTIVES = {
+    "velocity": "the velocity",
+    "epsilon": "the noise ([arXiv 2603.06741](https://arxiv.org/abs/2603.06741))",
+}
 
 
 def _line(text: str) -> str:

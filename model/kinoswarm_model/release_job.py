@@ -84,8 +84,8 @@ def _text_of(job: ReleaseJob) -> TextFolders | None:
 def info_of(job: ReleaseJob, chosen: Sequence[Candidate]) -> ReleaseInfo:
     """kinoswarm.json of a job whose experts are chosen."""
     experts = [
-        ReleaseExpert(label=label, version=expert.version)
-        for label, expert in zip(job.cluster_labels, chosen, strict=True)
+        ReleaseExpert(label=label, version=expert.version, objective=job.objective_of(cluster))
+        for cluster, (label, expert) in enumerate(zip(job.cluster_labels, chosen, strict=True))
     ]
     return ReleaseInfo(
         swarm_name=job.swarm_name,

@@ -21,6 +21,7 @@ from kinoswarm_protocol.specs import (
     ModelSpec,
     ModeSpec,
     Name,
+    Objective,
     RecipeSpec,
     RouterSpec,
     TextSpec,
@@ -45,11 +46,15 @@ _MAX_INFO_BYTES = 1024 * KIB
 _MAX_JSON_BYTES = 64 * KIB
 
 
-class ReleaseExpert(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is known of one expert beside its weights."""
+class ReleaseExpert(
+    Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
+    """What is known of one expert beside its weights. What is as usual is not written: older programs read it too."""
 
     label: Name
     version: Count
+    objective: Objective = "velocity"
+    """What it was trained on. All networks put out the same, so sampling does not ask."""
 
 
 class ReleaseInfo(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

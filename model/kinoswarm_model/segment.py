@@ -38,7 +38,7 @@ from kinoswarm_model.training import (
 from kinoswarm_model.training_data import Batch, BatchPlan, ClipSet, Drawing
 from kinoswarm_model.wan_forward import compile_blocks
 from kinoswarm_protocol import codec
-from kinoswarm_protocol.specs import RecipeSpec
+from kinoswarm_protocol.specs import Objective, RecipeSpec
 
 
 def run(job: TrainJob, report: Report) -> TrainDone:
@@ -89,7 +89,7 @@ def expert_trainer(expert: Expert, job: TrainJob) -> Trainer:
         compile_blocks(expert.network)
     return Trainer(
         expert,
-        lambda batch: expert_losses(expert, batch, recipe),
+        lambda batch: expert_losses(expert, batch, recipe, job.objective),
         settings_for(
             job.mode, replace(optimizer_settings(recipe, job.steps), precision=job.precision)
         ),
@@ -98,10 +98,12 @@ def expert_trainer(expert: Expert, job: TrainJob) -> Trainer:
     )
 
 
-def expert_losses(expert: Expert, batch: Batch, recipe: RecipeSpec) -> Tensor:
+def expert_losses(
+    expert: Expert, batch: Batch, recipe: RecipeSpec, objective: Objective = "velocity"
+) -> Tensor:
     """Loss of every clip of a batch, shape (B,)."""
     prediction = expert(batch.x_t_BCTHW, batch.t_B, batch.text_tokens_BLD, batch.text_mask_BL)
-    return losses_of(prediction, batch.x_0_BCTHW, batch.eps_BCTHW, batch.t_B, recipe)
+    return losses_of(prediction, batch.x_0_BCTHW, batch.eps_BCTHW, batch.t_B, recipe, objective)
 
 
 def optimizer_settings(recipe: RecipeSpec, steps: int) -> OptimizerSettings:

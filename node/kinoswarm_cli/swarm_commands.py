@@ -2,13 +2,16 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kinoswarm_cli.admin_commands import add_admin_commands
 from kinoswarm_cli.amend_command import add_amend_command
 from kinoswarm_cli.backup_commands import add_backup_commands
+
+if TYPE_CHECKING:
+    from kinoswarm_coordinator.founding import Founded
 
 app = typer.Typer(help="Found a swarm and run its coordinator.", no_args_is_help=True)
 add_admin_commands(app)
@@ -48,6 +51,10 @@ def create(
         Path | None, typer.Option(help="Folder of a pretrained Wan transformer to start from.")
     ] = None,
     base_licence: Annotated[str, typer.Option(help="SPDX name of its licence.")] = "",
+    epsilon: Annotated[
+        list[int] | None,
+        typer.Option(help="Cluster whose expert is trained on the noise; repeatable."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Train the common seed, sign the charter, write the invite."""
@@ -69,22 +76,30 @@ def create(
         device=device,
         start_from=start_from,
         base_licence=base_licence,
+        epsilon=tuple(epsilon or ()),
     )
     with reporting(quiet=as_json) as report:
         founded = create_swarm(data, out, config, report)
+    typer.echo(_as_json(founded, out) if as_json else _in_words(founded, out))
+
+
+def _as_json(founded: "Founded", out: Path) -> str:
     facts = {
         "swarm": founded.swarm,
         "invite": founded.invite,
         "folder": str(out),
         "notes": founded.notes,
     }
-    text = "".join(f"Note: {note}\n" for note in founded.notes) + (
+    return json.dumps(facts)
+
+
+def _in_words(founded: "Founded", out: Path) -> str:
+    return "".join(f"Note: {note}\n" for note in founded.notes) + (
         f"Swarm {founded.swarm[:12]}… founded in {out}\n"
         f"Take {out / 'founder.key'} off-line: it signs the charter and amendments only.\n"
         f"Invite ({out / 'invite.txt'}):\n{founded.invite}\n"
         f"Next: kinoswarm swarm serve {out}"
     )
-    typer.echo(json.dumps(facts) if as_json else text)
 
 
 @app.command()

@@ -152,18 +152,19 @@ async def _finished(
 async def _train_job(node: NodeContext, segment: ev.Segment, fit: ev.Fit) -> TrainJob:
     order = train_order(stored_lease(node, segment.lease_id))
     charter = node.the_charter()
-    shards = charter.clusters[order.cluster].shards
+    cluster = charter.clusters[order.cluster]
     return TrainJob(
         job_id=segment.lease_id,
         model=charter.model,
         work_dir=str(node.folder.work_dir(segment.lease_id)),
         device=await node.device(),
         threads=node.threads(os.cpu_count() or 1),
-        shard_paths=[str(await _here(node, BlobId(shard.blob))) for shard in shards],
+        shard_paths=[str(await _here(node, BlobId(shard.blob))) for shard in cluster.shards],
         steps=order.steps,
         batch_size=order.batch_size,
         seed=order.seed,
         base_path=str(await _here(node, BlobId(order.base))),
+        objective=cluster.objective,
         mode=order.mode,
         delta_codec=charter.policy.delta_codec,
         micro_batch=min(fit.micro_batch or node.settings.micro_batch, order.batch_size),

@@ -24,7 +24,16 @@ from kinoswarm_protocol.limits import (
     MAX_NOTE,
     MAX_SHARDS_PER_CLUSTER,
 )
-from kinoswarm_protocol.specs import Count, DeltaCodec, Flops, ModelSpec, Name, NonNegative, Rate
+from kinoswarm_protocol.specs import (
+    Count,
+    DeltaCodec,
+    Flops,
+    ModelSpec,
+    Name,
+    NonNegative,
+    Objective,
+    Rate,
+)
 
 Address = Annotated[str, Meta(min_length=1, max_length=MAX_ADDRESS)]
 Addresses = Annotated[list[Address], Meta(max_length=MAX_ADDRESSES)]
@@ -48,6 +57,8 @@ class ClusterEntry(Struct, frozen=True, array_like=True, forbid_unknown_fields=T
     num_heldout: Count
     heldout_sha256: DigestField
     shards: Annotated[list[ShardEntry], Meta(min_length=1, max_length=MAX_SHARDS_PER_CLUSTER)]
+    objective: Objective = "velocity"
+    """Of its expert, from version 1 on; all start from one common seed."""
 
 
 class Licences(Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True):

@@ -37,6 +37,10 @@ ExpertClass = Literal[
 DeltaCodec = Literal["int8.1", "int4.1", "sparse.1"]
 """How weight deltas may be packed (kinoswarm_model/delta_codecs.py); the number rises with the format."""
 
+Objective = Literal["velocity", "epsilon"]
+"""Whose squared error an expert is trained and judged by: the velocity's, or the noise's, which weighs small t more
+(arXiv 2603.06741). What its network puts out is the recipe's in either case (kinoswarm_model/flow.py)."""
+
 
 class ExpertSpec(Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True):
     """One video denoiser: a diffusers class and its constructor's keyword arguments."""

@@ -13,7 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from msgspec import json as msgspec_json
+from typer.testing import CliRunner
 
+from kinoswarm_cli.swarm_commands import app
 from kinoswarm_coordinator.founding import FoundingConfig, create_swarm, listening
 from kinoswarm_coordinator.home import SwarmFolder
 from kinoswarm_coordinator.serve import run_coordinator
@@ -73,7 +75,7 @@ def prepared_data(folder: Path, num_clusters: int = 2) -> Path:
     return folder
 
 
-CONFIG = FoundingConfig(name="Walls", preset="tiny", threads=1, seed_steps=4)
+CONFIG = FoundingConfig(name="Walls", preset="tiny", threads=1, seed_steps=4, epsilon=(1,))
 
 
 @pytest.fixture(scope="module")
@@ -88,9 +90,23 @@ def test_a_founded_swarm_has_a_signed_charter_and_an_invite_to_it(founded: Swarm
     charter = open_charter(founded.charter.read_bytes(), invite.swarm).body
     assert charter.name == invite.name == "Walls"
     assert [cluster.label for cluster in charter.clusters] == ["walls 0", "walls 1"]
+    assert [cluster.objective for cluster in charter.clusters] == ["velocity", "epsilon"]
     assert charter.seed_flops > 0
     assert charter.seed_steps == 4
     assert charter.policy.target_version == 2
+
+
+@pytest.mark.parametrize("cluster", ["2", "-1"])
+def test_a_founder_who_names_a_cluster_that_is_not_there_is_told_before_any_training(
+    tmp_path: Path, cluster: str
+) -> None:
+    data, out = prepared_data(tmp_path / "data"), tmp_path / "swarm"
+    arguments = [str(data), "--name", "Walls", "--out", str(out), "--preset", "tiny"]
+    with pytest.raises(LocalError, match=f"no cluster {cluster}: this data has 2, counted from 0"):
+        CliRunner().invoke(
+            app, ["create", *arguments, "--epsilon", cluster], catch_exceptions=False
+        )
+    assert not out.exists()
 
 
 def test_secret_keys_are_readable_by_their_owner_alone(founded: SwarmFolder) -> None:

@@ -41,7 +41,7 @@ from kinoswarm_protocol.messages import (
     Submit,
     TrainOutcome,
 )
-from kinoswarm_protocol.specs import ModeSpec
+from kinoswarm_protocol.specs import ModeSpec, Objective
 
 LEASE_0 = f"{0:032x}"
 
@@ -153,6 +153,18 @@ def test_a_worker_outlives_a_short_wait_for_a_verdict(
     live(Daemon(node, once=True))
     assert was_ended
     assert not was_ended[0]
+
+
+@pytest.mark.parametrize("objective", ["velocity", "epsilon"])
+def test_a_segment_trains_what_the_charter_says_of_its_cluster(
+    tmp_path: Path, objective: Objective
+) -> None:
+    world = World(tmp_path)
+    clusters = [structs.replace(world.charter.clusters[0], objective=objective)]
+    world = World(tmp_path, charter_changes={"clusters": clusters})
+    live(Daemon(world.node(), once=True))
+    (job,) = (job for job in world.jobs if isinstance(job, TrainJob))
+    assert job.objective == objective
 
 
 def test_the_self_test_is_remembered(tmp_path: Path) -> None:

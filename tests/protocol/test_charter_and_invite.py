@@ -1,12 +1,21 @@
 """Charters and invites: altered or foreign ones are refused with a sentence that says what to do."""
 
+import msgpack
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 from protocol.samples import COORDINATOR, FOUNDER, NODE, charter, invite, policy
 
-from kinoswarm_protocol.charter import CHARTER, Amendment, amend, is_coordinator, open_charter
+from kinoswarm_protocol.charter import (
+    CHARTER,
+    Amendment,
+    Charter,
+    amend,
+    is_coordinator,
+    open_charter,
+)
 from kinoswarm_protocol.codec import decode, encode
 from kinoswarm_protocol.envelope import Envelope, peek_payload, seal
 from kinoswarm_protocol.errors import (
@@ -60,6 +69,21 @@ def test_an_unknown_expert_class_never_leaves_the_decoder() -> None:
     evil = raw.replace(b"WanTransformer3DModel", b"os_system_TransformerX"[:21])
     with pytest.raises(MalformedBytes, match="Invalid enum value"):
         decode(evil, type(charter()), MAX_CHARTER_BYTES)
+
+
+def test_a_charter_from_before_objectives_trains_velocities() -> None:
+    old = msgpack.unpackb(encode(charter()))
+    clusters = [field.name for field in structs.fields(Charter)].index("clusters")
+    assert old[clusters][0].pop() == "velocity"
+    assert decode(msgpack.packb(old), Charter, MAX_CHARTER_BYTES) == charter()
+
+
+@pytest.mark.parametrize("word", ["score", "", 1, None])
+def test_an_unknown_objective_never_leaves_the_decoder(word: object) -> None:
+    cluster = structs.replace(charter().clusters[0], objective=word)
+    raw = encode(structs.replace(charter(), clusters=[cluster]))
+    with pytest.raises(MalformedBytes, match=r"Charter: .*`\$\[6\]\[0\]\[5\]`"):
+        decode(raw, Charter, MAX_CHARTER_BYTES)
 
 
 def test_a_clip_of_absurd_size_is_refused_by_its_type() -> None:

@@ -73,9 +73,9 @@ def route(folder: Path, kinds: list[int], **changes: object) -> RouteDone:
     return route_job.run(RouteJob(**{**job, **changes}), lambda progress: None)  # type: ignore[arg-type]
 
 
-def write_routed_release(folder: Path) -> Path:
+def write_routed_release(folder: Path, **changes: object) -> Path:
     """The tiny release with a router that tells clusters of kinds 0 and 1 apart."""
-    done, _ = write_tiny_release(folder / "release")
+    done, _ = write_tiny_release(folder / "release", **changes)
     trained = route(folder, [0, 1])
     (Path(done.release_dir) / ROUTER_WEIGHTS).write_bytes(Path(trained.router_path).read_bytes())
     return Path(done.release_dir)

@@ -29,7 +29,7 @@ def unheard(done: int, total: int, what: str) -> None:
 def request_of(tmp_path_factory: pytest.TempPathFactory) -> DistillRequest:
     folder = tmp_path_factory.mktemp("distill")
     return DistillRequest(
-        release=write_routed_release(folder),
+        release=write_routed_release(folder, objectives=["velocity", "epsilon"]),
         data=write_prepared(folder / "data", [0, 1]),
         out=folder / "student",
         steps=STEPS,
@@ -59,6 +59,7 @@ def test_what_comes_out_is_a_release_of_one_expert_that_draws(distilled: Distill
     folder = Path(distilled.release_dir)
     release = open_release(folder)
     assert [expert.label for expert in release.info.experts] == ["distilled from 2 experts"]
+    assert release.info.experts[0].objective == "velocity"
     (clip,) = generate(folder, ["cluster 0, scene 1"], GenerateConfig(steps=2))
     assert clip.shape == (4, 32, 32, 3)
     assert "distilled from 2 experts" in (folder / "README.md").read_text()

@@ -35,7 +35,7 @@ def mean_accuracy(done: RouteDone) -> float:
 def request_of(tmp_path_factory: pytest.TempPathFactory) -> GrowRequest:
     folder = tmp_path_factory.mktemp("grow")
     return GrowRequest(
-        release=write_routed_release(folder),
+        release=write_routed_release(folder, objectives=["epsilon", "epsilon"]),
         data=write_prepared(folder / "old", [0, 1]),
         new_data=write_prepared(folder / "new", [2]),
         out=folder / "grown",
@@ -96,6 +96,8 @@ def test_old_experts_stay_to_the_bit_and_the_new_one_is_better_on_its_clips(
         assert all(torch.equal(old[name], new[name]) for name in old)
     (expert,) = grown.experts
     assert expert.started_from in ("brown corridor", "outside | sky")
+    assert expert.objective == "epsilon"
+    assert {each.objective for each in release.info.experts} == {"epsilon"}
     assert expert.loss.difference < -2 * expert.loss.standard_error
     assert grown.router.accuracy_by_t[0][1] > 0.8
     card = (release.folder / "README.md").read_text()

@@ -60,7 +60,7 @@ def tiny_job(folder: Path, **changes: object) -> ReleaseJob:
     return ReleaseJob(**{**fields, **changes})  # type: ignore[arg-type]
 
 
-def write_tiny_release(folder: Path) -> tuple[ReleaseDone, list[JobProgress]]:
+def write_tiny_release(folder: Path, **changes: object) -> tuple[ReleaseDone, list[JobProgress]]:
     """Run the job and collect its progress."""
     progress: list[JobProgress] = []
-    return run(tiny_job(folder), progress.append), progress
+    return run(tiny_job(folder, **changes), progress.append), progress

@@ -110,6 +110,7 @@ def at_the_limit() -> SwarmView:
     cluster = ClusterView(
         cluster=0,
         label=HOSTILE,
+        objective="velocity",
         num_clips=10**12,
         version=999,
         versions=versions,
@@ -179,6 +180,7 @@ def _cluster(index: int) -> ClusterView:
     return ClusterView(
         cluster=index,
         label=LABELS[index],
+        objective="epsilon" if index == 4 else "velocity",
         num_clips=1_840 + 97 * index,
         version=newest,
         versions=versions,

@@ -103,6 +103,17 @@ def test_who_trains_an_expert_is_named_on_its_card() -> None:
     assert "trained now by <bdi>Käsekuchen 🎬</bdi>, <bdi>quiet-otter</bdi>" in html
 
 
+def test_a_loss_of_the_noise_is_called_one() -> None:
+    view = full_swing()
+    assert [cluster.objective for cluster in view.clusters].count("epsilon") == 1
+    assert page(view).count("<dt>held-out loss of the noise</dt>") == 1
+    pages = Pages(load_assets(), "kinoswarm1:invite")
+    newest = Snapshot(view, "tag", history())
+    for cluster in view.clusters:
+        wanted = int(cluster.objective == "epsilon")
+        assert pages.cluster(newest, cluster.cluster).count("loss of the noise") == wanted
+
+
 def test_a_swarm_that_nobody_joined_says_what_comes_next() -> None:
     view = structs.replace(
         full_swing(), nodes=[], num_nodes=0, verdicts=[], releases=[], router=None

@@ -57,6 +57,7 @@ _VERDICT = VerdictView(
 CLUSTER = ClusterView(
     cluster=0,
     label="hall, grey stone",
+    objective="velocity",
     num_clips=1_840,
     version=1,
     versions=[
