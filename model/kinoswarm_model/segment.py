@@ -42,7 +42,10 @@ from kinoswarm_protocol.specs import RecipeSpec
 
 
 def run(job: TrainJob, report: Report) -> TrainDone:
-    """Train, resuming where a killed worker stopped; the outputs appear atomically under `work_dir`."""
+    """Train, resuming where a killed worker stopped; the outputs appear atomically under `work_dir`.
+
+    Resume points stay beside a delta until its taker removes the folder: the taker may be killed before it has it.
+    """
     clips = ClipSet.read(job.shard_paths, job.model)
     expert, base = starting_point(job)
     started_from = weights_of(expert.network) if base is None else base
@@ -50,7 +53,10 @@ def run(job: TrainJob, report: Report) -> TrainDone:
     plan = _loop_plan(job)
     result = train_to_end(plan, trainer, clips, report)
     output, norm = _write_output(job, base, trained_weights(expert.network, job.mode, started_from))
-    forget_resume_points(plan)
+    if base is None:
+        forget_resume_points(
+            plan
+        )  # whoever trains a common seed takes a checkpoint that lies there
     first, last = ends_mean(result.losses)
     samples = job.steps * job.batch_size
     return TrainDone(

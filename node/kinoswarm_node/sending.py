@@ -35,6 +35,8 @@ Post = Callable[[ev.Event], None]
 async def submit(node: NodeContext, lease_id: LeaseId, post: Post) -> ev.Event:
     """Send a stored contribution and what it names; a second try goes on where the first one ended."""
     raw = node.folder.unsent(lease_id)
+    if raw is None and lease_id in node.folder.pending_ids():
+        return ev.Receipted()  # the last try was ended just after its receipt
     if raw is None:
         raise Refused(Code.UNKNOWN_LEASE, "the stored result is gone from this disk")
     receipt = await node.client.ask(Submit(contribution=raw), Receipt)

@@ -84,7 +84,17 @@ def test_segment_writes_a_delta_that_lowers_the_loss(base_job: TrainJob, tmp_pat
     assert done.flops > 0
     assert [p.step for p in seen] == list(range(1, 41))
     assert read_delta(Path(done.output_path), SHAPES).norm() == pytest.approx(done.delta_norm)
-    assert not list(Path(job.work_dir).glob("resume-*"))
+
+
+def test_a_finished_segment_whose_output_nobody_took_is_not_trained_from_the_start_again(
+    base_job: TrainJob,
+) -> None:
+    """A pause or a power cut may come before the service has stored the output: hours of work lie in these files."""
+    first = segment.run(base_job, ignore)
+    raw, seen = delta_bytes(first), []
+    again = segment.run(base_job, lambda progress: seen.append(progress.step))
+    assert seen == [base_job.steps]
+    assert delta_bytes(again) == raw
 
 
 @pytest.mark.parametrize("name", ["int8.1", "int4.1", "sparse.1"])

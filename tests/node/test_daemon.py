@@ -616,3 +616,37 @@ def test_the_volunteers_own_micro_batch_wins(tmp_path: Path) -> None:
     world = World(tmp_path)
     live(Daemon(world.node(micro_batch=3), once=True))
     assert [job.micro_batch for job in world.jobs if isinstance(job, TrainJob)] == [3]
+
+
+def test_a_result_that_is_sent_already_is_not_dropped_when_its_receipt_was_not_noticed(
+    tmp_path: Path,
+) -> None:
+    world = World(tmp_path)
+    node = world.node()
+    live_until(Daemon(node), world, "The segment is done")
+    lease_id = LeaseId(LEASE_0)
+    node.folder.mark_sent(lease_id)
+    found = asyncio.run(sending.submit(node, lease_id, lambda event: None))
+    assert found == ev.Receipted()
+    assert node.folder.pending_ids() == [lease_id]
+
+
+def test_a_pause_in_the_moment_of_the_hand_over_costs_no_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path)
+    node = world.node()
+    daemon, keep = Daemon(node, once=True), node.folder.keep_contribution
+
+    def pause_meanwhile(lease_id: LeaseId, raw: bytes) -> None:
+        keep(lease_id, raw)
+        daemon.post(ev.PauseAsked(sentence="a pause"))
+
+    def listen(news: News) -> None:
+        if news.reason == "A pause.":
+            asyncio.get_running_loop().call_later(0.05, daemon.post, ev.ResumeAsked())
+
+    monkeypatch.setattr(node.folder, "keep_contribution", pause_meanwhile)
+    node.board._listener = listen
+    assert live(daemon).accepted == 1
+    assert len([job for job in world.jobs if isinstance(job, TrainJob)]) == 1
