@@ -47,7 +47,6 @@ MIN_RETRY_MS = 200
 _WAIT_AND_RETRY = frozenset({Code.OVERLOADED, Code.RATE_LIMITED, Code.UNREACHABLE})
 _CANNOT_JOIN = frozenset({Code.NOT_PERMITTED, Code.VERSION_MISMATCH, Code.WRONG_SWARM})
 
-
 E = TypeVar("E", bound=ev._Event)
 Handler = Callable[[NodeState, E, int], Step]
 _TABLE: dict[tuple[Phase, type], Handler[Event]] = {}
@@ -457,13 +456,14 @@ def _pause_over(state: NodeState, event: ev.WaitOver, seed: int) -> Step:
 
 @_on(*_RUNNING)
 def _governed(state: NodeState, event: ev.Governed, seed: int) -> Step:
-    """What is computed ends at once; what only talks to the swarm goes on."""
+    """What is computed ends at once; what only talks to the swarm goes on, without the idle worker's memory."""
     told = structs.replace(state, governed=event.sentence)
     if event.sentence and state.phase in _GOVERNED:
         return _next_task(told, event.sentence)
     if not event.sentence and state.governed and state.phase is Phase.PAUSED:
         return _next_task(structs.replace(told, attempt=0), "Going on.")
-    return Step(told, (), _sentence(event.sentence or "the governor has no objection"))
+    effects = (ev.EndWorker(),) if event.sentence else ()
+    return Step(told, effects, _sentence(event.sentence or "the governor has no objection"))
 
 
 @_on(*_RUNNING)
