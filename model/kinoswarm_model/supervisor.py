@@ -53,11 +53,12 @@ _KEPT_VARIABLES = (
     "HIP_VISIBLE_DEVICES",
     "ATEN_CPU_CAPABILITY",
 )
-_OFFLINE = {
+_SET_VARIABLES = {
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "PYTHONUNBUFFERED": "1",
+    "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # as NVML counts cards, or the governor would watch another one
 }
 
 
@@ -234,7 +235,7 @@ class WorkerSupervisor:
 def worker_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """The few variables that a worker inherits; no tokens, no keys."""
     kept = {name: environment[name] for name in _KEPT_VARIABLES if name in environment}
-    return kept | _OFFLINE
+    return kept | _SET_VARIABLES
 
 
 async def _how_it_ended(process: Process | None) -> str:

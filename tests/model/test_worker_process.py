@@ -10,8 +10,10 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import torch
 from model.samples import tiny_model, write_tiny_shard
 
+from kinoswarm_model import devices
 from kinoswarm_model.jobs import (
     JobProgress,
     ReleaseJob,
@@ -203,6 +205,14 @@ def test_worker_inherits_few_variables_and_no_secrets() -> None:
     assert found["PATH"] == "/bin"
     assert "AWS_SECRET_ACCESS_KEY" not in found
     assert found["HF_HUB_OFFLINE"] == "1"
+    assert found["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID", "as the governor counts them"
+
+
+def test_of_several_cards_the_largest_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = [8 * 10**9, 24 * 10**9, 24 * 10**9 + 7]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(sizes))
+    monkeypatch.setattr(devices, "_card_bytes", lambda index: sizes[index])
+    assert devices.device_names()[:3] == ["cuda:1", "cuda:2", "cuda:0"]
 
 
 def test_services_import_neither_torch_nor_diffusers() -> None:
