@@ -88,7 +88,7 @@ def starting_point(job: TrainJob) -> tuple[Expert, dict[str, Tensor] | None]:
 def expert_trainer(expert: Expert, job: TrainJob) -> Trainer:
     """The optimizer loop of a segment, before its first step."""
     recipe, device = job.model.recipe, torch.device(job.device)
-    prepare_for(expert.network, job.mode, job.seed, device)
+    prepare_for(expert.network, job.mode, job.seed, device, job.precision)
     if job.checkpoint_activations:
         checkpoint_activations(expert.network)
     if job.compile_network:

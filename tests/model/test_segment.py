@@ -97,6 +97,17 @@ def test_a_finished_segment_whose_output_nobody_took_is_not_trained_from_the_sta
     assert delta_bytes(again) == raw
 
 
+def test_what_workers_that_were_killed_while_saving_left_behind_goes(base_job: TrainJob) -> None:
+    """Each is as large as a resume point, and a node that pauses often would fill its disk."""
+    folder = Path(base_job.work_dir)
+    folder.mkdir(exist_ok=True)
+    torn = [folder / f".resume-{generation}.bin.{pid}.part" for generation, pid in ((0, 7), (1, 8))]
+    for path in torn:
+        path.write_bytes(b"half of a resume point")
+    segment.run(base_job, ignore)
+    assert not [path for path in torn if path.exists()]
+
+
 @pytest.mark.parametrize("name", ["int8.1", "int4.1", "sparse.1"])
 def test_a_segment_packs_its_delta_with_the_codec_of_its_job(
     base_job: TrainJob, name: DeltaCodec
