@@ -24,6 +24,28 @@ def device_names() -> list[str]:
     return [*found, "cpu"]
 
 
+def named_device(name: str) -> torch.device:
+    """The device of this name. Raises LocalError, saying which there are, for one that this machine lacks."""
+    here = device_names()
+    try:
+        device = torch.device(name)
+    except RuntimeError:  # no kind of device that torch knows
+        device = None
+    if device is None or not _is_here(device, here):
+        raise LocalError(
+            f"device {name!r} is not here: torch finds {', '.join(here)} on this machine. Choose one of these; if a "
+            "card is missing, install its driver and the torch that fits it"
+        )
+    return device
+
+
+def _is_here(device: torch.device, here: list[str]) -> bool:
+    return (
+        device.type == "cpu"
+        or {device.type, f"{device.type}:{device.index or 0}"} & {*here} != set()
+    )
+
+
 def _by_memory(count: int) -> list[int]:
     """Cards with the most GiB first, equal ones in their order, as the governor's open_gpu_sense has it."""
     if count < 2:

@@ -91,7 +91,7 @@ class ResumeStore:
             path.unlink(missing_ok=True)
 
     def _remove_torn(self) -> None:
-        """What workers that were killed while they wrote a point left, each as large as a point; one writes at a time."""
+        """What workers left that were killed while they wrote, each as large as a point; one writes at a time."""
         for path in self._folder.glob(".resume-*.part"):
             path.unlink(missing_ok=True)
 

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import msgspec
-import torch
 from torch import Tensor
 
 from kinoswarm_model.checkpoints import (
@@ -19,6 +18,7 @@ from kinoswarm_model.checkpoints import (
 )
 from kinoswarm_model.delta import read_delta, write_delta
 from kinoswarm_model.delta_codecs import codec_of
+from kinoswarm_model.devices import named_device
 from kinoswarm_model.experts import Expert, build_expert, tensor_shapes
 from kinoswarm_model.flops import TRAIN_FACTOR, expert_flops
 from kinoswarm_model.flow import losses_of
@@ -87,7 +87,7 @@ def starting_point(job: TrainJob) -> tuple[Expert, dict[str, Tensor] | None]:
 
 def expert_trainer(expert: Expert, job: TrainJob) -> Trainer:
     """The optimizer loop of a segment, before its first step."""
-    recipe, device = job.model.recipe, torch.device(job.device)
+    recipe, device = job.model.recipe, named_device(job.device)
     prepare_for(expert.network, job.mode, job.seed, device, job.precision)
     if job.checkpoint_activations:
         checkpoint_activations(expert.network)

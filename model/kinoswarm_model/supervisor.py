@@ -12,7 +12,7 @@ from asyncio import StreamReader
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
 import msgspec
 
@@ -73,7 +73,7 @@ class WorkerError(LocalError):
 
 
 class WorkerDied(LocalError):
-    """The worker process ended in the middle of a job; the same job again resumes it."""
+    """The worker process ended in the middle of a job, or could not be started; the same job again resumes it."""
 
 
 class WorkerSupervisor:
@@ -217,19 +217,29 @@ class WorkerSupervisor:
         self._log_path.parent.mkdir(parents=True, exist_ok=True)
         large = self._log_path.exists() and self._log_path.stat().st_size > _MAX_LOG_BYTES
         with self._log_path.open("wb" if large else "ab") as log:
-            return await asyncio.create_subprocess_exec(
-                self._python,
-                "-P",  # no module of the folder that it happens to be started in
-                "-m",
-                "kinoswarm_model.worker",
-                str(os.getpid()),
-                msgspec.json.encode(self._limits).decode(),
-                stdin=PIPE,
-                stdout=PIPE,
-                stderr=log,
-                env=worker_environment(os.environ) | self._env,
-                start_new_session=True,
-            )
+            try:
+                return await self._begin(log)
+            except (
+                OSError
+            ) as error:  # no memory or no process left, or a Python that is being upgraded
+                raise WorkerDied(
+                    f"the worker could not be started: {self._python}: {error.strerror or error}"
+                ) from error
+
+    async def _begin(self, log: BinaryIO) -> Process:
+        return await asyncio.create_subprocess_exec(
+            self._python,
+            "-P",  # no module of the folder that it happens to be started in
+            "-m",
+            "kinoswarm_model.worker",
+            str(os.getpid()),
+            msgspec.json.encode(self._limits).decode(),
+            stdin=PIPE,
+            stdout=PIPE,
+            stderr=log,
+            env=worker_environment(os.environ) | self._env,
+            start_new_session=True,
+        )
 
 
 def worker_environment(environment: Mapping[str, str]) -> dict[str, str]:

@@ -318,3 +318,11 @@ def test_a_share_is_kept_changed_and_does_not_keep_the_worker_from_being_killed(
     assert little < 0.75, "a fifth of 1.5 s, with room for a busy machine"
     assert little < much
     assert gone(pid)
+
+
+def test_a_worker_that_can_not_be_started_is_one_that_died(tmp_path: Path) -> None:
+    """The machine may have no memory for it now, and an upgrade may be replacing Python: it is tried again."""
+    supervisor = WorkerSupervisor(tmp_path / "worker.log", python=str(tmp_path / "python"))
+    with pytest.raises(WorkerDied, match=r"could not be started: .*No such file"):
+        asyncio.run(supervisor.run(train_job(tmp_path, "work"), ignore))
+    assert supervisor.pid is None
