@@ -13,7 +13,7 @@ from node.scripted import NOW_MS, World
 from node.test_daemon import LEASE_0, _no_waiting, live  # noqa: F401 (an autouse fixture)
 
 from kinoswarm_model.jobs import JobProgress
-from kinoswarm_node import joining
+from kinoswarm_node import joining, keeping
 from kinoswarm_node import life_events as ev
 from kinoswarm_node.context import NodeContext
 from kinoswarm_node.daemon import Daemon
@@ -181,3 +181,17 @@ def test_a_pause_that_can_not_be_read_is_a_pause(
     assert "`kinoswarm resume` removes it" in pause.sentence()
     asked = node.wishes.wants_to_leave()
     assert asked == (ev.FinishAsked() if number == errno.EACCES else None)
+
+
+def test_a_release_that_can_not_be_kept_on_a_failing_disk_does_not_end_the_node(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[int] = []
+
+    async def failing(node: NodeContext) -> None:
+        tried.append(1)
+        raise OSError(errno.EIO, os.strerror(errno.EIO), "a blob")
+
+    monkeypatch.setattr(keeping, "keep_alive", failing)
+    assert live(Daemon(World(tmp_path).node(), once=True)).accepted == 1
+    assert tried
