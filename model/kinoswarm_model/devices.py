@@ -17,11 +17,44 @@ PrecisionChoice = Literal["auto", "float32", "bfloat16"]
 
 def device_names() -> list[str]:
     """Devices that a worker can compute on, best first, and always "cpu"."""
-    found = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    found = [f"cuda:{index}" for index in _by_memory(torch.cuda.device_count())]
     found += [f"xpu:{index}" for index in range(torch.xpu.device_count())]
     if torch.backends.mps.is_available():
         found.append("mps")
     return [*found, "cpu"]
+
+
+def named_device(name: str) -> torch.device:
+    """The device of this name. Raises LocalError, saying which there are, for one that this machine lacks."""
+    here = device_names()
+    try:
+        device = torch.device(name)
+    except RuntimeError:  # no kind of device that torch knows
+        device = None
+    if device is None or not _is_here(device, here):
+        raise LocalError(
+            f"device {name!r} is not here: torch finds {', '.join(here)} on this machine. Choose one of these; if a "
+            "card is missing, install its driver and the torch that fits it"
+        )
+    return device
+
+
+def _is_here(device: torch.device, here: list[str]) -> bool:
+    return (
+        device.type == "cpu"
+        or {device.type, f"{device.type}:{device.index or 0}"} & {*here} != set()
+    )
+
+
+def _by_memory(count: int) -> list[int]:
+    """Cards with the most GiB first, equal ones in their order, as the governor's open_gpu_sense has it."""
+    if count < 2:
+        return list(range(count))
+    return sorted(range(count), key=lambda index: -round(_card_bytes(index) / 1024**3))
+
+
+def _card_bytes(index: int) -> int:
+    return int(torch.cuda.get_device_properties(index).total_memory)
 
 
 def accelerator(index: int | None = None) -> torch.device:

@@ -27,6 +27,7 @@ from kinoswarm_model.derived_release import (
     reports_to,
     text_encoder_of,
 )
+from kinoswarm_model.devices import named_device
 from kinoswarm_model.experts import Expert, build_expert, tensor_shapes
 from kinoswarm_model.flops import TRAIN_FACTOR, expert_flops, router_flops
 from kinoswarm_model.flow import losses_of, velocity_of
@@ -101,7 +102,7 @@ def distill(request: DistillRequest, on_progress: OnProgress) -> Distilled:
     release = open_release(request.release)
     if len(release.info.experts) == 1:
         raise LocalError(f"{request.release} has one expert: it is one dense model already")
-    release.move(torch.device(request.device))
+    release.move(named_device(request.device))
     data = PreparedData.for_model(request.data, release.info.model)
     return _Distilling(request, release, data, work, mark).run(on_progress)
 

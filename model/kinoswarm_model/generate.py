@@ -83,8 +83,9 @@ def generate_from(
     import torch
 
     from kinoswarm_model.clip_sampling import rows_of, sample_clips, text_on
+    from kinoswarm_model.devices import named_device
 
-    device = torch.device(config.device)
+    device = named_device(config.device)
     release.move(device, getattr(torch, config.dtype))
     release.experts.keep_at_most(config.experts_in_memory or None)
     rows = [i for i in range(len(prompts)) for _ in range(config.clips_per_prompt)]
@@ -131,7 +132,8 @@ def check_config(config: GenerateConfig) -> None:
     try:
         msgspec.convert(msgspec.to_builtins(config), GenerateConfig)
     except msgspec.ValidationError as error:
-        raise LocalError(f"generate: {error}") from error
+        what, _, where = str(error).partition(" - at `$.")
+        raise LocalError(f"generate: {where.rstrip('`') or 'the request'}: {what}") from error
 
 
 def _check_prompt(prompt: str) -> None:

@@ -24,6 +24,7 @@ from kinoswarm_model.derived_release import (
     reports_to,
     text_encoder_of,
 )
+from kinoswarm_model.devices import named_device
 from kinoswarm_model.experts import build_expert, tensor_shapes
 from kinoswarm_model.jobs import Candidate, JobProgress, PairedLoss, ReleaseJob, RouteJob, TrainJob
 from kinoswarm_model.paired_loss import Triples, losses_of_weights, paired
@@ -123,7 +124,7 @@ class _Growing:
     def run(self, on_progress: OnProgress) -> Grown:
         request, info = self.request, self.info
         router = read_router(request.release / ROUTER_WEIGHTS, info)
-        device = torch.device(request.device)
+        device = named_device(request.device)
         heldout = ClipSet.read_clusters([[path] for path in self.old.heldout], info.model)
         before = measured_router(router, heldout, request.seed, device)
 

@@ -11,17 +11,23 @@ from torch import Tensor, nn
 
 from kinoswarm_model import left_out
 from kinoswarm_model.checkpoints import weights_of
-from kinoswarm_model.devices import training_dtype
+from kinoswarm_model.devices import PrecisionChoice, training_dtype
 from kinoswarm_model.lora import RATE_FACTOR, add_adapters, keep_frozen_in, merged_weights
 from kinoswarm_model.training import OptimizerSettings
 from kinoswarm_protocol.specs import ModeSpec
 
 
-def prepare_for(network: nn.Module, mode: ModeSpec, seed: int, device: torch.device) -> None:
+def prepare_for(
+    network: nn.Module,
+    mode: ModeSpec,
+    seed: int,
+    device: torch.device,
+    precision: PrecisionChoice = "auto",
+) -> None:
     """Make the network learn as the mode says; its function is unchanged. Raises LocalError without the library."""
     if mode.name == "lora":
         add_adapters(network, mode.rank, seed)
-        keep_frozen_in(network, training_dtype(device))
+        keep_frozen_in(network, training_dtype(device, precision))
 
 
 def settings_for(mode: ModeSpec, settings: OptimizerSettings) -> OptimizerSettings:

@@ -68,6 +68,7 @@ class ResumeStore:
 
     def save(self, point: ResumePoint) -> None:
         """Write over the older generation, atomically."""
+        self._remove_torn()
         raw = encode_tensors(point.tensors)
         header = ResumeHeader(
             job_sha256=self._job_sha256,
@@ -85,7 +86,13 @@ class ResumeStore:
 
     def clear(self) -> None:
         """Remove the points of a finished job."""
+        self._remove_torn()
         for path in self._paths():
+            path.unlink(missing_ok=True)
+
+    def _remove_torn(self) -> None:
+        """What workers left that were killed while they wrote, each as large as a point; one writes at a time."""
+        for path in self._folder.glob(".resume-*.part"):
             path.unlink(missing_ok=True)
 
     def _paths(self) -> list[Path]:

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import msgspec
-import torch
 from torch import Tensor
 
 from kinoswarm_model.checkpoints import (
@@ -19,6 +18,7 @@ from kinoswarm_model.checkpoints import (
 )
 from kinoswarm_model.delta import read_delta, write_delta
 from kinoswarm_model.delta_codecs import codec_of
+from kinoswarm_model.devices import named_device
 from kinoswarm_model.experts import Expert, build_expert, tensor_shapes
 from kinoswarm_model.flops import TRAIN_FACTOR, expert_flops
 from kinoswarm_model.flow import losses_of
@@ -42,7 +42,10 @@ from kinoswarm_protocol.specs import Objective, RecipeSpec
 
 
 def run(job: TrainJob, report: Report) -> TrainDone:
-    """Train, resuming where a killed worker stopped; the outputs appear atomically under `work_dir`."""
+    """Train, resuming where a killed worker stopped; the outputs appear atomically under `work_dir`.
+
+    Resume points stay beside a delta until its taker removes the folder: the taker may be killed before it has it.
+    """
     clips = ClipSet.read(job.shard_paths, job.model)
     expert, base = starting_point(job)
     started_from = weights_of(expert.network) if base is None else base
@@ -50,7 +53,10 @@ def run(job: TrainJob, report: Report) -> TrainDone:
     plan = _loop_plan(job)
     result = train_to_end(plan, trainer, clips, report)
     output, norm = _write_output(job, base, trained_weights(expert.network, job.mode, started_from))
-    forget_resume_points(plan)
+    if base is None:
+        forget_resume_points(
+            plan
+        )  # whoever trains a common seed takes a checkpoint that lies there
     first, last = ends_mean(result.losses)
     samples = job.steps * job.batch_size
     return TrainDone(
@@ -81,8 +87,8 @@ def starting_point(job: TrainJob) -> tuple[Expert, dict[str, Tensor] | None]:
 
 def expert_trainer(expert: Expert, job: TrainJob) -> Trainer:
     """The optimizer loop of a segment, before its first step."""
-    recipe, device = job.model.recipe, torch.device(job.device)
-    prepare_for(expert.network, job.mode, job.seed, device)
+    recipe, device = job.model.recipe, named_device(job.device)
+    prepare_for(expert.network, job.mode, job.seed, device, job.precision)
     if job.checkpoint_activations:
         checkpoint_activations(expert.network)
     if job.compile_network:

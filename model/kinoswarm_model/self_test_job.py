@@ -19,6 +19,7 @@ from kinoswarm_model.devices import (
     device_memory_bytes,
     device_name,
     forget_peak,
+    named_device,
     peak_bytes,
     training_dtype,
 )
@@ -47,7 +48,7 @@ _SEED = 1
 
 def run(job: SelfTestJob, report: Callable[[JobProgress], None]) -> SelfTestDone:
     """The known-answer steps on the tiny preset, then the time of a step of this swarm's model."""
-    device = torch.device(job.device)
+    device = named_device(job.device)
     losses = known_answer_losses(device)
     report(JobProgress(job_id=job.job_id, step=1, total=2, loss=losses[-1], what="known answer"))
     sentence = compare(losses, _tolerance(device))

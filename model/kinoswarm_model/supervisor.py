@@ -12,7 +12,7 @@ from asyncio import StreamReader
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
 import msgspec
 
@@ -53,11 +53,12 @@ _KEPT_VARIABLES = (
     "HIP_VISIBLE_DEVICES",
     "ATEN_CPU_CAPABILITY",
 )
-_OFFLINE = {
+_SET_VARIABLES = {
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "PYTHONUNBUFFERED": "1",
+    "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # as NVML counts cards, or the governor would watch another one
 }
 
 
@@ -72,7 +73,7 @@ class WorkerError(LocalError):
 
 
 class WorkerDied(LocalError):
-    """The worker process ended in the middle of a job; the same job again resumes it."""
+    """The worker process ended in the middle of a job, or could not be started; the same job again resumes it."""
 
 
 class WorkerSupervisor:
@@ -216,25 +217,35 @@ class WorkerSupervisor:
         self._log_path.parent.mkdir(parents=True, exist_ok=True)
         large = self._log_path.exists() and self._log_path.stat().st_size > _MAX_LOG_BYTES
         with self._log_path.open("wb" if large else "ab") as log:
-            return await asyncio.create_subprocess_exec(
-                self._python,
-                "-P",  # no module of the folder that it happens to be started in
-                "-m",
-                "kinoswarm_model.worker",
-                str(os.getpid()),
-                msgspec.json.encode(self._limits).decode(),
-                stdin=PIPE,
-                stdout=PIPE,
-                stderr=log,
-                env=worker_environment(os.environ) | self._env,
-                start_new_session=True,
-            )
+            try:
+                return await self._begin(log)
+            except (
+                OSError
+            ) as error:  # no memory or no process left, or a Python that is being upgraded
+                raise WorkerDied(
+                    f"the worker could not be started: {self._python}: {error.strerror or error}"
+                ) from error
+
+    async def _begin(self, log: BinaryIO) -> Process:
+        return await asyncio.create_subprocess_exec(
+            self._python,
+            "-P",  # no module of the folder that it happens to be started in
+            "-m",
+            "kinoswarm_model.worker",
+            str(os.getpid()),
+            msgspec.json.encode(self._limits).decode(),
+            stdin=PIPE,
+            stdout=PIPE,
+            stderr=log,
+            env=worker_environment(os.environ) | self._env,
+            start_new_session=True,
+        )
 
 
 def worker_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """The few variables that a worker inherits; no tokens, no keys."""
     kept = {name: environment[name] for name in _KEPT_VARIABLES if name in environment}
-    return kept | _OFFLINE
+    return kept | _SET_VARIABLES
 
 
 async def _how_it_ended(process: Process | None) -> str:

@@ -99,11 +99,14 @@ class Daemon:
         decided = step(self.state, event, self.node.now_ms(), self._seed)
         if decided.state == self.state and not decided.effects:
             return
-        lasting = bool(decided.effects) or decided.state.phase is not self.state.phase
+        begun = [effect for effect in decided.effects if not isinstance(effect, ev.EndWorker)]
+        lasting = bool(begun) or decided.state.phase is not self.state.phase
         self.state = decided.state
         for effect in decided.effects:
             if isinstance(effect, ev.DropWork):
                 await self._drop(effect)
+            elif isinstance(effect, ev.EndWorker):
+                await _bounded(self.node.trainer.stop)
             else:
                 await self._end_activity()
                 self._activity = tasks.create_task(self._carry_out(effect))
@@ -114,6 +117,8 @@ class Daemon:
             await sending.drop(self.node, effect.lease_id, effect.sentence)
         except LocalError as error:
             self.post(ev.LocalTrouble(sentence=str(error)))
+        except OSError as error:
+            self.post(_disk_trouble(error))
 
     async def _end_activity(self) -> None:
         activity, self._activity = self._activity, None
@@ -229,7 +234,10 @@ class Daemon:
             try:
                 await keeping.keep_alive(node)
                 await witnessing.witness(node)
-            except KinoswarmError as error:
+            except (
+                KinoswarmError,
+                OSError,
+            ) as error:  # a disk that fails is told by whatever trains
                 _log.info("not everything is kept", why=str(error))
 
     def _node_record(self) -> NodeRecord:

@@ -47,7 +47,6 @@ MIN_RETRY_MS = 200
 _WAIT_AND_RETRY = frozenset({Code.OVERLOADED, Code.RATE_LIMITED, Code.UNREACHABLE})
 _CANNOT_JOIN = frozenset({Code.NOT_PERMITTED, Code.VERSION_MISMATCH, Code.WRONG_SWARM})
 
-
 E = TypeVar("E", bound=ev._Event)
 Handler = Callable[[NodeState, E, int], Step]
 _TABLE: dict[tuple[Phase, type], Handler[Event]] = {}
@@ -218,6 +217,12 @@ def _granted(state: NodeState, event: ev.LeaseGranted, seed: int) -> Step:
     return _go(working, Phase.FETCHING, ev.Fetch(segment=segment), reason)
 
 
+@_on(Phase.PAUSED)
+def _granted_late(state: NodeState, event: ev.LeaseGranted, seed: int) -> Step:
+    held = structs.replace(state, segment=state.segment or event.segment, deaths=0)
+    return _counts(held, "Got a segment; it begins when the pause ends.")
+
+
 @_on(Phase.IDLE)
 def _no_work(state: NodeState, event: ev.NoWorkGiven, seed: int) -> Step:
     delay_ms = max(MIN_RETRY_MS, int(event.retry_after_s * 1000))
@@ -250,26 +255,31 @@ def _fetched(state: NodeState, event: ev.Fetched, seed: int) -> Step:
     return _go(fresh, Phase.TRAINING, activity, f"Training on {state.segment.label!r}.")
 
 
-@_on(Phase.TRAINING)
+@_on(Phase.TRAINING, Phase.PAUSED)
 def _trained(state: NodeState, event: ev.Trained, seed: int) -> Step:
-    if state.segment is None:
-        return _next_task(state, "Nothing was trained.")
-    lease_id = state.segment.lease_id
-    done = structs.replace(state, segment=None, unsent=lease_id, attempt=0, failures=0)
     reason = "The segment is done, and its result is signed and stored: sending it."
-    return _go(done, Phase.SUBMITTING, ev.Submit(lease_id=lease_id), reason)
+    return _stored(state, 0, reason)
 
 
-@_on(Phase.TRAINING)
+@_on(Phase.TRAINING, Phase.PAUSED)
 def _gave_up(state: NodeState, event: ev.GaveUp, seed: int) -> Step:
-    if state.segment is None:
-        return _next_task(state, "Nothing was given up.")
-    lease_id = state.segment.lease_id
-    failed = structs.replace(
-        state, segment=None, unsent=lease_id, attempt=0, failures=state.failures + 1
-    )
     reason = "Telling the swarm that this machine could not do the segment."
-    return _go(failed, Phase.SUBMITTING, ev.Submit(lease_id=lease_id), reason)
+    return _stored(state, state.failures + 1, reason)
+
+
+def _stored(state: NodeState, failures: int, reason: str) -> Step:
+    if state.segment is None:
+        return _counts(state, "Nothing was trained.")
+    lease_id = state.segment.lease_id
+    done = structs.replace(state, segment=None, unsent=lease_id, attempt=0, failures=failures)
+    return _counts(done, reason)
+
+
+def _counts(state: NodeState, reason: str) -> Step:
+    """What lies on disk counts also when a pause overtook the event that tells it; the pause goes on."""
+    if state.phase is Phase.PAUSED and (state.by_person or not state.joined):
+        return Step(state, (), reason)
+    return _next_task(state, reason)
 
 
 @_on(Phase.TRAINING)
@@ -341,19 +351,19 @@ def _abandon(state: NodeState, reason: str) -> Step:
 # --- sending and verdicts -----------------------------------------------------------------------
 
 
-@_on(Phase.SUBMITTING)
+@_on(Phase.SUBMITTING, Phase.PAUSED)
 def _receipted(state: NodeState, event: ev.Receipted, seed: int) -> Step:
     sent = frozenset() if state.unsent is None else frozenset({state.unsent})
     if event.awaits_verdict:
         done = structs.replace(state, unsent=None, pending=state.pending | sent, attempt=0)
-        return _next_task(done, "The swarm has the result; it will be checked.")
+        return _counts(done, "The swarm has the result; it will be checked.")
     told = structs.replace(state, unsent=None, attempt=0)
     if not state.failures:
-        return _next_task(told, "The swarm has the result and judged it at once.")
+        return _counts(told, "The swarm has the result and judged it at once.")
     if state.failures >= MAX_FAILURES:
         fault = f"{state.failures} segments in a row failed on this machine. {state.last_failure}"
         return _leave(told, fault, fault=fault)
-    return _next_task(told, "The swarm knows that this machine could not do the segment.")
+    return _counts(told, "The swarm knows that this machine could not do the segment.")
 
 
 @_on(*_RUNNING)
@@ -446,13 +456,14 @@ def _pause_over(state: NodeState, event: ev.WaitOver, seed: int) -> Step:
 
 @_on(*_RUNNING)
 def _governed(state: NodeState, event: ev.Governed, seed: int) -> Step:
-    """What is computed ends at once; what only talks to the swarm goes on."""
+    """What is computed ends at once; what only talks to the swarm goes on, without the idle worker's memory."""
     told = structs.replace(state, governed=event.sentence)
     if event.sentence and state.phase in _GOVERNED:
         return _next_task(told, event.sentence)
     if not event.sentence and state.governed and state.phase is Phase.PAUSED:
         return _next_task(structs.replace(told, attempt=0), "Going on.")
-    return Step(told, (), _sentence(event.sentence or "the governor has no objection"))
+    effects = (ev.EndWorker(),) if event.sentence else ()
+    return Step(told, effects, _sentence(event.sentence or "the governor has no objection"))
 
 
 @_on(*_RUNNING)

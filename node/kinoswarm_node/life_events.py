@@ -276,4 +276,8 @@ class DropWork(_Effect, frozen=True, kw_only=True):
     sentence: str
 
 
-Effect = Activity | DropWork
+class EndWorker(_Effect, frozen=True, kw_only=True):
+    """End the worker, which is idle: the machine is wanted for something else. What runs besides goes on."""
+
+
+Effect = Activity | DropWork | EndWorker

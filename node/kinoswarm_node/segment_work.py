@@ -112,18 +112,19 @@ async def train(node: NodeContext, segment: ev.Segment, fit: ev.Fit) -> ev.Event
     )
     try:
         done, _ = await asyncio.wait({reporter, worker}, return_when=asyncio.FIRST_COMPLETED)
-        if worker not in done:
-            return ev.Withdrawn(sentence=reporter.result())
-        return await _finished(node, segment, fit, worker)
     finally:
-        for task in (reporter, worker):
-            task.cancel()
+        reporter.cancel()
+        worker.cancel()
         await asyncio.gather(reporter, worker, return_exceptions=True)
+    if worker not in done:
+        return ev.Withdrawn(sentence=reporter.result())
+    return await _finished(node, segment, fit, worker)
 
 
 async def _finished(
     node: NodeContext, segment: ev.Segment, fit: ev.Fit, worker: "asyncio.Task[object]"
 ) -> ev.Event:
+    """Nothing is awaited after the contribution is stored: a pause finds it stored and told, or neither."""
     try:
         result = worker.result()
     except WorkerDied as error:

@@ -3,13 +3,21 @@
 import asyncio
 from collections.abc import Callable
 
+import structlog
+
 from kinoswarm_node import life_events as ev
 from kinoswarm_node.context import NodeContext
 from kinoswarm_node.pulling import train_order
 from kinoswarm_node.segment_work import served_blobs
 from kinoswarm_node.swarm_folder import HistoryLine
 from kinoswarm_protocol.envelope import open_envelope
-from kinoswarm_protocol.errors import BadSignature, Code, KinoswarmError, MalformedBytes, Refused
+from kinoswarm_protocol.errors import (
+    BadSignature,
+    Code,
+    KinoswarmError,
+    MalformedBytes,
+    Refused,
+)
 from kinoswarm_protocol.ids import LeaseId
 from kinoswarm_protocol.messages import (
     VERDICT,
@@ -30,17 +38,20 @@ LAST_LOOK_S = 60.0
 MAX_ASKED = 64  # AskVerdicts' own bound
 
 Post = Callable[[ev.Event], None]
+_log = structlog.get_logger("sending")
 
 
 async def submit(node: NodeContext, lease_id: LeaseId, post: Post) -> ev.Event:
     """Send a stored contribution and what it names; a second try goes on where the first one ended."""
     raw = node.folder.unsent(lease_id)
+    if raw is None and lease_id in node.folder.pending_ids():
+        return ev.Receipted()  # the last try was ended just after its receipt
     if raw is None:
         raise Refused(Code.UNKNOWN_LEASE, "the stored result is gone from this disk")
     receipt = await node.client.ask(Submit(contribution=raw), Receipt)
     contribution = node.folder.contribution(lease_id)
     if contribution is not None and isinstance(contribution.outcome, FailedOutcome):
-        close_failed(node, lease_id, contribution.outcome)
+        await close_failed(node, lease_id, contribution.outcome)
         return ev.Receipted(awaits_verdict=False)
     if receipt.verdict is None:
         for blob in served_blobs(node, [lease_id]):
@@ -86,10 +97,7 @@ async def take_verdict(node: NodeContext, raw: bytes, post: Post) -> None:
     lease_id = LeaseId(verdict.lease_id)
     if lease_id not in node.folder.pending_ids():
         return
-    blobs = served_blobs(node, [lease_id])
-    node.folder.close(lease_id, _verdict_line(node, verdict))
-    for blob in blobs:
-        await node.network.unpin(blob)
+    await _close(node, lease_id, _verdict_line(node, verdict))
     accepted = verdict.state == "accepted"
     node.board.verdict_came(accepted, verdict.sentence)
     post(ev.VerdictCame(lease_id=lease_id, accepted=accepted, sentence=verdict.sentence))
@@ -97,7 +105,6 @@ async def take_verdict(node: NodeContext, raw: bytes, post: Post) -> None:
 
 async def drop(node: NodeContext, lease_id: LeaseId, sentence: str) -> None:
     """Forget a segment that came to nothing, with its reason, and let its blob go."""
-    blobs = served_blobs(node, [lease_id])
     line = HistoryLine(
         at_ms=node.now_ms(),
         lease_id=lease_id,
@@ -106,14 +113,10 @@ async def drop(node: NodeContext, lease_id: LeaseId, sentence: str) -> None:
         sentence=sentence,
         cluster=_cluster(node, lease_id),
     )
-    node.folder.close(lease_id, line)
-    node.hints.pop(lease_id, None)
-    node.steps.pop(lease_id, None)
-    for blob in blobs:
-        await node.network.unpin(blob)
+    await _close(node, lease_id, line)
 
 
-def close_failed(node: NodeContext, lease_id: LeaseId, outcome: FailedOutcome) -> None:
+async def close_failed(node: NodeContext, lease_id: LeaseId, outcome: FailedOutcome) -> None:
     """The swarm knows that this segment failed here; nothing more follows."""
     line = HistoryLine(
         at_ms=node.now_ms(),
@@ -123,7 +126,23 @@ def close_failed(node: NodeContext, lease_id: LeaseId, outcome: FailedOutcome) -
         sentence=outcome.sentence,
         cluster=_cluster(node, lease_id),
     )
+    await _close(node, lease_id, line)
+
+
+async def _close(node: NodeContext, lease_id: LeaseId, line: HistoryLine) -> None:
+    """Note what became of a segment, and let go of all that was kept for it.
+
+    A network process that is away keeps its blobs: that costs disk, and must not keep anybody from hearing the verdict.
+    """
+    blobs = served_blobs(node, [lease_id])
     node.folder.close(lease_id, line)
+    node.hints.pop(lease_id, None)
+    node.steps.pop(lease_id, None)
+    try:
+        for blob in blobs:
+            await node.network.unpin(blob)
+    except KinoswarmError as error:
+        _log.info("a result's blob stays", lease=lease_id, why=str(error))
 
 
 def _verdict_line(node: NodeContext, verdict: Verdict) -> HistoryLine:

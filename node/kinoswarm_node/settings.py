@@ -30,6 +30,8 @@ ENV_PREFIX = "KINOSWARM_NODE_"
 FILE_NAME = "settings.toml"
 _GIB = 1024**3
 _HELPERS_GB = 20.0
+_FOLLOWS_FROM_ANOTHER = "default_factory_not_called"
+"""What pydantic says of a default that depends on other settings when one of those is wrong."""
 
 
 def default_home() -> Path:
@@ -288,7 +290,8 @@ def explain_settings(make: Callable[[], NodeSettings]) -> NodeSettings:
     try:
         return make()
     except ValidationError as error:
-        raise LocalError("; ".join(_explain(item) for item in error.errors())) from error
+        wrong = [item for item in error.errors() if item["type"] != _FOLLOWS_FROM_ANOTHER]
+        raise LocalError("; ".join(_explain(item) for item in wrong)) from error
     except (SettingsError, ValueError, OSError) as error:
         raise LocalError(f"the settings can't be read: {error}") from error
 

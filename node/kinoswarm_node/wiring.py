@@ -43,21 +43,22 @@ class NodePlan:
 def build_node(plan: NodePlan, listener: Listener, now_ms: Callable[[], int]) -> NodeContext:
     """A node with its real network and worker; both start when they are needed."""
     live = LiveSettings(plan.settings)
+    trainer = WorkerSupervisor(
+        plan.home.root / "worker.log",
+        env=_own_folders(plan.folder),
+        limits=_worker_limits(plan),
+    )
     return NodeContext(
         settings=plan.settings,
         key=plan.key,
         invite=plan.invite,
         folder=plan.folder,
         network=_network(plan, now_ms),
-        trainer=WorkerSupervisor(
-            plan.home.root / "worker.log",
-            env=_own_folders(plan.folder),
-            limits=_worker_limits(plan),
-        ),
+        trainer=trainer,
         client=CoordinatorClient(plan.key, plan.invite.swarm, plan.invite.coordinators, (), now_ms),
         now_ms=now_ms,
         wishes=WishFiles(plan.home.root),
-        governor=_governor(plan.home, live),
+        governor=_governor(plan.home, live, lambda: trainer.devices),
         live=live,
         board=StatusBoard(plan.home.status_path, first_status(plan, now_ms()), listener, now_ms),
     )
@@ -106,8 +107,10 @@ def _worker_limits(plan: NodePlan) -> WorkerLimits:
     )
 
 
-def _governor(home: Home, live: LiveSettings) -> Governor:
-    sensors = MachineSensors(home.root, live.now.device, lambda: bool(live.now.quiet_programs))
+def _governor(home: Home, live: LiveSettings, found: Callable[[], list[str]]) -> Governor:
+    sensors = MachineSensors(
+        home.root, live.now.device, lambda: bool(live.now.quiet_programs), found
+    )
     return Governor(sensors, live.rules, lambda: int(time.monotonic() * 1000))
 
 

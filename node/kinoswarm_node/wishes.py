@@ -31,13 +31,18 @@ _AT_ONCE = b"now"
 class Pause(Struct, frozen=True, kw_only=True):
     """A pause that a person asked for."""
 
-    kind: Literal["person", "not_started"] = "person"
+    kind: Literal["person", "not_started", "unreadable"] = "person"
     until_ms: int | None = None
     """On this machine's clock; None lasts until `kinoswarm resume`."""
 
     def sentence(self) -> str:
         if self.kind == "not_started":
             return "Nothing is computed before you say go: `kinoswarm resume`, or join with --go."
+        if self.kind == "unreadable":
+            return (
+                "Paused: the file `paused` in the node's folder can't be read, as after a pause by another user; "
+                "`kinoswarm resume` removes it."
+            )
         if self.until_ms is not None:
             return "Paused by you for a while; `kinoswarm resume` ends the pause earlier."
         return "Paused by you; `kinoswarm resume` lets it go on."
@@ -87,6 +92,10 @@ class WishFiles:
             asked = self._leave.read_bytes()[:_MAX_FILE]
         except FileNotFoundError:
             return None
+        except PermissionError:
+            return ev.FinishAsked()  # another user asked; how soon can't be read
+        except OSError:
+            return None  # a disk that fails is no wish; it is looked at again
         if asked == _AT_ONCE:
             return ev.StopAsked(sentence="stopping, as you asked with `kinoswarm leave`")
         return ev.FinishAsked()
@@ -96,11 +105,13 @@ class WishFiles:
         self._leave.unlink(missing_ok=True)
 
     def paused(self, now_ms: int) -> Pause | None:
-        """The pause in force; one whose time is over is removed. A damaged file counts as a plain pause."""
+        """The pause in force; one whose time is over is removed. A file that can't be read counts as a plain pause."""
         try:
             raw = self._paused.read_bytes()[:_MAX_FILE]
         except FileNotFoundError:
             return None
+        except OSError:
+            return Pause(kind="unreadable")
         try:
             pause = decode_json(raw, Pause) if raw else Pause()
         except MalformedBytes:

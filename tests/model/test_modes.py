@@ -189,3 +189,16 @@ def test_a_mode_whose_library_is_missing_is_not_proposed(monkeypatch: pytest.Mon
 def test_a_rank_belongs_to_lora_alone(mode: tuple[str, int]) -> None:
     with pytest.raises(msgspec.ValidationError, match="rank"):
         msgspec.convert(list(mode), ModeSpec)
+
+
+def test_lora_trains_in_float32_where_the_volunteer_asks_for_it(
+    base_job: TrainJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a card that would compute in bfloat16: the frozen weights must be of the type that is computed in."""
+
+    def of_a_card(device: torch.device, wanted: str = "auto") -> torch.dtype:
+        return torch.float32 if wanted == "float32" else torch.bfloat16
+
+    monkeypatch.setattr(modes, "training_dtype", of_a_card)
+    done = segment.run(changed(base_job, mode=LORA, precision="float32"), ignore)
+    assert done.steps == base_job.steps

@@ -84,7 +84,28 @@ def test_segment_writes_a_delta_that_lowers_the_loss(base_job: TrainJob, tmp_pat
     assert done.flops > 0
     assert [p.step for p in seen] == list(range(1, 41))
     assert read_delta(Path(done.output_path), SHAPES).norm() == pytest.approx(done.delta_norm)
-    assert not list(Path(job.work_dir).glob("resume-*"))
+
+
+def test_a_finished_segment_whose_output_nobody_took_is_not_trained_from_the_start_again(
+    base_job: TrainJob,
+) -> None:
+    """A pause or a power cut may come before the service has stored the output: hours of work lie in these files."""
+    first = segment.run(base_job, ignore)
+    raw, seen = delta_bytes(first), []
+    again = segment.run(base_job, lambda progress: seen.append(progress.step))
+    assert seen == [base_job.steps]
+    assert delta_bytes(again) == raw
+
+
+def test_what_workers_that_were_killed_while_saving_left_behind_goes(base_job: TrainJob) -> None:
+    """Each is as large as a resume point, and a node that pauses often would fill its disk."""
+    folder = Path(base_job.work_dir)
+    folder.mkdir(exist_ok=True)
+    torn = [folder / f".resume-{generation}.bin.{pid}.part" for generation, pid in ((0, 7), (1, 8))]
+    for path in torn:
+        path.write_bytes(b"half of a resume point")
+    segment.run(base_job, ignore)
+    assert not [path for path in torn if path.exists()]
 
 
 @pytest.mark.parametrize("name", ["int8.1", "int4.1", "sparse.1"])

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import torch
 from model.samples import tiny_model, write_tiny_shard
 
+from kinoswarm_model import devices
 from kinoswarm_model.jobs import (
     JobProgress,
     ReleaseJob,
@@ -203,6 +205,14 @@ def test_worker_inherits_few_variables_and_no_secrets() -> None:
     assert found["PATH"] == "/bin"
     assert "AWS_SECRET_ACCESS_KEY" not in found
     assert found["HF_HUB_OFFLINE"] == "1"
+    assert found["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID", "as the governor counts them"
+
+
+def test_of_several_cards_the_largest_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = [8 * 10**9, 24 * 10**9, 24 * 10**9 + 7]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(sizes))
+    monkeypatch.setattr(devices, "_card_bytes", lambda index: sizes[index])
+    assert devices.device_names()[:3] == ["cuda:1", "cuda:2", "cuda:0"]
 
 
 def test_services_import_neither_torch_nor_diffusers() -> None:
@@ -308,3 +318,11 @@ def test_a_share_is_kept_changed_and_does_not_keep_the_worker_from_being_killed(
     assert little < 0.75, "a fifth of 1.5 s, with room for a busy machine"
     assert little < much
     assert gone(pid)
+
+
+def test_a_worker_that_can_not_be_started_is_one_that_died(tmp_path: Path) -> None:
+    """The machine may have no memory for it now, and an upgrade may be replacing Python: it is tried again."""
+    supervisor = WorkerSupervisor(tmp_path / "worker.log", python=str(tmp_path / "python"))
+    with pytest.raises(WorkerDied, match=r"could not be started: .*No such file"):
+        asyncio.run(supervisor.run(train_job(tmp_path, "work"), ignore))
+    assert supervisor.pid is None

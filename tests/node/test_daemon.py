@@ -628,3 +628,90 @@ def test_the_volunteers_own_micro_batch_wins(tmp_path: Path) -> None:
     world = World(tmp_path)
     live(Daemon(world.node(micro_batch=3), once=True))
     assert [job.micro_batch for job in world.jobs if isinstance(job, TrainJob)] == [3]
+
+
+def test_a_result_that_is_sent_already_is_not_dropped_when_its_receipt_was_not_noticed(
+    tmp_path: Path,
+) -> None:
+    world = World(tmp_path)
+    node = world.node()
+    live_until(Daemon(node), world, "The segment is done")
+    lease_id = LeaseId(LEASE_0)
+    node.folder.mark_sent(lease_id)
+    found = asyncio.run(sending.submit(node, lease_id, lambda event: None))
+    assert found == ev.Receipted()
+    assert node.folder.pending_ids() == [lease_id]
+
+
+def test_a_pause_in_the_moment_of_the_hand_over_costs_no_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path)
+    node = world.node()
+    daemon, keep = Daemon(node, once=True), node.folder.keep_contribution
+
+    def pause_meanwhile(lease_id: LeaseId, raw: bytes) -> None:
+        keep(lease_id, raw)
+        daemon.post(ev.PauseAsked(sentence="a pause"))
+
+    def listen(news: News) -> None:
+        if news.reason == "A pause.":
+            asyncio.get_running_loop().call_later(0.05, daemon.post, ev.ResumeAsked())
+
+    monkeypatch.setattr(node.folder, "keep_contribution", pause_meanwhile)
+    node.board._listener = listen
+    assert live(daemon).accepted == 1
+    assert len([job for job in world.jobs if isinstance(job, TrainJob)]) == 1
+
+
+def test_a_game_has_the_card_also_while_a_result_is_being_sent(tmp_path: Path) -> None:
+    """The worker is idle then, and torch still holds the memory of its last segment."""
+    world = World(tmp_path)
+    node = world.node()
+    daemon, delivered, ended = Daemon(node, once=True), asyncio.Event(), []
+
+    async def slow_upload(lease_id: LeaseId, blob: object) -> None:
+        world.sensors.reading = structs.replace(CALM, fullscreen=True)
+        await delivered.wait()
+
+    async def stop() -> None:
+        ended.append(daemon.state.phase)
+        delivered.set()
+        world.sensors.reading = CALM
+        world.monotonic_ms += 120_000
+
+    world.deliver = slow_upload  # type: ignore[method-assign]
+    node.trainer.stop = stop  # type: ignore[method-assign]
+    assert live(daemon).accepted == 1
+    assert ended[0] is Phase.SUBMITTING
+
+
+def test_nothing_of_a_segment_stays_in_memory_once_it_is_judged(tmp_path: Path) -> None:
+    for verdict in ("accepted", "rejected"):
+        world = World(tmp_path / verdict, num_leases=3, verdict=verdict)
+        (tmp_path / verdict).mkdir()
+        node = world.node()
+        live_until(Daemon(node), world, "Asking again in 3600 s")
+        assert len(world.contributions) == 3
+        assert (node.hints, node.steps) == ({}, {})
+    failing = World(tmp_path, worker_faults=[WorkerError("work_failed", "no", False)])
+    node = failing.node()
+    live_until(Daemon(node), failing, "Asking again in 3600 s")
+    assert (node.hints, node.steps) == ({}, {})
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_what_became_of_a_segment_is_told_also_when_the_network_process_just_ended(
+    tmp_path: Path, refused: bool
+) -> None:
+    gone = Refusal(code=Code.LEASE_EXPIRED.value, sentence="too late")
+    world = World(tmp_path, refuse={Submit: gone} if refused else {})
+    node = world.node()
+
+    async def unpin(blob: object) -> None:
+        raise Unreachable("the network process ended")
+
+    node.network.unpin = unpin  # type: ignore[method-assign]
+    state = live_until(Daemon(node), world, "did not take" if refused else "Accepted")
+    assert [line.state for line in node.folder.history()] == ["dropped" if refused else "accepted"]
+    assert (state.pending, state.accepted) == (frozenset(), 0 if refused else 1)

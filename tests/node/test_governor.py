@@ -251,3 +251,11 @@ def test_any_text_is_read_or_refused(text: str) -> None:
     except LocalError:
         return
     assert all(0 <= start < stop <= 10080 for start, stop in spans)
+
+
+def test_a_card_that_can_not_be_seen_has_the_rules_of_a_card() -> None:
+    """NVML may fail for a minute, and there is none for AMD's and Apple's: the game is played all the same."""
+    unseen = structs.replace(PROCESSOR, on_card=True, cpu_temperature_c=99.0)
+    assert decide(GovernorState(), unseen, Rules(), 0).allowance == "run"
+    for used in (structs.replace(unseen, idle_s=1.0), structs.replace(unseen, fullscreen=True)):
+        assert decide(GovernorState(), used, Rules(), 0).allowance == "pause"

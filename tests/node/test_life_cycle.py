@@ -100,7 +100,7 @@ def test_whatever_happens_every_phase_but_stopped_runs_exactly_one_activity(
     for event in [ev.Started(), *events]:
         before = state
         state, effects, reason = step(state, event, NOW, seed)
-        activities = [e for e in effects if not isinstance(e, ev.DropWork)]
+        activities = [e for e in effects if not isinstance(e, ev.DropWork | ev.EndWorker)]
         assert len(activities) <= 1
         running = bool(activities) or (running and state.phase is before.phase)
         assert running or state.phase in (Phase.STOPPED, Phase.STARTING)
@@ -295,3 +295,30 @@ def test_making_it_smaller_always_ends(batch_size: int) -> None:
     for _ in range(40):
         fit = smaller_fit(fit, batch_size) if fit else None
     assert fit is None
+
+
+def test_a_result_that_is_stored_when_a_pause_has_just_come_is_sent_and_not_trained_again() -> None:
+    paused = run(ev.Governed(sentence="Paused: a game."), state=training()).state
+    assert paused.phase is Phase.PAUSED
+    late = run(ev.Trained(), state=paused)
+    assert (late.state.segment, late.state.unsent) == (None, SEGMENT.lease_id)
+    assert late.effects == (ev.Submit(lease_id=SEGMENT.lease_id),)
+    by_person = run(ev.PauseAsked(sentence="x"), ev.Trained(), state=training())
+    assert by_person.state.phase is Phase.PAUSED
+    resumed = run(ev.ResumeAsked(), state=by_person.state)
+    assert resumed.effects == (ev.Submit(lease_id=SEGMENT.lease_id),)
+
+
+def test_a_lease_that_comes_when_a_pause_has_just_come_is_begun_when_it_ends() -> None:
+    idle = run(ev.Started(), ev.Joined(swarm_name="Test", tested=True)).state
+    late = run(ev.Governed(sentence="Paused."), ev.LeaseGranted(segment=SEGMENT), state=idle)
+    assert (late.state.phase, late.state.segment) == (Phase.PAUSED, SEGMENT)
+    after = run(ev.Governed(), state=late.state)
+    assert after.effects == (ev.AskGoOn(segment=SEGMENT),)
+
+
+def test_a_receipt_that_comes_when_a_pause_has_just_come_counts() -> None:
+    sending = run(ev.Trained(), state=training()).state
+    late = run(ev.PauseAsked(sentence="x"), ev.Receipted(), state=sending)
+    assert (late.state.phase, late.state.unsent) == (Phase.PAUSED, None)
+    assert late.state.pending == {SEGMENT.lease_id}

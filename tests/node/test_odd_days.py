@@ -13,7 +13,8 @@ from node.scripted import NOW_MS, World
 from node.test_daemon import LEASE_0, _no_waiting, live  # noqa: F401 (an autouse fixture)
 
 from kinoswarm_model.jobs import JobProgress
-from kinoswarm_node import joining
+from kinoswarm_node import joining, keeping
+from kinoswarm_node import life_events as ev
 from kinoswarm_node.context import NodeContext
 from kinoswarm_node.daemon import Daemon
 from kinoswarm_node.life_events import Segment
@@ -161,3 +162,36 @@ def test_a_node_waits_out_a_day_without_network_and_loses_nothing(tmp_path: Path
     world = World(tmp_path, fail_asks=[Hello] * 20)
     assert live(Daemon(world.node(), once=True)).accepted == 1
     assert any("try 20" in reason for reason in world.reasons)
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO])
+def test_a_pause_that_can_not_be_read_is_a_pause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """As after `sudo kinoswarm pause`: the file belongs to root, and only root may read it."""
+    node = World(tmp_path).node()
+    node.wishes.pause(NOW_MS + 10)
+
+    def unreadable(self: Path) -> bytes:
+        raise OSError(number, os.strerror(number), str(self))
+
+    monkeypatch.setattr(Path, "read_bytes", unreadable)
+    pause = node.wishes.paused(NOW_MS + 20)
+    assert pause is not None, "its end can't be known, so it lasts"
+    assert "`kinoswarm resume` removes it" in pause.sentence()
+    asked = node.wishes.wants_to_leave()
+    assert asked == (ev.FinishAsked() if number == errno.EACCES else None)
+
+
+def test_a_release_that_can_not_be_kept_on_a_failing_disk_does_not_end_the_node(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[int] = []
+
+    async def failing(node: NodeContext) -> None:
+        tried.append(1)
+        raise OSError(errno.EIO, os.strerror(errno.EIO), "a blob")
+
+    monkeypatch.setattr(keeping, "keep_alive", failing)
+    assert live(Daemon(World(tmp_path).node(), once=True)).accepted == 1
+    assert tried

@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +13,7 @@ from node.message_bus import answer_on_the_bus, session_bus  # noqa: F401  a fix
 
 from kinoswarm_node.governor import desktop_senses as desktop
 from kinoswarm_node.governor import sensors as machine
-from kinoswarm_node.governor.gpu_sense import GpuSense
+from kinoswarm_node.governor.gpu_sense import GpuSense, open_gpu_sense
 from kinoswarm_node.governor.readings import Reading, in_words
 from kinoswarm_node.governor.sensors import MachineSensors
 
@@ -29,12 +31,19 @@ class ScriptedNvml:
     def __init__(self, compute: dict[int, int], graphics: dict[int, int]) -> None:
         self.compute, self.graphics = compute, graphics
         self.watts = 450
+        self.gib = [24]
         self.permitted = True
 
     def nvmlInit(self) -> None: ...
 
     def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
         return index
+
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> int:
+        return ["GPU-a", "GPU-b", "GPU-c"].index(uuid)
+
+    def nvmlDeviceGetCount(self) -> int:
+        return len(self.gib)
 
     def nvmlDeviceGetName(self, card: int) -> str:
         return "Scripted 4090"
@@ -46,7 +55,7 @@ class ScriptedNvml:
         raise NvmlError("not supported")
 
     def nvmlDeviceGetMemoryInfo(self, card: int) -> Any:
-        return SimpleNamespace(free=5 * 2**30)
+        return SimpleNamespace(free=5 * 2**30, total=self.gib[card] * 2**30)
 
     def nvmlDeviceGetComputeRunningProcesses(self, card: int) -> list[Any]:
         return [SimpleNamespace(pid=p, usedGpuMemory=b) for p, b in self.compute.items()]
@@ -182,3 +191,100 @@ def test_a_sense_that_hangs_leaves_the_last_look_in_force(
     monkeypatch.setattr(machine, "READ_TIMEOUT_S", 0.0)
     assert asyncio.run(sensors.read()) is before
     assert isinstance(before, Reading)
+
+
+def test_a_battery_that_does_not_say_whether_it_is_plugged_in_pauses_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As psutil has it for laptops that hold their charge at 80 %: the status is "Not charging"."""
+    holding = SimpleNamespace(percent=80.0, power_plugged=None)
+    monkeypatch.setattr(machine.psutil, "sensors_battery", lambda: holding)
+    reading = MachineSensors(tmp_path, "cpu", lambda: False).look()
+    assert (reading.on_battery, reading.battery_percent) == (None, 80.0)
+
+
+def test_a_disk_that_is_unplugged_is_a_sense_that_is_missing(tmp_path: Path) -> None:
+    reading = MachineSensors(tmp_path / "unplugged", "cpu", lambda: False).look()
+    assert reading.disk_free_bytes is None
+    assert "free disk" in reading.blind
+    assert reading.ram_free_bytes
+
+
+def test_a_sense_that_hangs_is_not_asked_again_before_it_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else each look would take one more of the few threads that also find blobs on the disk."""
+    asked, answers = [], threading.Event()
+
+    def hanging() -> None:
+        asked.append(1)
+        answers.wait()
+
+    monkeypatch.setattr(machine.psutil, "sensors_battery", hanging)
+    monkeypatch.setattr(machine, "READ_TIMEOUT_S", 0.01)
+    sensors = MachineSensors(tmp_path, "cpu", lambda: False)
+
+    async def look_often() -> None:
+        for _ in range(5):
+            await sensors.read()
+        answers.set()
+
+    asyncio.run(look_often())
+    assert len(asked) == 1
+
+
+def test_a_card_that_can_not_say_everything_is_still_watched() -> None:
+    nvml = ScriptedNvml({PARENT: 2**29}, {})
+
+    def unsupported(*what: object) -> int:
+        raise NvmlError("Not Supported")
+
+    for name in ("Temperature", "MemoryInfo", "GraphicsRunningProcesses", "ProcessUtilization"):
+        setattr(nvml, f"nvmlDeviceGet{name}", unsupported)
+    card = GpuSense(nvml, 0).read({OWN})
+    assert (card.temperature_c, card.memory_free_bytes) == (None, None)
+    assert [user.pid for user in card.others] == [PARENT]
+
+
+@pytest.mark.parametrize(
+    ("device", "visible", "card"),
+    [
+        ("cuda:1", None, 1),
+        ("cuda", None, 0),
+        ("auto", None, 2),
+        ("cuda:0", "1", 1),
+        ("cuda:1", "2,0", 0),
+        ("auto", "0,1", 1),
+        ("cuda:0", "GPU-b", 1),
+        ("cuda:3", "0,1", None),
+        ("cuda", "", None),
+    ],
+)
+def test_of_several_cards_the_one_that_trains_is_watched(
+    monkeypatch: pytest.MonkeyPatch, device: str, visible: str | None, card: int | None
+) -> None:
+    nvml = ScriptedNvml({}, {})
+    nvml.gib = [8, 12, 24]
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    sense = open_gpu_sense(device)
+    assert (None if sense is None else sense._card) == card
+
+
+def test_a_card_that_no_sense_sees_is_a_card_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "open_gpu_sense", lambda device: None)
+    for device, found, expected in (
+        ("cuda:0", (), True),  # ROCm calls its cards that
+        ("xpu", (), True),
+        ("auto", ("mps", "cpu"), True),
+        ("auto", ("cpu",), False),
+        ("auto", (), False),
+        ("cpu", ("cuda:0", "cpu"), False),
+    ):
+        sensors = MachineSensors(tmp_path, device, lambda: False, lambda found=found: found)
+        assert sensors.look().on_card is expected, (device, found)

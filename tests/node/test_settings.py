@@ -48,6 +48,14 @@ def test_a_bad_value_names_the_setting_the_value_and_what_is_allowed(
     assert allowed in message
 
 
+def test_a_bad_value_is_told_alone(tmp_path: Path) -> None:
+    with pytest.raises(LocalError) as caught:
+        load_settings(home=tmp_path, threads=-1)
+    assert str(caught.value) == (
+        "setting 'threads' = -1 is not allowed: CPU threads of the worker, 1 to 1024; 0 takes half of the cores."
+    )
+
+
 def test_an_unknown_setting_lists_the_known_ones(tmp_path: Path) -> None:
     (tmp_path / "settings.toml").write_text("thread = 2\n")
     with pytest.raises(LocalError, match=r"setting 'thread' does not exist; there are .*threads"):

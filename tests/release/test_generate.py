@@ -55,6 +55,14 @@ def test_steps_guidance_and_top_k_change_the_clip(release: Release) -> None:
         assert not np.array_equal(usual, other)
 
 
+@pytest.mark.parametrize("name", ["banana", "cuda:99", "mps:3", ""])
+def test_a_device_that_is_not_here_is_named_with_those_that_are(
+    release: Release, name: str
+) -> None:
+    with pytest.raises(LocalError, match=rf"device '{name}' is not here: torch finds .*cpu"):
+        generate_from(release, ["a wall"], GenerateConfig(device=name))
+
+
 def test_progress_counts_all_steps(release: Release) -> None:
     seen: list[tuple[int, int]] = []
     config = GenerateConfig(steps=3, clips_per_prompt=2)
@@ -71,7 +79,7 @@ def test_progress_counts_all_steps(release: Release) -> None:
         (["x"], GenerateConfig(seed=-1), "seed"),
         (["x"], GenerateConfig(steps=0), "steps"),
         (["x"], GenerateConfig(top_k=0), "top_k"),
-        (["x"], GenerateConfig(threshold=1.5), "threshold"),
+        (["x"], GenerateConfig(threshold=1.5), "generate: threshold: Expected `float` <= 1.0"),
         (["x"], GenerateConfig(num_frames=0), "num_frames"),
         (["x"], GenerateConfig(dtype="int8"), "dtype"),  # type: ignore[arg-type]
         (["x"], GenerateConfig(guidance=float("nan")), "guidance"),

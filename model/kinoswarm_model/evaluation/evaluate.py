@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from kinoswarm_model.contact_sheet import SheetText, write_contact_sheet
+from kinoswarm_model.devices import named_device
 from kinoswarm_model.evaluation.frechet import METRIC, SMALLEST_SET
 from kinoswarm_model.evaluation.generated import (
     Generated,
@@ -154,7 +155,7 @@ def _plan(release: Release, given: EvaluationInput, config: EvaluationConfig) ->
         captions=captions,
         settings=_settings(release, config),
         seed=config.seed,
-        device=torch.device(config.device),
+        device=named_device(config.device),
     )
 
 

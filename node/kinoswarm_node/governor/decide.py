@@ -131,12 +131,13 @@ def _power_and_hours(reading: Reading, rules: Rules) -> Iterator[Cause]:
 
 
 def _people(reading: Reading, rules: Rules) -> Iterator[Cause]:
-    if reading.fullscreen and reading.gpu is not None and not rules.share_gpu:
+    on_card = reading.on_card or reading.gpu is not None
+    if reading.fullscreen and on_card and not rules.share_gpu:
         yield Cause("fullscreen", "Paused: a program fills the screen.")
     quiet = sorted(rules.quiet_programs & reading.programs)
     if quiet:
         yield Cause("program", f"Paused: {quiet[0]} runs, and you want quiet for it.")
-    allowed = rules.when_active == "yes" or (rules.when_active == "auto" and reading.gpu is None)
+    allowed = rules.when_active == "yes" or (rules.when_active == "auto" and not on_card)
     if not allowed and reading.idle_s is not None and reading.idle_s * 1000 < rules.idle_ms:
         wait = _duration(rules.idle_ms - int(reading.idle_s * 1000))
         yield Cause(

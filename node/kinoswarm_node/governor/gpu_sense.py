@@ -3,6 +3,7 @@
 NVML (nvidia-ml-py) is asked lazily, so that machines without an NVIDIA driver lose nothing but this sense.
 """
 
+import os
 import time
 from collections.abc import Collection, Mapping
 from types import ModuleType
@@ -14,25 +15,31 @@ from kinoswarm_node.governor.readings import GpuReading, GpuUser
 
 
 class GpuSense:
-    """One card, by its index; raises whatever NVML raises, which sensors.py takes as "can't be seen"."""
+    """One card; raises whatever NVML raises, which sensors.py takes as "can't be seen".
 
-    def __init__(self, nvml: ModuleType | Any, index: int) -> None:
+    What a card does not offer (few offer all, least of all in virtual machines) is left out, and the rest still seen.
+    """
+
+    def __init__(self, nvml: ModuleType | Any, name: int | str) -> None:
+        """`name` is NVML's number of the card, which is its place on the bus, or its UUID."""
         nvml.nvmlInit()
         self._nvml = nvml
-        self._card = nvml.nvmlDeviceGetHandleByIndex(index)
+        self._card = _handle(nvml, name)
         self._name = str(nvml.nvmlDeviceGetName(self._card))
         self._looked_us = int(time.time() * 1e6)
         self._milliwatts_before: int | None = None
 
     def read(self, own: Collection[int]) -> GpuReading:
         """The card now; processes in `own` are ours."""
-        nvml, card = self._nvml, self._card
+        nvml, card, ask = self._nvml, self._card, self._optional
         return GpuReading(
             name=self._name,
             others=self._others(own),
-            temperature_c=float(nvml.nvmlDeviceGetTemperature(card, nvml.NVML_TEMPERATURE_GPU)),
-            power_w=self._optional(lambda: nvml.nvmlDeviceGetPowerUsage(card) / 1000),
-            memory_free_bytes=int(nvml.nvmlDeviceGetMemoryInfo(card).free),
+            temperature_c=ask(
+                lambda: float(nvml.nvmlDeviceGetTemperature(card, nvml.NVML_TEMPERATURE_GPU))
+            ),
+            power_w=ask(lambda: nvml.nvmlDeviceGetPowerUsage(card) / 1000),
+            memory_free_bytes=ask(lambda: int(nvml.nvmlDeviceGetMemoryInfo(card).free)),
         )
 
     def limit_power(self, watts: int) -> str:
@@ -51,10 +58,10 @@ class GpuSense:
 
     def _others(self, own: Collection[int]) -> list[GpuUser]:
         """A process that can't be seen from here may be our own worker, as in a container, while one runs."""
-        busy = self._busy()
+        nvml, card, busy = self._nvml, self._card, self._busy()
         listed = [
-            *self._nvml.nvmlDeviceGetComputeRunningProcesses(self._card),
-            *self._nvml.nvmlDeviceGetGraphicsRunningProcesses(self._card),
+            *(self._optional(lambda: nvml.nvmlDeviceGetComputeRunningProcesses(card)) or []),
+            *(self._optional(lambda: nvml.nvmlDeviceGetGraphicsRunningProcesses(card)) or []),
         ]
         bytes_by_pid = {entry.pid: int(entry.usedGpuMemory or 0) for entry in listed}
         users = [
@@ -80,16 +87,46 @@ class GpuSense:
 
 
 def open_gpu_sense(device: str) -> GpuSense | None:
-    """The sense for "cuda:1"; None where no NVIDIA driver answers."""
+    """The sense for "cuda:1", or for the card that "auto" trains on; None where no NVIDIA driver answers.
+
+    Workers count cards as NVML does (CUDA_DEVICE_ORDER), but only those that CUDA_VISIBLE_DEVICES leaves.
+    """
     try:
         import pynvml
     except ModuleNotFoundError:
         return None
-    _, _, index = device.partition(":")
     try:
-        return GpuSense(pynvml, int(index or 0))
+        pynvml.nvmlInit()
+        name = _named(pynvml, device, _visible(pynvml, os.environ.get("CUDA_VISIBLE_DEVICES")))
+        return None if name is None else GpuSense(pynvml, name)
     except pynvml.NVMLError:
         return None
+
+
+def _visible(nvml: Any, listed: str | None) -> list[int | str]:
+    """The cards that CUDA sees, in its order."""
+    if listed is None:
+        return list(range(nvml.nvmlDeviceGetCount()))
+    entries = [entry.strip() for entry in listed.split(",")]
+    return [int(entry) if entry.isdecimal() else entry for entry in entries if entry]
+
+
+def _named(nvml: Any, device: str, visible: list[int | str]) -> int | str | None:
+    """With "auto", the first of those with the most memory, as device_names has it in the worker."""
+    if device == "auto":
+        return max(visible, key=lambda name: _memory_gib(nvml, name), default=None)
+    _, _, index = device.partition(":")
+    return visible[int(index or 0)] if int(index or 0) < len(visible) else None
+
+
+def _memory_gib(nvml: Any, name: int | str) -> int:
+    return round(int(nvml.nvmlDeviceGetMemoryInfo(_handle(nvml, name)).total) / 1024**3)
+
+
+def _handle(nvml: Any, name: int | str) -> Any:
+    if isinstance(name, int):
+        return nvml.nvmlDeviceGetHandleByIndex(name)
+    return nvml.nvmlDeviceGetHandleByUUID(name)
 
 
 def _name(pid: int) -> str:

@@ -36,7 +36,9 @@ class Reading(Struct, frozen=True, kw_only=True):
     minute_of_week: int
     """Local time: 0 is Monday 00:00, 10079 is Sunday 23:59."""
     gpu: GpuReading | None = None
-    """None on a machine that trains on its processor: then the rules for processors apply."""
+    """None when it can't be seen, and on a machine that trains on its processor."""
+    on_card: bool = False
+    """It trains on a graphics card, seen or not: then the rules for cards apply."""
     idle_s: float | None = None
     """Seconds since a person last touched keyboard, mouse or terminal."""
     fullscreen: bool | None = None
@@ -56,7 +58,9 @@ class Reading(Struct, frozen=True, kw_only=True):
     @property
     def temperature_c(self) -> float | None:
         """Of the device that trains."""
-        return self.gpu.temperature_c if self.gpu else self.cpu_temperature_c
+        if self.gpu is not None:
+            return self.gpu.temperature_c
+        return None if self.on_card else self.cpu_temperature_c
 
 
 class Sensors(Protocol):

@@ -16,6 +16,7 @@ from kinoswarm_node.governor.readings import Reading
 
 T = TypeVar("T")
 
+_CARDS = ("cuda", "xpu", "mps")
 _BY = " by "  # one of several sources of a sense
 
 READ_TIMEOUT_S = 5.0
@@ -26,10 +27,19 @@ ASK_AGAIN_S = 60.0
 class MachineSensors:
     """Looks at this machine. `device` is where the node trains: "cpu", "cuda:0" …"""
 
-    def __init__(self, folder: Path, device: str, programs_wanted: Callable[[], bool]) -> None:
-        """`folder` lies on the disk to watch; with the device "auto", an NVIDIA card is taken for the one that trains;
-        `programs_wanted` says whether anybody reads the list of programs."""
+    def __init__(
+        self,
+        folder: Path,
+        device: str,
+        programs_wanted: Callable[[], bool],
+        found: Callable[[], Sequence[str]] = tuple,
+    ) -> None:
+        """`folder` lies on the disk to watch; with the device "auto", an NVIDIA card is taken for the one that trains,
+        else the first of the devices that the worker `found`; `programs_wanted` says whether anybody reads the list of
+        programs."""
         self._folder = folder
+        self._device = device
+        self._found = found
         self._programs_wanted = programs_wanted
         self.gpu: GpuSense | None = (
             open_gpu_sense(device) if device.startswith(("auto", "cuda")) else None
@@ -37,14 +47,17 @@ class MachineSensors:
         self._silent_until_s: dict[str, float] = {}
         self._load = _LoadOfOthers()
         self._last = Reading(minute_of_week=0)
+        self._looking: asyncio.Task[Reading] | None = None
 
     async def read(self) -> Reading:
         """One look; the last one again when a sense hangs."""
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(asyncio.to_thread(self.look), name="look")
         try:
             async with asyncio.timeout(READ_TIMEOUT_S):
-                self._last = await asyncio.to_thread(self.look)
+                self._last = await asyncio.shield(self._looking)
         except TimeoutError:
-            pass  # the thread ends when its sense answers; until then the last look counts
+            pass  # the thread ends when its sense answers; until then the last look counts, and no other begins
         return self._last
 
     def limit_power(self, watts: int) -> str:
@@ -58,21 +71,31 @@ class MachineSensors:
         family, gpu = _own_family(), self.gpu
         own = {process.pid for process in family}
         battery = self._sense("battery", psutil.sensors_battery)
+        plugged_in = None if battery is None else battery.power_plugged
         return Reading(
             minute_of_week=_minute_of_week(),
             gpu=None if gpu is None else self._sense("graphics card", lambda: gpu.read(own)),
+            on_card=gpu is not None or self._trains_on().startswith(_CARDS),
             idle_s=self._first("user activity", _IDLE),
             fullscreen=self._first("fullscreen", (desktop.x11_fullscreen, windows.fullscreen)),
             programs=_programs(own) if self._programs_wanted() else frozenset(),
-            on_battery=None if battery is None else not battery.power_plugged,
+            on_battery=None if plugged_in is None else not plugged_in,
             battery_percent=None if battery is None else float(battery.percent),
             cpu_temperature_c=self._sense("processor temperature", _cpu_temperature_c),
             other_cpu=self._load.since_last(family),
-            ram_free_bytes=int(psutil.virtual_memory().available),
-            disk_free_bytes=int(psutil.disk_usage(str(self._folder)).free),
+            ram_free_bytes=self._sense(
+                "free memory", lambda: int(psutil.virtual_memory().available)
+            ),
+            disk_free_bytes=self._sense(
+                "free disk", lambda: int(psutil.disk_usage(str(self._folder)).free)
+            ),
             metered=self._sense("metered network", desktop.metered),
             blind=sorted(name for name in self._silent_until_s if _BY not in name),
         )
+
+    def _trains_on(self) -> str:
+        """As far as it is known; with "auto", from the worker's first start on."""
+        return next(iter(self._found()), "") if self._device == "auto" else self._device
 
     def _first(self, name: str, sources: Sequence[Callable[[], T]]) -> T | None:
         """The first source that answers."""
