@@ -1,5 +1,6 @@
 """Answers requests: opens the envelope, decides, logs, signs the reply. Owns the clock, the chance and the key."""
 
+import asyncio
 import secrets
 import time
 from collections.abc import Callable, Set
@@ -116,9 +117,17 @@ class Service:
         await self.record(amended_events(self.journal.state, in_force, self.now_ms()))
 
     async def record(self, events: list[Event]) -> None:
-        """Make events durable and tell whoever listens."""
+        """Return when events are durable, and whatever was decided before them; whoever listens has heard by then.
+
+        An asker that is gone meanwhile changes nothing: what was decided is logged, so listeners hear of it.
+        """
+        written = self.journal.begin(events)
         if events:
-            await self.journal.append(events)
+            written.add_done_callback(lambda done: self._tell(done, events))
+        await asyncio.shield(written)
+
+    def _tell(self, written: "asyncio.Future[None]", events: list[Event]) -> None:
+        if not written.cancelled() and written.exception() is None:
             self.on_events(events)
 
     def _reply(self, request_id: str, body: ReplyBody) -> bytes:
