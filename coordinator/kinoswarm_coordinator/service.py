@@ -85,10 +85,8 @@ class Service:
             refusal = Refusal(code=error.code, sentence=str(error)[:500])
             return self._reply(_UNKNOWN_REQUEST, refusal)
         now_ms = self.now_ms()
-        self.presence.seen(opened.signer, now_ms, range_of(host))
+        self._heard(opened.signer, now_ms, host)
         request = opened.body
-        if isinstance(request.body, Progress):
-            self.presence.progressed(request.body)
         asked = rq.Asked(
             signer=opened.signer,
             request=request,
@@ -100,8 +98,15 @@ class Service:
         decision = rq.handle(self.journal.state, self.rules, asked)
         if decision.events:
             _log.info("decided", peer=opened.signer, why=decision.reason)
+        if isinstance(request.body, Progress) and isinstance(decision.say, ProgressNoted):
+            self.presence.progressed(opened.signer, request.body)
         await self.record(decision.events)
+        self._heard(opened.signer, now_ms, host)  # also whom this very request let join
         return self._reply(request.request_id, self._said(decision.say, opened.signer))
+
+    def _heard(self, signer: PeerId, now_ms: int, host: str) -> None:
+        if signer in self.journal.state.nodes:
+            self.presence.seen(signer, now_ms, range_of(host))
 
     def _neighbours(self, signer: PeerId, request: Request) -> Set[PeerId]:
         """Only who asks for work is compared with others."""
