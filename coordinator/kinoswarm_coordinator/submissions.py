@@ -363,11 +363,15 @@ def _newest_considered(order: ReleaseOrder) -> list[int]:
 
 
 def expired(state: SwarmState, rules: Rules, now_ms: int) -> list[ev.Event]:
-    """Leases whose deadline has passed, and audits that took too long: their work is free again."""
+    """Leases whose deadline has passed, and audits that took too long: their work is free again.
+
+    The operator's own never expire: nobody else could do the work, and its worker does one after another.
+    """
     late = [
         lease_id
         for lease_id in state.open_leases
-        if state.leases[lease_id].lease.deadline_ms <= now_ms
+        if (lease := state.leases[lease_id].lease).deadline_ms <= now_ms
+        and lease.node != rules.operator
     ]
     return given_up(state, rules, now_ms) + [
         ev.LeaseExpired(at_ms=now_ms, lease_id=lease_id) for lease_id in sorted(late)
