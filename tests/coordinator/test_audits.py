@@ -14,8 +14,9 @@ from kinoswarm_coordinator.scheduling import leased_steps, samples_under_way
 from kinoswarm_coordinator.state import SwarmState
 from kinoswarm_coordinator.trust import is_proven, trust_of
 from kinoswarm_model.home_presets import home_policy
+from kinoswarm_protocol.accounts import revoke
 from kinoswarm_protocol.ids import LeaseId
-from kinoswarm_protocol.messages import Lease, MergeOrder, NoWork, TrainOrder
+from kinoswarm_protocol.messages import Lease, MergeOrder, NoWork, RevokeMachine, TrainOrder
 
 LIAR = "lazy"
 
@@ -419,3 +420,23 @@ def test_a_later_rollback_brings_nothing_back_that_an_earlier_one_withdrew() -> 
     rollback_to(swarm, 1, [second, third])
     rollback_to(swarm, 0, [first])
     assert not swarm.state.unmerged[0, 0]
+
+
+def test_an_account_answers_for_a_machine_that_left_it_after_handing_in() -> None:
+    """Else a proven account could lend its trust to machine after machine, and lose none when they are found out."""
+    swarm = AuditedSwarm(audited_rules(num_clusters=2))
+    machine, bob, carol, dave = swarm.joined(1, 2, 3, 4)
+    owner = account(9)
+    swarm.hello(machine, paper(swarm, machine, owner))
+    lie, other = swarm.work(machine, LIAR), swarm.work(machine, LIAR)
+    swarm.now_ms += 1_000
+    leaving = revoke(machine, owner.peer_id, machine.peer_id, swarm.now_ms)
+    swarm.ask(machine, RevokeMachine(revocation=leaving))
+    assert swarm.state.account_of(machine.peer_id) == machine.peer_id
+    for key in (bob, carol, dave):
+        swarm.work_on(key, lie)
+    assert swarm.case(lie).result == "refuted"
+    assert trust_of(swarm.state, owner.peer_id).refuted == 1
+    assert swarm.state.ban_of(owner.peer_id, swarm.now_ms) is not None
+    assert swarm.state.work[other].phase == "quarantined"
+    assert fold(SwarmState(), swarm.history) == swarm.state
