@@ -8,13 +8,16 @@ from pathlib import Path
 
 import pytest
 from coordinator.upload_site import UploadSite, upload_site
+from fastapi import FastAPI
 from msgspec import structs
 from protocol.samples import NODE
+from starlette.types import Message
 
 from kinoswarm_coordinator.events import VerdictGiven
 from kinoswarm_coordinator.intake import Intake
 from kinoswarm_coordinator.uploads import PARTIAL_KEPT_S, UPLOAD_PAUSE_S
 from kinoswarm_coordinator.verdicts import unaudited
+from kinoswarm_coordinator.web.upload_routes import upload_routes
 from kinoswarm_network.http_client import HttpSource
 from kinoswarm_protocol.errors import Code, HashMismatch, LimitExceeded, MalformedBytes, Refused
 from kinoswarm_protocol.ids import BlobId, LeaseId
@@ -359,3 +362,22 @@ def test_a_copy_is_refused_without_being_fetched(site: UploadSite) -> None:
 
     asyncio.run(run())
     assert network.most == []
+
+
+@pytest.mark.parametrize("what", ["manifest", "0"])
+def test_of_a_body_that_nobody_waits_for_not_a_byte_is_read(site: UploadSite, what: str) -> None:
+    """Else a thousand open connections of a stranger would hold gigabytes of the coordinator's memory."""
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        raise AssertionError("the body was read")
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    app = FastAPI()
+    app.include_router(upload_routes(site.uploads))
+    path = f"/kinoswarm/1/uploads/{'0' * 32}/{'1' * 64}/{what}"
+    scope = {"type": "http", "method": "PUT", "path": path, "headers": [], "query_string": b""}
+    asyncio.run(app(scope, receive, send))
+    assert sent[0]["status"] == 403
