@@ -6,7 +6,7 @@ Every action is one event in the log with its signer: who did what to the swarm 
 from dataclasses import dataclass, field
 
 from kinoswarm_coordinator import events as ev
-from kinoswarm_coordinator.rolling_back import Rollback, resting_on, rolled_back
+from kinoswarm_coordinator.rolling_back import Rollback, merged_since, resting_on, rolled_back
 from kinoswarm_coordinator.state import Rules, SwarmState
 from kinoswarm_protocol.admin import (
     MAX_AGE_MS,
@@ -87,14 +87,11 @@ def _roll_back(
         return _no(f"expert {wanted.cluster} is at version {line[-1].version}; choose an older one")
     if wanted.to_version in state.withdrawn.get(key, set()):
         return _no(f"version {wanted.to_version} was itself withdrawn")
-    doubted = [
-        lease_id for version in line[wanted.to_version + 1 :] for lease_id in version.contributions
-    ]
     rollback = Rollback(
         key=key,
         to_version=wanted.to_version,
         sentence=wanted.sentence,
-        refused=frozenset(doubted),
+        refused=frozenset(merged_since(state, key, wanted.to_version)),
     )
     resting = resting_on(state, key, set(range(wanted.to_version + 1, len(line))))
     events = rolled_back(state, rules, rollback, now_ms)

@@ -56,7 +56,7 @@ def _covered(state: SwarmState, agreeing: list[LeaseId]) -> list[LeaseId]:
     found: set[LeaseId] = set()
     for confirmed in agreeing:
         until_ms = state.work[confirmed].received_at_ms
-        account = state.account_of(state.work[confirmed].node)
+        account = state.answers_for(confirmed)
         found |= {
             lease_id
             for lease_id in state.uncovered.get(account, {})
@@ -70,7 +70,7 @@ def _refuted(
 ) -> list[ev.Event]:
     """Verdicts on what was refuted and on all that nobody checked of these accounts, bans, and versions taken back."""
     events: list[ev.Event] = []
-    accounts = sorted({state.account_of(state.work[lease_id].node) for lease_id in differing})
+    accounts = sorted({state.answers_for(lease_id) for lease_id in differing})
     doubtful = [
         lease_id
         for account in accounts
@@ -98,9 +98,7 @@ def _refuted(
 def _unchecked(state: SwarmState, account: PeerId) -> list[LeaseId]:
     """Of an account: accepted work that no audit stands for, and what awaits its verdict."""
     waiting = [
-        lease_id
-        for lease_id in sorted(state.undecided)
-        if state.account_of(state.work[lease_id].node) == account
+        lease_id for lease_id in sorted(state.undecided) if state.answers_for(lease_id) == account
     ]
     return [*state.uncovered.get(account, {}), *waiting]
 

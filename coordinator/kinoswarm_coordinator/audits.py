@@ -154,7 +154,7 @@ def finding(
 def _convicts(state: SwarmState, rules: Rules, agreeing: Sequence[LeaseId]) -> bool:
     """Two fresh identities are cheap: against somebody speak three runs that agree, or two with a proven account."""
     return len(agreeing) >= _CONVICTING or any(
-        is_proven(state, rules, state.account_of(state.work[run].node)) for run in agreeing
+        is_proven(state, rules, state.answers_for(run)) for run in agreeing
     )
 
 

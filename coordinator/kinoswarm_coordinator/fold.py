@@ -256,9 +256,11 @@ def lineage_of(state: SwarmState, lease_id: LeaseId) -> LineageKey:
 
 def _work_received(state: SwarmState, event: ev.WorkReceived) -> None:
     lease = _close_lease(state, event.lease_id, "submitted")
+    delegation = state.delegations.get(event.node)
     state.work[event.lease_id] = WorkState(
         lease_id=event.lease_id,
         node=event.node,
+        account=delegation.account if delegation else PeerId(""),
         outcome=event.outcome,
         received_at_ms=event.at_ms,
     )

@@ -18,7 +18,7 @@ BLAMELESS = (Code.BLOB_UNAVAILABLE, Code.STALE_BASE, Code.SET_ASIDE)
 
 def audit_opened(state: SwarmState, event: ev.AuditOpened) -> None:
     """A contribution is to be done again; its account is named first among those that may not take it."""
-    contributor = state.account_of(state.work[event.lease_id].node)
+    contributor = state.answers_for(event.lease_id)
     state.audits[event.lease_id] = AuditCase(
         lease_id=event.lease_id,
         opened_at_ms=event.at_ms,
@@ -57,8 +57,8 @@ def lease_lost(state: SwarmState, lease_id: LeaseId) -> None:
 
 def verdict_given(state: SwarmState, verdict: Verdict, before: WorkPhase) -> None:
     """A run was judged: it may be compared now, or is lost for its case. Its account's trust and cover follow."""
-    lease_id, node = LeaseId(verdict.lease_id), PeerId(verdict.node)
-    account, accepted = state.account_of(node), verdict.state == "accepted"
+    lease_id = LeaseId(verdict.lease_id)
+    account, accepted = state.answers_for(lease_id), verdict.state == "accepted"
     if accepted:
         state.uncovered.setdefault(account, {})[lease_id] = None
         trust = state.trust.get(account)
@@ -103,16 +103,16 @@ def runs_compared(state: SwarmState, event: ev.RunsCompared) -> None:
     else:
         _close(state, event.lease_id, event.result)
     for lease_id in event.agreeing:
-        account = state.account_of(state.work[lease_id].node)
+        account = state.answers_for(lease_id)
         trust = state.trust.get(account, Trust())
         samples = trust.samples + state.leases[lease_id].samples
         more = structs.replace(trust, confirmed=trust.confirmed + 1, samples=samples)
         _set_trust(state, account, more)
     for lease_id in event.differing:
-        account = state.account_of(state.work[lease_id].node)
+        account = state.answers_for(lease_id)
         trust = state.trust.get(account, Trust())
         _set_trust(state, account, Trust(refuted=trust.refuted + 1, bans=trust.bans))
-    for account in {state.account_of(state.work[lease_id].node) for lease_id in event.covered}:
+    for account in {state.answers_for(lease_id) for lease_id in event.covered}:
         _no_longer_uncovered(state, account, event.covered)
     _note_distances(state, event)
 

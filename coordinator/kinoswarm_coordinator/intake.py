@@ -10,11 +10,13 @@ import structlog
 from kinoswarm_coordinator import events as ev
 from kinoswarm_coordinator.service import Service
 from kinoswarm_coordinator.submissions import settle, unavailable
+from kinoswarm_coordinator.uploads import upload_limit
 from kinoswarm_coordinator.work_table import WorkState
 from kinoswarm_network.client import NetworkClient
 from kinoswarm_protocol.errors import KinoswarmError
 from kinoswarm_protocol.ids import BlobId, LeaseId
-from kinoswarm_protocol.messages import ProviderHint
+from kinoswarm_protocol.limits import MAX_BLOB_BYTES
+from kinoswarm_protocol.messages import ProviderHint, TrainOrder
 from kinoswarm_protocol.outcome_blobs import blobs_of
 
 _log = structlog.get_logger("intake")
@@ -73,6 +75,8 @@ class Intake:
             problem = await self._fetch_all(work)
         finally:
             del self._looks[lease_id]
+        if lease_id not in state.unsettled:
+            return  # it got its verdict meanwhile, and a second one would take that back
         now_ms = self.service.now_ms()
         if problem:
             _log.warning("unavailable", lease=lease_id, why=problem)
@@ -87,6 +91,8 @@ class Intake:
             if attempt:
                 await self._pause(work.lease_id, pause_s)
                 pause_s *= 2
+            if work.lease_id not in self.service.journal.state.unsettled:
+                break
             try:
                 for blob in blobs_of(work.outcome):
                     await self._fetch(work, blob)
@@ -111,5 +117,16 @@ class Intake:
         if await self.network.blob_path(blob) is None:
             node = self.service.journal.state.nodes.get(work.node)
             addresses = list(node.addresses) if node else []
-            await self.network.fetch_blob(blob, [ProviderHint(peer=work.node, addresses=addresses)])
+            provider = ProviderHint(peer=work.node, addresses=addresses)
+            most = await self._most_bytes(work, blob)
+            await self.network.fetch_blob(blob, [provider], max_bytes=most)
         await self.network.pin(blob)
+
+    async def _most_bytes(self, work: WorkState, blob: BlobId) -> int:
+        """As an upload may have, for what volunteers send; the operator's own worker is trusted."""
+        state = self.service.journal.state
+        order = state.leases[work.lease_id].order
+        if not isinstance(order, TrainOrder):
+            return MAX_BLOB_BYTES
+        base = await self.network.blob_path(BlobId(order.base))
+        return upload_limit(state, work.lease_id, blob, base.stat().st_size if base else 0)

@@ -42,20 +42,28 @@ class Journal:
 
     async def append(self, events: Sequence[Event]) -> None:
         """Apply now, return when durable. Raises what the log raised, from then on at every append."""
-        if not events:
-            return
+        await asyncio.shield(self.begin(events))
+
+    def begin(self, events: Sequence[Event]) -> "asyncio.Future[None]":
+        """Apply now; the future is done when these events are durable, and all that were applied before them.
+
+        Without events it waits for those before alone. Await it shielded: others go on although one gave up.
+        """
         if self._failure is not None:
             raise self._failure
         for event in events:
             apply(self.state, event)
             self._follow(event)
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        is_writing = self._writer is not None and not self._writer.done()
+        if not events and not is_writing:
+            done.set_result(None)
+            return done
         self._waiting.append((events, done))
-        if self._writer is None or self._writer.done():
+        if not is_writing:
             self._writer = asyncio.create_task(self._write())
             self._writer.add_done_callback(_heard_elsewhere)
-        await done
-        self._announce_change()
+        return done
 
     async def wait_for_change(self) -> None:
         """Return after the next durable change."""
@@ -82,8 +90,8 @@ class Journal:
                 self._fail(error, [*group, *self._waiting])
                 raise
             for _, done in group:
-                if not done.done():
-                    done.set_result(None)
+                done.set_result(None)
+            self._announce_change()
 
     def _fail(
         self, error: BaseException, unwritten: list[tuple[Sequence[Event], asyncio.Future[None]]]
@@ -92,5 +100,4 @@ class Journal:
         self._failure, self._waiting = error, []
         self._failed.set()
         for _, done in unwritten:
-            if not done.done():
-                done.set_exception(error)
+            done.set_exception(error)

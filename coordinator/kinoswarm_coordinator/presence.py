@@ -12,11 +12,11 @@ ONLINE_FOR_MS = 90_000
 
 @dataclass
 class Presence:
-    """Last words of nodes and leases."""
+    """Last words of nodes. Only who joined the swarm is noted: everybody else may have as many names as they like."""
 
     last_seen_ms: dict[PeerId, int] = field(default_factory=dict)
-    step_by_lease: dict[LeaseId, int] = field(default_factory=dict)
-    loss_by_lease: dict[LeaseId, float] = field(default_factory=dict)
+    progress: dict[PeerId, Progress] = field(default_factory=dict)
+    """The last that each node told of its own segment."""
     bytes_up: int = 0
     """Blobs and control frames that this coordinator sent since it started."""
     bytes_down: int = 0
@@ -42,12 +42,14 @@ class Presence:
         """The others that were last heard from the same range of addresses."""
         return self._by_range.get(self._range_of.get(peer, ""), frozenset()) - {peer}
 
-    def progressed(self, progress: Progress) -> None:
-        """A node told how far a segment is."""
-        lease_id = LeaseId(progress.lease_id)
-        self.step_by_lease[lease_id] = progress.step
-        if progress.loss is not None:
-            self.loss_by_lease[lease_id] = progress.loss
+    def progressed(self, peer: PeerId, progress: Progress) -> None:
+        """A node told how far its segment is."""
+        self.progress[peer] = progress
+
+    def step_of(self, peer: PeerId, lease_id: LeaseId) -> int | None:
+        """How far a node is with a segment; None while it did not say."""
+        told = self.progress.get(peer)
+        return told.step if told is not None and told.lease_id == lease_id else None
 
     def is_online(self, peer: PeerId, now_ms: int) -> bool:
         """Whether a peer was heard of lately."""

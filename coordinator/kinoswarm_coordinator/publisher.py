@@ -35,19 +35,19 @@ class Publisher:
     async def run(self) -> None:
         """Publish what is built, announce after every change and now and then, until cancelled."""
         while True:
+            seen = self._news()
             await self._publish_built()
             await self._announce()
             try:
                 async with asyncio.timeout(self.announce_every_s):
-                    await self._next_news()
+                    await self._news_since(seen)
             except TimeoutError:
                 continue
 
-    async def _next_news(self) -> None:
-        journal = self.service.journal
-        before = self._news()
-        while self._news() == before:
-            await journal.wait_for_change()
+    async def _news_since(self, seen: tuple[int, int]) -> None:
+        """Return at once for what came while `seen` was published."""
+        while self._news() == seen:
+            await self.service.journal.wait_for_change()
 
     def _news(self) -> tuple[int, int]:
         state = self.service.journal.state

@@ -39,10 +39,9 @@ def rolled_back(state: SwarmState, rules: Rules, wanted: Rollback, now_ms: int) 
         for lease_id in resting
         if lease_id in state.undecided
     ]
-    merged = [lease_id for version in line[to_version + 1 :] for lease_id in version.contributions]
     again: list[LeaseId] = []
     lost: list[LeaseId] = []
-    for lease_id in merged:
+    for lease_id in merged_since(state, key, to_version):
         if lease_id in wanted.refused or state.work[lease_id].phase != "merged":
             continue
         (again if _may_rest_on(state, rules, wanted, lease_id) else lost).append(lease_id)
@@ -58,6 +57,16 @@ def rolled_back(state: SwarmState, rules: Rules, wanted: Rollback, now_ms: int) 
         reopened=again,
     )
     return [*verdicts, rolled]
+
+
+def merged_since(state: SwarmState, key: LineageKey, version: int) -> list[LeaseId]:
+    """Contributions of the versions after this one that stand.
+
+    What an earlier rollback withdrew is decided: it was given up then, or stands in a version since.
+    """
+    withdrawn = state.withdrawn.get(key, set())
+    standing = [one for one in state.versions[key][version + 1 :] if one.version not in withdrawn]
+    return [lease_id for one in standing for lease_id in one.contributions]
 
 
 def _may_rest_on(state: SwarmState, rules: Rules, wanted: Rollback, lease_id: LeaseId) -> bool:

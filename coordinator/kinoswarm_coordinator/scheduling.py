@@ -63,7 +63,7 @@ def decide(state: SwarmState, rules: Rules, pull: Pull) -> Granted | Nothing:
     if ban is not None:
         hours = (ban.until_ms - pull.now_ms) / 3_600_000
         return Nothing(f"banned for {hours:.1f} hours more: {ban.sentence}", _RETRY_BANNED_S)
-    held = _held_lease(state, pull)
+    held = _held_lease(state, rules, pull)
     if held is not None:
         return Granted(held.lease, None, "this lease is already yours")
     if pull.peer == rules.operator:
@@ -71,13 +71,13 @@ def decide(state: SwarmState, rules: Rules, pull: Pull) -> Granted | Nothing:
     return _training(state, rules, pull)
 
 
-def _held_lease(state: SwarmState, pull: Pull) -> LeaseState | None:
+def _held_lease(state: SwarmState, rules: Rules, pull: Pull) -> LeaseState | None:
     repeated = state.lease_by_request.get((pull.peer, pull.request_id))
     if repeated is not None and state.leases[repeated].phase == "open":
         return state.leases[repeated]
     for lease_id in sorted(state.open_by_node.get(pull.peer, ())):
         lease = state.leases[lease_id]
-        if lease.lease.deadline_ms > pull.now_ms:
+        if lease.lease.deadline_ms > pull.now_ms or pull.peer == rules.operator:
             return lease
     return None
 

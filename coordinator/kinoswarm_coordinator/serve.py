@@ -386,6 +386,7 @@ async def _make_copies(sources: WebSources, every_s: float) -> None:
     """A signed copy now, after every release, and now and again: mirrors fetch it from /snapshot/."""
     generation = 0
     while every_s:
+        shown = _num_published(sources.service)
         folder = sources.folder.copy(generation)
         facts = site_facts(sources)
         try:
@@ -397,16 +398,12 @@ async def _make_copies(sources: WebSources, every_s: float) -> None:
             generation += 1
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(every_s):
-                await _next_release(sources.service)
+                while _num_published(sources.service) == shown:
+                    await sources.service.journal.wait_for_change()
 
 
-async def _next_release(service: Service) -> None:
-    def published() -> int:
-        return sum(release.manifest is not None for release in service.journal.state.releases)
-
-    before = published()
-    while published() == before:
-        await service.journal.wait_for_change()
+def _num_published(service: Service) -> int:
+    return sum(release.manifest is not None for release in service.journal.state.releases)
 
 
 def _server(sources: WebSources, settings: CoordinatorSettings) -> uvicorn.Server:

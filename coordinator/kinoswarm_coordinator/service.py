@@ -1,5 +1,6 @@
 """Answers requests: opens the envelope, decides, logs, signs the reply. Owns the clock, the chance and the key."""
 
+import asyncio
 import secrets
 import time
 from collections.abc import Callable, Set
@@ -84,10 +85,8 @@ class Service:
             refusal = Refusal(code=error.code, sentence=str(error)[:500])
             return self._reply(_UNKNOWN_REQUEST, refusal)
         now_ms = self.now_ms()
-        self.presence.seen(opened.signer, now_ms, range_of(host))
+        self._heard(opened.signer, now_ms, host)
         request = opened.body
-        if isinstance(request.body, Progress):
-            self.presence.progressed(request.body)
         asked = rq.Asked(
             signer=opened.signer,
             request=request,
@@ -99,8 +98,15 @@ class Service:
         decision = rq.handle(self.journal.state, self.rules, asked)
         if decision.events:
             _log.info("decided", peer=opened.signer, why=decision.reason)
+        if isinstance(request.body, Progress) and isinstance(decision.say, ProgressNoted):
+            self.presence.progressed(opened.signer, request.body)
         await self.record(decision.events)
+        self._heard(opened.signer, now_ms, host)  # also whom this very request let join
         return self._reply(request.request_id, self._said(decision.say, opened.signer))
+
+    def _heard(self, signer: PeerId, now_ms: int, host: str) -> None:
+        if signer in self.journal.state.nodes:
+            self.presence.seen(signer, now_ms, range_of(host))
 
     def _neighbours(self, signer: PeerId, request: Request) -> Set[PeerId]:
         """Only who asks for work is compared with others."""
@@ -116,9 +122,17 @@ class Service:
         await self.record(amended_events(self.journal.state, in_force, self.now_ms()))
 
     async def record(self, events: list[Event]) -> None:
-        """Make events durable and tell whoever listens."""
+        """Return when events are durable, and whatever was decided before them; whoever listens has heard by then.
+
+        An asker that is gone meanwhile changes nothing: what was decided is logged, so listeners hear of it.
+        """
+        written = self.journal.begin(events)
         if events:
-            await self.journal.append(events)
+            written.add_done_callback(lambda done: self._tell(done, events))
+        await asyncio.shield(written)
+
+    def _tell(self, written: "asyncio.Future[None]", events: list[Event]) -> None:
+        if not written.cancelled() and written.exception() is None:
             self.on_events(events)
 
     def _reply(self, request_id: str, body: ReplyBody) -> bytes:

@@ -293,6 +293,11 @@ class SwarmState:
         delegation = self.delegations.get(peer)
         return delegation.account if delegation is not None else peer
 
+    def answers_for(self, lease_id: LeaseId) -> PeerId:
+        """Whose trust a contribution adds to or costs, also when its machine has left that account since."""
+        work = self.work[lease_id]
+        return work.account or self.account_of(work.node)
+
     def delta_of(self, lease_id: LeaseId) -> BlobId:
         """The delta of a train contribution."""
         outcome = self.work[lease_id].outcome

@@ -93,8 +93,8 @@ def _node_line(state: SwarmState, presence: Presence, node: NodeState, now_ms: i
 
 def cluster_in_training(state: SwarmState, node: NodeState) -> int | None:
     """The cluster of the train lease that a node holds."""
-    for lease_id in state.open_leases:
-        lease = state.leases[lease_id].lease
-        if lease.node == node.peer and isinstance(lease.order, TrainOrder):
-            return lease.order.cluster
+    for lease_id in state.open_by_node.get(node.peer, ()):
+        order = state.leases[lease_id].order
+        if isinstance(order, TrainOrder):
+            return order.cluster
     return None

@@ -245,7 +245,7 @@ def _verdicts(
                 )
             )
             if verdict.state == "rejected" and verdict.code not in BLAMELESS:
-                refused[state.account_of(work.node)] += 1
+                refused[state.answers_for(lease_id)] += 1
     return [*events, *_after_refusals(state, rules, refused, now_ms)]
 
 
@@ -256,7 +256,7 @@ def _doubted(
     key = lineage_of(state, lease_id)
     own, cluster = state.own_scores.get(key, ()), state.cluster_scores.get(key, ())
     why = doubt(judgement, list(own), list(cluster))
-    account = state.account_of(state.work[lease_id].node)
+    account = state.answers_for(lease_id)
     if not why or is_audited(state, lease_id) or not may_be_audited(state, rules, account):
         return []
     return [ev.AuditOpened(at_ms=now_ms, lease_id=lease_id, holds=True, sentence=why)]
@@ -363,11 +363,15 @@ def _newest_considered(order: ReleaseOrder) -> list[int]:
 
 
 def expired(state: SwarmState, rules: Rules, now_ms: int) -> list[ev.Event]:
-    """Leases whose deadline has passed, and audits that took too long: their work is free again."""
+    """Leases whose deadline has passed, and audits that took too long: their work is free again.
+
+    The operator's own never expire: nobody else could do the work, and its worker does one after another.
+    """
     late = [
         lease_id
         for lease_id in state.open_leases
-        if state.leases[lease_id].lease.deadline_ms <= now_ms
+        if (lease := state.leases[lease_id].lease).deadline_ms <= now_ms
+        and lease.node != rules.operator
     ]
     return given_up(state, rules, now_ms) + [
         ev.LeaseExpired(at_ms=now_ms, lease_id=lease_id) for lease_id in sorted(late)

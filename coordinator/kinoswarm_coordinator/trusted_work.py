@@ -198,9 +198,7 @@ def merge_weights(state: SwarmState, rules: Rules, chosen: list[LeaseId]) -> dic
         for lease_id in chosen
     }
     unproven = {
-        lease_id
-        for lease_id in chosen
-        if not is_proven(state, rules, state.account_of(state.work[lease_id].node))
+        lease_id for lease_id in chosen if not is_proven(state, rules, state.answers_for(lease_id))
     }
     theirs = sum(weights[lease_id] for lease_id in unproven)
     proven, share = sum(weights.values()) - theirs, policy.unproven_share

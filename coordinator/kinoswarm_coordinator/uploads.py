@@ -85,12 +85,21 @@ class Uploads:
         since_s = self.clock() - UPLOAD_PAUSE_S
         return any(o.lease_id == lease_id and o.grew_at_s > since_s for o in self._open.values())
 
+    async def wants(self, lease_id: LeaseId, blob: BlobId) -> bool:
+        """Whether anything of a blob is to be sent: asked before a body is read. False when all of it is here.
+
+        Raises Refused when no contribution under this lease waits for it.
+        """
+        if await asyncio.to_thread(self.store.path_of, blob):
+            return False
+        await self._require_wanted(lease_id, blob)
+        return True
+
     async def progress(self, lease_id: LeaseId, blob: BlobId) -> UploadState:
         """What is here already. Raises Refused when the blob is not wanted."""
         self._let_go_of_unwanted()
-        if await asyncio.to_thread(self.store.path_of, blob):
+        if not await self.wants(lease_id, blob):
             return UploadState(complete=True, manifest_here=True, gaps=[])
-        await self._require_wanted(lease_id, blob)
         upload = self._open.get(blob) or await self._reopened(lease_id, blob)
         if upload is None:
             return UploadState(complete=False, manifest_here=False, gaps=[])
@@ -113,9 +122,8 @@ class Uploads:
 
     async def take_chunk(self, lease_id: LeaseId, blob: BlobId, index: int, data: bytes) -> None:
         """Verify and keep one chunk; the last one makes the blob. Raises Refused, HashMismatch, LocalError."""
-        if await asyncio.to_thread(self.store.path_of, blob):
+        if not await self.wants(lease_id, blob):
             return  # a repeated request whose answer was lost
-        await self._require_wanted(lease_id, blob)
         upload = self._open.get(blob) or await self._reopened(lease_id, blob)
         if upload is None:
             raise Refused(Code.NOT_FOUND, "send the blob's manifest first")

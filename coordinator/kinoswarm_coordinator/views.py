@@ -242,7 +242,7 @@ def _node(
 ) -> NodeView:
     online = presence.is_online(node.peer, now_ms)
     lease_id, cluster = leases.get(node.peer, (None, None)) if online else (None, None)
-    step = presence.step_by_lease.get(lease_id) if lease_id else None
+    step = presence.step_of(node.peer, lease_id) if lease_id else None
     return NodeView(
         peer=node.peer,
         pseudonym=node.pseudonym,

@@ -28,6 +28,8 @@ class WorkState(Struct, frozen=True, kw_only=True):
 
     lease_id: LeaseId
     node: PeerId
+    account: PeerId = PeerId("")
+    """Whom the machine counted for when it came in; empty: for itself."""
     outcome: Outcome
     received_at_ms: int
     phase: WorkPhase = "received"

@@ -24,6 +24,7 @@ from kinoswarm_protocol.limits import (
     CONTROL_TIMEOUT_S,
     DHT_TIMEOUT_S,
     DIAL_BACK_TIMEOUT_S,
+    MAX_BLOB_BYTES,
     MAX_CONTROL_FRAME,
     NETWORK_START_TIMEOUT_S,
     NETWORK_STOP_TIMEOUT_S,
@@ -173,13 +174,19 @@ class NetworkClient:
         await self._ask(ipc.PinBlob(blob=blob, pinned=False), ipc.Done, _LOCAL_TIMEOUT_S)
 
     async def fetch_blob(
-        self, blob: BlobId, providers: Sequence[Provider], on_progress: OnProgress | None = None
+        self,
+        blob: BlobId,
+        providers: Sequence[Provider],
+        on_progress: OnProgress | None = None,
+        *,
+        max_bytes: int = MAX_BLOB_BYTES,
     ) -> Path:
         """Bring a blob here from several providers at once, every chunk verified; resumes. Cancelling stops it.
 
-        Raises Unreachable, Refused or HashMismatch with every provider's reason; LocalError when the disk is full.
+        Raises Unreachable, Refused or HashMismatch with every provider's reason; LimitExceeded when it has more than
+        `max_bytes`; LocalError when the disk is full.
         """
-        call = ipc.FetchBlob(blob=blob, providers=list(providers))
+        call = ipc.FetchBlob(blob=blob, providers=list(providers), max_bytes=max_bytes)
         return Path((await self._ask(call, ipc.Blob, None, on_progress)).path)
 
     async def traffic(self) -> Traffic:

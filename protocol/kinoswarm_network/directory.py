@@ -59,6 +59,7 @@ class Directory:
             cache_locally=False,  # a cached dictionary would hide newer subkeys
             cache_on_store=False,
             cache_nearest=0,
+            reuse_get_requests=False,  # it keeps 2 kB of every key that was ever looked up
         )
         node.protocol.storage.maxsize = MAX_KEYS_STORED
         node.protocol.cache.maxsize = MAX_KEYS_STORED

@@ -33,6 +33,7 @@ from kinoswarm_protocol.errors import (
 )
 from kinoswarm_protocol.ids import BlobId
 from kinoswarm_protocol.limits import MAX_MANIFEST_BYTES, PROVIDERS_AT_ONCE
+from kinoswarm_protocol.manifest import decode_manifest
 from kinoswarm_protocol.messages import ProviderHint
 
 _LOOK_AGAIN_S = 0.1
@@ -71,7 +72,8 @@ class Means:
 class Download:
     """One blob on its way. Providers may be added while it runs."""
 
-    def __init__(self, means: Means, blob: BlobId) -> None:
+    def __init__(self, means: Means, blob: BlobId, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
         self.listeners: list[OnProgress] = []
         """One for each caller that waits."""
         self.is_stopping = False
@@ -118,14 +120,26 @@ class Download:
         return is_full and any(peer not in self._talking for peer in ready)
 
     async def begin(self, manifest_raw: bytes) -> PartialBlob:
-        """Start or resume the files, once. Raises HashMismatch or MalformedBytes for a wrong manifest, LocalError."""
+        """Start or resume the files, once.
+
+        Raises HashMismatch or MalformedBytes for a wrong manifest, LimitExceeded for a blob beyond the bound,
+        LocalError.
+        """
         async with self._begin_lock:
             if self.partial is None:
+                self._require_bounded(manifest_raw)
                 partial = await asyncio.to_thread(self.means.store.begin, self.blob, manifest_raw)
                 self.picker.begin(partial.manifest.num_chunks, partial.missing)
                 self.partial = partial
                 self._tell(partial)
         return self.partial
+
+    def _require_bounded(self, manifest_raw: bytes) -> None:
+        size = decode_manifest(self.blob, manifest_raw).size_bytes
+        if size > self.max_bytes:
+            raise LimitExceeded(
+                f"blob {self.blob[:12]}… has {size} bytes, at most {self.max_bytes} are taken"
+            )
 
     async def keep(self, partial: PartialBlob, peer: str, index: int, data: bytes) -> None:
         """Verify and write a chunk that `peer` sent. Raises HashMismatch, LocalError."""

@@ -8,6 +8,7 @@ from kinoswarm_network.download import Download, Means
 from kinoswarm_network.link import OnProgress
 from kinoswarm_network.partial_blob import PartialBlob
 from kinoswarm_protocol.ids import BlobId
+from kinoswarm_protocol.limits import MAX_BLOB_BYTES
 from kinoswarm_protocol.messages import ProviderHint
 
 
@@ -20,15 +21,20 @@ class Exchange:
         self._running: dict[BlobId, Download] = {}
 
     async def fetch(
-        self, blob: BlobId, providers: Sequence[ProviderHint], on_progress: OnProgress
+        self,
+        blob: BlobId,
+        providers: Sequence[ProviderHint],
+        on_progress: OnProgress,
+        max_bytes: int = MAX_BLOB_BYTES,
     ) -> Path:
         """The path of the complete, verified blob. Resumes what an earlier try left.
 
-        Raises Unreachable with every provider's reason (or their common error type), LocalError when the disk is full.
+        Raises Unreachable with every provider's reason (or their common error type), LimitExceeded when it has more
+        than `max_bytes`, LocalError when the disk is full.
         """
         if path := await asyncio.to_thread(self.store.path_of, blob):
             return path
-        download = await self._download_of(blob)
+        download = await self._download_of(blob, max_bytes)
         download.add_providers(providers)
         download.listeners.append(on_progress)
         try:
@@ -38,12 +44,17 @@ class Exchange:
             if not download.listeners:
                 download.stop()
 
-    async def _download_of(self, blob: BlobId) -> "Download":
-        """The download of `blob` that runs, or a new one; never one that was just given up and still holds files."""
-        while (download := self._running.get(blob)) is not None and download.is_stopping:
+    async def _download_of(self, blob: BlobId, max_bytes: int) -> "Download":
+        """The download of `blob` that runs, or a new one.
+
+        Never one that was just given up and still holds files, or that would refuse what this caller takes.
+        """
+        while (download := self._running.get(blob)) is not None and (
+            download.is_stopping or download.max_bytes < max_bytes
+        ):
             await asyncio.wait({download.task})
         if download is None:
-            download = self._running[blob] = Download(self._means, blob)
+            download = self._running[blob] = Download(self._means, blob, max_bytes)
             download.task.add_done_callback(lambda _: self._running.pop(blob, None))
         return download
 

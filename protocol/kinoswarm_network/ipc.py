@@ -11,6 +11,7 @@ from kinoswarm_protocol.limits import (
     CONTROL_BURST,
     CONTROL_PER_S,
     MAX_ADDRESS,
+    MAX_BLOB_BYTES,
     MAX_CONTROL_FRAME,
     MAX_RECORD_BYTES,
     MAX_RECORDS_PER_KEY,
@@ -137,6 +138,8 @@ class PinBlob(_Frame, frozen=True, kw_only=True, tag="pin_blob"):
 class FetchBlob(_Frame, frozen=True, kw_only=True, tag="fetch_blob"):
     blob: BlobIdField
     providers: Annotated[list[ProviderHint], Meta(max_length=256)]
+    max_bytes: Bytes = MAX_BLOB_BYTES
+    """A larger blob is refused when its manifest comes."""
 
 
 class AskAddresses(_Frame, frozen=True, kw_only=True, tag="addresses"):

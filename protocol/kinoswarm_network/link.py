@@ -107,6 +107,7 @@ class Link:
             case Call():
                 task = asyncio.create_task(self._serve_call(received))
                 self._serving[received.call] = task
+                task.add_done_callback(lambda _: self._serving.pop(received.call, None))
             case Cancel():
                 if task_to_end := self._serving.get(received.call):
                     task_to_end.cancel()
@@ -147,8 +148,6 @@ class Link:
         except Exception as error:  # noqa: BLE001 - one broken call must not end what serves all others
             _log.exception("a call failed")
             reply = failure(call.call, LocalError(f"internal error, see the log: {error!r}"))
-        finally:
-            del self._serving[call.call]
         await self._send(reply)
 
     def _write(self, outgoing: Frame) -> None:

@@ -327,7 +327,7 @@ async def _handle_blob(
         case ipc.FetchBlob():
             tell = _Seldom(on_progress)
             try:
-                path = await parts.exchange.fetch(body.blob, body.providers, tell)
+                path = await parts.exchange.fetch(body.blob, body.providers, tell, body.max_bytes)
             finally:
                 tell.flush()
             return ipc.Blob(blob=body.blob, path=str(path))

@@ -1,7 +1,7 @@
 """Audits by duplicate lease: who does work again, what a comparison says, what follows from it."""
 
 from coordinator.audited_swarm import AuditedSwarm, account, audited_rules
-from coordinator.small_swarm import SmallSwarm, rules
+from coordinator.small_swarm import SmallSwarm, rules, trained
 from coordinator.test_accounts import paper
 from protocol.samples import COORDINATOR
 
@@ -9,12 +9,14 @@ from kinoswarm_coordinator import events as ev
 from kinoswarm_coordinator.audit_band import LEAST, allowed_distance
 from kinoswarm_coordinator.credit import ledger_of
 from kinoswarm_coordinator.fold import fold
-from kinoswarm_coordinator.scheduling import leased_steps
+from kinoswarm_coordinator.rolling_back import Rollback, rolled_back
+from kinoswarm_coordinator.scheduling import leased_steps, samples_under_way
 from kinoswarm_coordinator.state import SwarmState
 from kinoswarm_coordinator.trust import is_proven, trust_of
 from kinoswarm_model.home_presets import home_policy
+from kinoswarm_protocol.accounts import revoke
 from kinoswarm_protocol.ids import LeaseId
-from kinoswarm_protocol.messages import Lease, MergeOrder, NoWork, TrainOrder
+from kinoswarm_protocol.messages import Lease, MergeOrder, NoWork, RevokeMachine, TrainOrder
 
 LIAR = "lazy"
 
@@ -378,3 +380,63 @@ def test_where_nobodys_work_is_done_again_a_helper_is_told_so() -> None:
     said = swarm.pull(helper, helper=True)
     assert isinstance(said, NoWork)
     assert "keeps and serves" in said.sentence
+
+
+def rollback_to(swarm: SmallSwarm, version: int, refused: list[LeaseId]) -> None:
+    wanted = Rollback(key=(0, 0), to_version=version, sentence="x", refused=frozenset(refused))
+    swarm.record(rolled_back(swarm.state, swarm.rules, wanted, swarm.now_ms))
+
+
+def swarm_with_three_versions() -> tuple[SmallSwarm, list[LeaseId]]:
+    """Each of one contribution that began at the seed."""
+    swarm = SmallSwarm(rules(1, target_version=50, work_ahead=4.0, max_staleness=9))
+    keys = [account(number) for number in (1, 2, 3)]
+    leases = []
+    for key in keys:
+        swarm.hello(key)
+        leases.append(swarm.leased(key))
+    for key, lease in zip(keys, leases, strict=True):
+        swarm.finish(key, lease, trained(lease))
+        swarm.operate()
+    assert swarm.state.newest((0, 0)).version == 3
+    return swarm, [LeaseId(lease.lease_id) for lease in leases]
+
+
+def test_work_that_was_taken_back_twice_is_counted_once() -> None:
+    """A lineage whose samples under way are counted too high is given no work any more."""
+    swarm, (_, second, third) = swarm_with_three_versions()
+    before = samples_under_way(swarm.state, (0, 0))
+    rollback_to(swarm, 1, [second])
+    swarm.operate()
+    assert swarm.state.work[third].phase == "merged"
+    rollback_to(swarm, 1, [second])
+    assert swarm.state.work[third].phase == "accepted"
+    samples = swarm.state.leases[third].samples
+    assert samples_under_way(swarm.state, (0, 0)) == before + samples
+
+
+def test_a_later_rollback_brings_nothing_back_that_an_earlier_one_withdrew() -> None:
+    swarm, (first, second, third) = swarm_with_three_versions()
+    rollback_to(swarm, 1, [second, third])
+    rollback_to(swarm, 0, [first])
+    assert not swarm.state.unmerged[0, 0]
+
+
+def test_an_account_answers_for_a_machine_that_left_it_after_handing_in() -> None:
+    """Else a proven account could lend its trust to machine after machine, and lose none when they are found out."""
+    swarm = AuditedSwarm(audited_rules(num_clusters=2))
+    machine, bob, carol, dave = swarm.joined(1, 2, 3, 4)
+    owner = account(9)
+    swarm.hello(machine, paper(swarm, machine, owner))
+    lie, other = swarm.work(machine, LIAR), swarm.work(machine, LIAR)
+    swarm.now_ms += 1_000
+    leaving = revoke(machine, owner.peer_id, machine.peer_id, swarm.now_ms)
+    swarm.ask(machine, RevokeMachine(revocation=leaving))
+    assert swarm.state.account_of(machine.peer_id) == machine.peer_id
+    for key in (bob, carol, dave):
+        swarm.work_on(key, lie)
+    assert swarm.case(lie).result == "refuted"
+    assert trust_of(swarm.state, owner.peer_id).refuted == 1
+    assert swarm.state.ban_of(owner.peer_id, swarm.now_ms) is not None
+    assert swarm.state.work[other].phase == "quarantined"
+    assert fold(SwarmState(), swarm.history) == swarm.state

@@ -2,13 +2,14 @@
 
 import asyncio
 import os
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 import pytest
-from coordinator.small_swarm import SmallSwarm
-from protocol.samples import BLOB, NODE
+from coordinator.small_swarm import SmallSwarm, rules, trained, unamended
+from protocol.samples import BLOB, COORDINATOR, NODE, SWARM
 from sqlalchemy import text
 
 from kinoswarm_coordinator.database import engine_of, sqlite_url
@@ -21,11 +22,28 @@ from kinoswarm_coordinator.event_log import (
     MemoryLog,
     NotLeader,
     chain,
+    rows_after,
 )
-from kinoswarm_coordinator.events import Event, Founded, NodeJoined
+from kinoswarm_coordinator.events import Event, Founded, NodeJoined, WorkReceived
 from kinoswarm_coordinator.journal import Journal
+from kinoswarm_coordinator.presence import Presence
+from kinoswarm_coordinator.records_book import RecordsBook
+from kinoswarm_coordinator.service import Service
 from kinoswarm_coordinator.sql_log import SqlLog
+from kinoswarm_protocol.envelope import open_envelope, seal
 from kinoswarm_protocol.errors import LocalError
+from kinoswarm_protocol.ids import LeaseId
+from kinoswarm_protocol.keys import KeyPair
+from kinoswarm_protocol.messages import (
+    CONTRIBUTION,
+    REPLY,
+    REQUEST,
+    Contribution,
+    Lease,
+    Receipt,
+    Request,
+    Submit,
+)
 
 
 def some_events() -> list[Event]:
@@ -204,6 +222,95 @@ def test_a_journal_replies_only_after_the_log_has_it(log: EventLog) -> None:
     assert list(log.read()) == [founded, *joined]
     assert journal.state.nodes[NODE.peer_id].pseudonym == "name 19"
     assert Journal(log).state == journal.state
+
+
+class SlowDisk(MemoryLog):
+    """Writes when the test says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = threading.Event()
+
+    def append(self, events: Sequence[Event]) -> None:
+        assert self.written.wait(10)
+        super().append(events)
+
+
+def test_nothing_is_said_of_an_event_before_it_is_on_disk_to_whoever_repeats_a_request() -> None:
+    """A node that asks again while the disk is slow gets no receipt for what a power cut would still take."""
+    swarm = SmallSwarm()
+    swarm.hello(NODE)
+    lease = swarm.leased(NODE)
+
+    async def go() -> None:
+        log = SlowDisk()
+        log._rows += rows_after(GENESIS, swarm.history)
+        service = service_over(Journal(log))
+        submit = Submit(contribution=contribution_of(NODE, lease))
+        raw = seal(NODE, REQUEST, SWARM, Request(request_id="1" * 32, body=submit))
+        first = asyncio.create_task(service.answer(raw))
+        again = asyncio.create_task(service.answer(raw))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert LeaseId(lease.lease_id) in service.journal.state.work
+        assert not first.done()
+        assert not again.done(), "the same request again was answered before the disk had the first"
+        log.written.set()
+        for raw_reply in await asyncio.gather(first, again):
+            reply = open_envelope(raw_reply, REPLY, SWARM).body
+            assert isinstance(reply.body, Receipt)
+        assert isinstance(list(log.read())[-1], WorkReceived)
+
+    asyncio.run(go())
+
+
+def test_what_waits_for_an_event_hears_of_it_although_whoever_sent_it_has_gone() -> None:
+    """A request that is given up during the write is logged all the same, and its blobs are fetched."""
+    swarm = SmallSwarm()
+    swarm.hello(NODE)
+    lease = swarm.leased(NODE)
+
+    async def go() -> None:
+        log = SlowDisk()
+        log._rows += rows_after(GENESIS, swarm.history)
+        service = service_over(Journal(log))
+        heard: list[Event] = []
+        service.on_events = heard.extend
+        submit = Submit(contribution=contribution_of(NODE, lease))
+        raw = seal(NODE, REQUEST, SWARM, Request(request_id="1" * 32, body=submit))
+        asking = asyncio.create_task(service.answer(raw))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+        log.written.set()
+        await service.record([])
+        assert [type(event) for event in heard] == [WorkReceived]
+
+    asyncio.run(go())
+
+
+def service_over(journal: Journal) -> Service:
+    return Service(
+        journal=journal,
+        rules=rules(),
+        key=COORDINATOR,
+        swarm=SWARM,
+        presence=Presence(),
+        book=RecordsBook(key=COORDINATOR, swarm=SWARM, addresses=[]),
+        in_force=unamended(),
+        now_ms=lambda: 1_000_000,
+    )
+
+
+def contribution_of(key: KeyPair, lease: Lease) -> bytes:
+    contribution = Contribution(
+        lease_id=lease.lease_id,
+        node=key.peer_id,
+        finished_at_ms=1_000_000,
+        outcome=trained(lease),
+    )
+    return seal(key, CONTRIBUTION, SWARM, contribution)
 
 
 class FullDisk(MemoryLog):

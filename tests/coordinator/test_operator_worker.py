@@ -1,12 +1,13 @@
 """The operator's own worker: work that fails at once is not asked for again at once."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
 import pytest
-from coordinator.small_swarm import rules, unamended
-from protocol.samples import BLOB, COORDINATOR, SWARM
+from coordinator.small_swarm import SmallSwarm, rules, trusted_outcome, unamended
+from protocol.samples import BLOB, COORDINATOR, NODE, SWARM
 
 from kinoswarm_coordinator import events as ev
 from kinoswarm_coordinator.event_log import MemoryLog
@@ -17,11 +18,12 @@ from kinoswarm_coordinator.operator_worker import OperatorWorker, rest_after
 from kinoswarm_coordinator.presence import Presence
 from kinoswarm_coordinator.records_book import RecordsBook
 from kinoswarm_coordinator.service import Service
+from kinoswarm_coordinator.submissions import expired
 from kinoswarm_model.jobs import Job
 from kinoswarm_model.supervisor import WorkerSupervisor
 from kinoswarm_network.client import NetworkClient
 from kinoswarm_protocol.errors import LocalError
-from kinoswarm_protocol.messages import Lease
+from kinoswarm_protocol.messages import Lease, Outcome
 
 RULES = rules(1)
 
@@ -55,6 +57,57 @@ def test_every_failure_in_a_row_waits_longer_up_to_minutes() -> None:
     assert rests[-1] == 300.0
 
 
+def test_a_job_that_takes_longer_than_its_lease_counts_all_the_same(tmp_path: Path) -> None:
+    """Nobody else could take it over: refused, it would end the coordinator, and be given out again after its start."""
+
+    class SlowMachine(OperatorWorker):
+        async def _outcome(self, lease: Lease) -> Outcome:
+            clock_ms[0] = lease.deadline_ms + 1
+            await service.record(expired(service.journal.state, RULES, clock_ms[0]))
+            return trusted_outcome(lease)
+
+    async def rest(seconds: float) -> None:
+        raise asyncio.CancelledError
+
+    service, clock_ms = service_with_work(), [1_000_000]
+    service.now_ms = lambda: clock_ms[0]
+    supervisor = WorkerSupervisor(log_path=tmp_path / "worker.log")
+    worker = SlowMachine(service, bench_of(Workbench, tmp_path), supervisor, 0.5, rest=rest)
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(worker.run())
+    assert [work.outcome for work in service.journal.state.work.values()]
+
+
+def test_after_a_restart_the_worker_goes_on_with_the_lease_it_had_however_late() -> None:
+    swarm = SmallSwarm(RULES)
+    lease = swarm.leased(COORDINATOR)
+    swarm.now_ms = lease.deadline_ms + 1
+    swarm.expire()
+    assert swarm.pull(COORDINATOR) == lease
+    swarm.finish(COORDINATOR, lease, trusted_outcome(lease))
+    assert swarm.state.router is not None
+
+
+def test_a_lease_of_a_key_that_an_amendment_ended_expires() -> None:
+    swarm = SmallSwarm(RULES)
+    lease = swarm.leased(COORDINATOR)
+    swarm.rules = replace(RULES, operator=NODE.peer_id)
+    swarm.now_ms = lease.deadline_ms + 1
+    swarm.expire()
+    assert not swarm.state.open_leases
+
+
+def bench_of(kind: type[Workbench], folder: Path) -> Workbench:
+    return kind(
+        folder=SwarmFolder(folder),
+        rules=RULES,
+        network=cast(NetworkClient, None),
+        threads=1,
+        device="cpu",
+        credited_flops=lambda: 0.0,
+    )
+
+
 def test_a_job_that_fails_at_once_is_not_tried_in_a_hot_loop(tmp_path: Path) -> None:
     rests: list[float] = []
 
@@ -63,14 +116,7 @@ def test_a_job_that_fails_at_once_is_not_tried_in_a_hot_loop(tmp_path: Path) -> 
         if len(rests) == 4:
             raise asyncio.CancelledError
 
-    bench = EmptyDisk(
-        folder=SwarmFolder(tmp_path),
-        rules=RULES,
-        network=cast(NetworkClient, None),
-        threads=1,
-        device="cpu",
-        credited_flops=lambda: 0.0,
-    )
+    bench = bench_of(EmptyDisk, tmp_path)
     service = service_with_work()
     worker = OperatorWorker(
         service, bench, WorkerSupervisor(log_path=tmp_path / "worker.log"), 0.5, rest=rest

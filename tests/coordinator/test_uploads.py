@@ -8,10 +8,16 @@ from pathlib import Path
 
 import pytest
 from coordinator.upload_site import UploadSite, upload_site
+from fastapi import FastAPI
 from msgspec import structs
+from protocol.samples import NODE
+from starlette.types import Message
 
+from kinoswarm_coordinator.events import VerdictGiven
 from kinoswarm_coordinator.intake import Intake
 from kinoswarm_coordinator.uploads import PARTIAL_KEPT_S, UPLOAD_PAUSE_S
+from kinoswarm_coordinator.verdicts import unaudited
+from kinoswarm_coordinator.web.upload_routes import upload_routes
 from kinoswarm_network.http_client import HttpSource
 from kinoswarm_protocol.errors import Code, HashMismatch, LimitExceeded, MalformedBytes, Refused
 from kinoswarm_protocol.ids import BlobId, LeaseId
@@ -191,11 +197,16 @@ class NobodyFetches:
 
     def __init__(self, site: UploadSite) -> None:
         self.site = site
+        self.most: list[int] = []
+        """What each fetch was bounded by."""
+        self.asked = asyncio.Event()
 
     async def blob_path(self, blob: BlobId) -> Path | None:
         return self.site.theirs.path_of(blob)
 
-    async def fetch_blob(self, blob: BlobId, providers: object) -> None:
+    async def fetch_blob(self, blob: BlobId, providers: object, *, max_bytes: int) -> None:
+        self.most.append(max_bytes)
+        self.asked.set()
         raise Refused(Code.UNREACHABLE, "nobody serves it")
 
     async def pin(self, blob: BlobId) -> None:
@@ -287,3 +298,86 @@ def test_the_coordinator_settles_at_once_what_was_brought(site: UploadSite) -> N
 
     over_http(site, bring)
     assert site.swarm.state.work[lease_id].phase == "available"
+
+
+def intake_of(site: UploadSite, network: NobodyFetches) -> Intake:
+    return Intake(service=Recording(site), network=network, is_coming=lambda lease_id: False)
+
+
+async def tried_once(intake: Intake, lease_id: LeaseId, network: NobodyFetches) -> None:
+    """Until the first try has failed."""
+    async with asyncio.timeout(10):
+        intake.begin(lease_id)
+        await network.asked.wait()
+
+
+@pytest.mark.parametrize(("claimed", "expected"), [(10**15, 2 * 3 * MIB + MIB), (100, 100)])
+def test_a_blob_that_peers_send_is_bounded_as_an_upload_is(
+    site: UploadSite, claimed: int, expected: int
+) -> None:
+    """Else a fresh identity could fill the coordinator's disk with one contribution."""
+    site.base_bytes = 3 * MIB
+    lease_id, _ = site.waiting(b"x" * 100, claimed_bytes=claimed)
+    network = NobodyFetches(site)
+    intake = intake_of(site, network)
+
+    async def run() -> None:
+        await tried_once(intake, lease_id, network)
+        await intake.stop()
+
+    asyncio.run(run())
+    assert network.most == [expected]
+
+
+def test_a_blob_that_comes_after_its_contribution_was_refused_changes_no_verdict(
+    site: UploadSite,
+) -> None:
+    """An account may be refuted while the delta of another of its contributions is still on its way."""
+    lease_id, blob = site.waiting(b"x" * 100)
+    network = NobodyFetches(site)
+    intake = intake_of(site, network)
+
+    async def run() -> None:
+        await tried_once(intake, lease_id, network)
+        verdict = unaudited(lease_id, NODE.peer_id, site.swarm.now_ms)
+        site.swarm.record([VerdictGiven(at_ms=site.swarm.now_ms, verdict=verdict)])
+        assert site.theirs.add_file(site.ours.path_of(blob) or Path()) == blob
+        intake.look_again(lease_id)
+        await asyncio.gather(*intake._running.values())
+
+    asyncio.run(run())
+    work = site.swarm.state.work[lease_id]
+    assert (work.phase, work.verdict and work.verdict.code) == ("quarantined", Code.SET_ASIDE)
+
+
+def test_a_copy_is_refused_without_being_fetched(site: UploadSite) -> None:
+    lease_id, _ = site.waiting(b"x" * 100)
+    network = NobodyFetches(site)
+    intake = intake_of(site, network)
+    site.swarm.state.unsettled.discard(lease_id)
+
+    async def run() -> None:
+        intake.begin(lease_id)
+        await asyncio.gather(*intake._running.values())
+
+    asyncio.run(run())
+    assert network.most == []
+
+
+@pytest.mark.parametrize("what", ["manifest", "0"])
+def test_of_a_body_that_nobody_waits_for_not_a_byte_is_read(site: UploadSite, what: str) -> None:
+    """Else a thousand open connections of a stranger would hold gigabytes of the coordinator's memory."""
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        raise AssertionError("the body was read")
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    app = FastAPI()
+    app.include_router(upload_routes(site.uploads))
+    path = f"/kinoswarm/1/uploads/{'0' * 32}/{'1' * 64}/{what}"
+    scope = {"type": "http", "method": "PUT", "path": path, "headers": [], "query_string": b""}
+    asyncio.run(app(scope, receive, send))
+    assert sent[0]["status"] == 403

@@ -34,6 +34,7 @@ from kinoswarm_protocol.codec import encode
 from kinoswarm_protocol.errors import (
     Code,
     HashMismatch,
+    LimitExceeded,
     LocalError,
     MalformedBytes,
     Refused,
@@ -193,6 +194,19 @@ def test_a_dropped_blob_is_gone_and_refused_to_others(
 def test_without_providers_the_reason_is_said(runner: asyncio.Runner, nodes: Nodes) -> None:
     with pytest.raises(Unreachable, match="no provider is known"):
         runner.run(nodes.second.fetch_blob(BlobId("12" * 32), []))
+
+
+def test_a_blob_beyond_the_bound_is_refused_before_a_byte_of_it_is_kept(
+    runner: asyncio.Runner, nodes: Nodes, source: Path
+) -> None:
+    fresh(source, 3 * MIB)
+    blob = runner.run(nodes.first.add_blob(source))
+    before = runner.run(nodes.second.traffic()).bytes_down
+    with pytest.raises(LimitExceeded, match="at most"):
+        runner.run(nodes.second.fetch_blob(blob, [provider(nodes.first)], max_bytes=3 * MIB - 1))
+    assert runner.run(nodes.second.traffic()).bytes_down == before
+    fetched = nodes.second.fetch_blob(blob, [provider(nodes.first)], max_bytes=3 * MIB)
+    assert runner.run(fetched).stat().st_size == 3 * MIB
 
 
 def test_a_file_that_is_not_there_is_a_local_error(

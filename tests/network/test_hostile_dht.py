@@ -283,3 +283,16 @@ def test_a_directory_of_ten_thousand_nodes_keeps_every_bucket_in_one_reply() -> 
         sizes[bucket] += largest + 96  # subkey, expiry and their framing
     assert max(counts) < MAX_RECORDS_PER_KEY
     assert max(sizes) < 4 * MIB / 2  # hivemind drops replies over 4 MiB
+
+
+def test_looking_up_ever_new_keys_leaves_nothing_in_memory(tmp_path: Path) -> None:
+    """Every blob is looked for under four keys of its own: what each leaves adds up in a node that runs for months."""
+
+    async def go() -> None:
+        async with peers(tmp_path, 2) as group:
+            await meet(group)
+            for number in range(3):
+                await group[1].directory.providers_of(BlobId(f"{number:064x}"), enough=1)
+            assert not group[1].directory._node.pending_get_requests
+
+    asyncio.run(go())

@@ -192,6 +192,28 @@ def test_giving_up_a_call_ends_it_on_the_other_side(how: str) -> None:
     asyncio.run(call())
 
 
+def test_a_call_that_is_given_up_before_it_began_leaves_nothing_behind() -> None:
+    """Both frames may come in one read: the call's task is cancelled then before its first step."""
+
+    async def go() -> None:
+        ours, theirs = socket.socketpair()
+        reader, writer = await asyncio.open_unix_connection(sock=ours)
+        link = Link(*await asyncio.open_unix_connection(sock=theirs), answer_nothing, "the test")
+        serving = asyncio.create_task(link.serve())
+        call = ipc_frames.Call(call=1, body=ipc_frames.pack(ipc.AskTraffic()))
+        again = ipc_frames.Call(call=2, body=ipc_frames.pack(ipc.AskTraffic()))
+        sent = (call, ipc_frames.Cancel(call=1), again)
+        writer.write(b"".join(frame(encode(one)) for one in sent))
+        size = int.from_bytes(await reader.readexactly(4), "big")
+        answer = decode(await reader.readexactly(size), ipc_frames.Answer, MAX_IPC_FRAME)
+        assert answer.call == 2
+        assert not link._serving
+        writer.close()
+        await serving
+
+    asyncio.run(go())
+
+
 def test_a_call_that_is_cancelled_on_the_other_side_does_not_wait_forever() -> None:
     async def cancel_itself(body: ipc.Body, _: OnProgress) -> ipc.Body:
         raise asyncio.CancelledError

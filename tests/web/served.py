@@ -80,7 +80,7 @@ def sources(folder: Path) -> WebSources:
     presence = Presence()
     presence.seen(NODE.peer_id, swarm.now_ms)
     (open_lease,) = journal.state.open_leases
-    presence.progressed(Progress(lease_id=open_lease, step=17, loss=0.4))
+    presence.progressed(NODE.peer_id, Progress(lease_id=open_lease, step=17, loss=0.4))
     service = Service(
         journal=journal,
         rules=replace(

@@ -1,4 +1,7 @@
-"""PUT of a contribution's blob, chunk by chunk and resumable. Owns these routes; Uploads decides."""
+"""PUT of a contribution's blob, chunk by chunk and resumable. Owns these routes; Uploads decides.
+
+No body is read before it is known that somebody waits for it.
+"""
 
 from collections.abc import Awaitable
 from http import HTTPStatus
@@ -38,6 +41,11 @@ def upload_routes(uploads: Uploads) -> APIRouter:
 
     @router.put("/manifest")
     async def manifest(lease: _LeaseName, blob: _BlobName, request: Request) -> Response:
+        try:
+            if not await uploads.wants(LeaseId(lease), BlobId(blob)):
+                return await _state_of(uploads.progress(LeaseId(lease), BlobId(blob)))
+        except KinoswarmError as error:
+            return _refused(error)
         raw = await bounded_body(request, MAX_MANIFEST_BYTES)
         if raw is None:
             return too_large(MAX_MANIFEST_BYTES)
@@ -47,10 +55,12 @@ def upload_routes(uploads: Uploads) -> APIRouter:
     async def chunk(
         lease: _LeaseName, blob: _BlobName, index: _Index, request: Request
     ) -> Response:
-        data = await bounded_body(request, CHUNK_BYTES)
-        if data is None:
-            return too_large(CHUNK_BYTES)
         try:
+            if not await uploads.wants(LeaseId(lease), BlobId(blob)):
+                return Response(status_code=HTTPStatus.NO_CONTENT)
+            data = await bounded_body(request, CHUNK_BYTES)
+            if data is None:
+                return too_large(CHUNK_BYTES)
             await uploads.take_chunk(LeaseId(lease), BlobId(blob), index, data)
         except KinoswarmError as error:
             return _refused(error)
