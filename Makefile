@@ -5,6 +5,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 OUT ?= demo-out
 
+# Processes that run tests beside each other: each loads torch, and some of their tests start programs of their own.
+WORKERS ?= 2
+
 .PHONY: demo quality test check format lint types contracts setup clean
 
 setup: $(STAMP)
@@ -29,7 +32,8 @@ quality: $(STAMP)
 	$(BIN)/python -m benchmarks.quality plot
 
 test: $(STAMP)
-	KINOSWARM_SCREENSHOTS=$(CURDIR)/screenshots $(BIN)/python -m pytest -m "not slow"
+	KINOSWARM_SCREENSHOTS=$(CURDIR)/screenshots $(BIN)/python -m pytest -m "not slow" \
+		--numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 check: format lint types contracts test
 

@@ -18,6 +18,11 @@ settings.register_profile(
 settings.load_profile("no wall clock")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long ones first: a file of real processes that begins last is waited for by all other cores."""
+    items.sort(key=lambda item: item.get_closest_marker("e2e") is None)
+
+
 @pytest.fixture(autouse=True)
 def _torch_as_it_was() -> Iterator[None]:
     """Workers flush denormal floats to zero in the whole process (hypothesis refuses to run so) and take threads."""
