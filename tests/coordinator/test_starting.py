@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shutil
 import socket
 import stat
 import subprocess
@@ -76,13 +77,21 @@ def prepared_data(folder: Path, num_clusters: int = 2) -> Path:
 
 
 CONFIG = FoundingConfig(name="Walls", preset="tiny", threads=1, seed_steps=4, epsilon=(1,))
+OVER_TLS = replace(CONFIG, https=True)
 
 
 @pytest.fixture(scope="module")
 def founded(tmp_path_factory: pytest.TempPathFactory) -> SwarmFolder:
     root = tmp_path_factory.mktemp("founding")
-    create_swarm(prepared_data(root / "data"), root / "swarm", CONFIG)
+    create_swarm(prepared_data(root / "data"), root / "swarm", OVER_TLS)
     return SwarmFolder(root / "swarm")
+
+
+@pytest.fixture
+def copy(founded: SwarmFolder, tmp_path: Path) -> SwarmFolder:
+    """One to damage."""
+    shutil.copytree(founded.root, tmp_path / "copy")
+    return SwarmFolder(tmp_path / "copy")
 
 
 def test_a_founded_swarm_has_a_signed_charter_and_an_invite_to_it(founded: SwarmFolder) -> None:
@@ -146,21 +155,19 @@ def test_founding_twice_says_what_to_do_instead(founded: SwarmFolder) -> None:
         create_swarm(founded.root.parent / "data", founded.root, CONFIG)
 
 
-def test_an_interrupted_founding_goes_on_with_the_same_keys(tmp_path: Path) -> None:
+def test_an_interrupted_founding_goes_on_with_the_same_keys(
+    founded: SwarmFolder, copy: SwarmFolder
+) -> None:
     """Stopped before the invite was written: keys, shards and seed are there already."""
-    data = prepared_data(tmp_path / "data")
-    config = replace(CONFIG, https=True)
-    create_swarm(data, tmp_path / "swarm", config)
-    folder = SwarmFolder(tmp_path / "swarm")
-    pin = read_invite(folder.invite.read_text()).body.certificate_sha256
-    key, seed = folder.founder_key.read_bytes(), len(BlobStore(folder.store).blobs())
-    folder.invite.unlink()
-    create_swarm(data, tmp_path / "swarm", config)
-    assert folder.founder_key.read_bytes() == key
-    invite = read_invite(folder.invite.read_text()).body
-    assert pin == invite.certificate_sha256 == ensure_certificate(folder.certificate, "", []).sha256
+    pin = read_invite(copy.invite.read_text()).body.certificate_sha256
+    key, seed = copy.founder_key.read_bytes(), len(BlobStore(copy.store).blobs())
+    copy.invite.unlink()
+    create_swarm(founded.root.parent / "data", copy.root, OVER_TLS)
+    assert copy.founder_key.read_bytes() == key
+    invite = read_invite(copy.invite.read_text()).body
+    assert pin == invite.certificate_sha256 == ensure_certificate(copy.certificate, "", []).sha256
     assert any(address.startswith("https://") for address in invite.addresses)
-    assert len(BlobStore(folder.store).blobs()) <= seed + 1  # the charter carries its own time
+    assert len(BlobStore(copy.store).blobs()) <= seed + 1  # the charter carries its own time
 
 
 def test_an_unprepared_folder_says_which_command_prepares_it(tmp_path: Path) -> None:
@@ -195,11 +202,7 @@ def test_a_folder_without_a_swarm_says_how_to_found_one(tmp_path: Path) -> None:
         start(SwarmFolder(tmp_path))
 
 
-def test_a_tampered_charter_stops_the_start(founded: SwarmFolder, tmp_path: Path) -> None:
-    import shutil
-
-    copy = SwarmFolder(tmp_path / "copy")
-    shutil.copytree(founded.root, copy.root)
+def test_a_tampered_charter_stops_the_start(copy: SwarmFolder) -> None:
     raw = copy.charter.read_bytes()
     copy.charter.write_bytes(raw.replace(b"walls 0", b"walls 9"))
     with pytest.raises(HashMismatch, match="it was altered or belongs to another swarm"):

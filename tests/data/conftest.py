@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from kinoswarm_model.data.text import TextEncoder
 from kinoswarm_model.video_io import write_mp4
@@ -37,9 +36,3 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def encoder() -> TextEncoder:
     return TextEncoder.load()
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _one_thread() -> None:
-    """On a busy machine small operations wait for a second thread far longer than they compute."""
-    torch.set_num_threads(1)

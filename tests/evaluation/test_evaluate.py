@@ -14,6 +14,7 @@ from PIL import Image
 from release.tiny_release import NUM_EXPERTS
 
 from kinoswarm_cli.evaluation_view import evaluation_lines
+from kinoswarm_model.evaluation.__main__ import main
 from kinoswarm_model.evaluation.evaluate import (
     EvaluationConfig,
     EvaluationInput,
@@ -210,6 +211,19 @@ def write_data_folder(folder: Path, given: EvaluationInput) -> None:
     (folder / MANIFEST_NAME).write_bytes(msgspec.json.encode(manifest))
 
 
+def test_the_module_writes_the_report_and_lines_of_progress(
+    tiny_input: EvaluationInput, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_data_folder(tmp_path, tiny_input)
+    out = tmp_path / "report.json"
+    arguments = [str(tiny_input.model_dir), str(tmp_path), "--out", str(out)]
+    arguments += ["--clips", "8", "--steps", "1"]
+    assert main([*arguments, "--seed-checkpoint", str(tiny_input.seed_checkpoint)]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {"sampling the release", "sampling the seed version"} <= {line["what"] for line in lines}
+    assert msgspec.json.decode(out.read_bytes(), type=EvaluationReport).samples.generated == 8
+
+
 def run_module(*arguments: str) -> "subprocess.CompletedProcess[str]":
     root = Path(__file__).parents[2]
     return subprocess.run(
@@ -220,21 +234,6 @@ def run_module(*arguments: str) -> "subprocess.CompletedProcess[str]":
         check=False,
         env={"PYTHONPATH": f"{root / 'protocol'}:{root / 'model'}", "PATH": "/usr/bin:/bin"},
     )
-
-
-def test_the_module_writes_the_report_and_lines_of_progress(
-    tiny_input: EvaluationInput, tmp_path: Path
-) -> None:
-    write_data_folder(tmp_path, tiny_input)
-    out = tmp_path / "report.json"
-    ran = run_module(
-        *(str(tiny_input.model_dir), str(tmp_path), "--out", str(out)),
-        *("--clips", "8", "--steps", "1", "--seed-checkpoint", str(tiny_input.seed_checkpoint)),
-    )
-    assert ran.returncode == 0, ran.stderr
-    lines = [json.loads(line) for line in ran.stdout.splitlines()]
-    assert {"sampling the release", "sampling the seed version"} <= {line["what"] for line in lines}
-    assert msgspec.json.decode(out.read_bytes(), type=EvaluationReport).samples.generated == 8
 
 
 def test_the_module_says_in_one_sentence_what_is_wrong(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 import zstandard
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from kinoswarm_model.checkpoints import BadTensors, NotFinite, encode_tensors
@@ -56,15 +56,18 @@ def test_round_trip_is_within_half_a_level(codec: Codec, seed: int, scale: float
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(0, 2**31), st.floats(1e-6, 1e3))
+@example(seed=276, scale=1.0)  # the twelfth and thirteenth differ in the last bits only
+@given(seed=st.integers(0, 2**31), scale=st.floats(1e-6, 1e3))
 def test_sparse_keeps_the_twelve_largest_of_every_block(seed: int, scale: float) -> None:
+    """Numbers that are equal in 16 bits stand for each other."""
     generator = torch.Generator().manual_seed(seed)
     new = {"a": scale * torch.randn(2, SPARSE.block, generator=generator)}
     raw = encode_delta({"a": torch.zeros(2, SPARSE.block)}, new, SPARSE)
     found = decode_delta(raw, {"a": (2, SPARSE.block)}).tensor("a")
     for wanted, sent in zip(new["a"], found, strict=True):
-        kept = set(wanted.abs().topk(12).indices.tolist())
-        assert set(sent.nonzero().flatten().tolist()) <= kept
+        twelfth = float(wanted.abs().topk(12).values[-1])
+        assert sent.count_nonzero() <= 12
+        assert float(wanted[sent != 0].abs().min()) >= twelfth * (1 - 2**-14)
         largest = int(wanted.abs().argmax())
         assert float(sent[largest] / wanted[largest]) == pytest.approx(1.0, abs=0.16)
 

@@ -46,6 +46,8 @@ from kinoswarm_protocol.records import (
 )
 
 BLOB = BlobId("cd" * 32)
+UNDIALLED = KeyPair(bytes(range(9, 41))).peer_id
+"""Nobody, and no other test dials it: libp2p does not try again so soon who did not answer."""
 NODE_BODY = NodeRecord(
     pseudonym="heron", device="RTX 3060", state="training", cluster=3, program_version="0.1.0"
 )
@@ -89,7 +91,7 @@ def test_a_request_is_answered_by_the_peers_service_which_knows_who_asks(
     answer = runner.run(nodes.second.control(nodes.first.peer_id, nodes.first.addresses, b"x"))
     assert answer == nodes.second.peer_id.encode() + b" asked x"
     assert nodes.first.host_of(nodes.second.peer_id) == "127.0.0.1"
-    assert nodes.first.host_of(nodes.third.peer_id) == ""
+    assert nodes.first.host_of(FOUNDER.peer_id) == "", "who never asked; any of the nodes may have"
 
 
 def test_peers_that_share_a_bootstrap_node_find_each_other_without_addresses(
@@ -140,7 +142,7 @@ def test_a_peer_that_nobody_knows_is_unreachable(runner: asyncio.Runner, nodes: 
 @pytest.mark.parametrize(
     ("address", "words"),
     [
-        (NOBODY, "connection refused"),
+        (f"/ip4/127.0.0.1/tcp/1/p2p/{UNDIALLED}", "connection refused"),
         ("/ip4/127.0.0.1/tcp/1", "does not end in /p2p/"),
         ("http://example.org", "used over HTTP instead"),
         ("/ip4/127.0.0.1/tcp/1/p2p/QmNnooDu7bfjPFoTZYxMNLWUQJyrVwtbZg5gBMjTezGAJN", "Ed25519"),

@@ -2,24 +2,16 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from release.tiny_release import write_tiny_release
 
 from kinoswarm_model.jobs import JobProgress, ReleaseDone
-from kinoswarm_model.threads import one_thread
 
 Damage = Callable[[str, bytes], Path]
 """(relative path, new contents) -> a copy of the release in which that file has these contents."""
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _single_thread() -> Iterator[None]:
-    """Tiny tensors gain nothing from a second thread and lose a lot on a busy machine."""
-    with one_thread():
-        yield
 
 
 @pytest.fixture(scope="session")
