@@ -1,12 +1,27 @@
 """`kinoswarm data …`: render captioned clips, prepare a data set. Owns the flags, not the work."""
 
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+if TYPE_CHECKING:
+    from kinoswarm_model.data.data_manifest import DataManifest
+    from kinoswarm_model.data.engine import Engine
+
 app = typer.Typer(help="Make and prepare captioned video data.", no_args_is_help=True)
+
+
+class EngineName(StrEnum):
+    """Where `prepare` computes."""
+
+    LOCAL = "local"
+    RAY = "ray"
 
 
 @app.command()
@@ -63,6 +78,21 @@ def prepare(
     ] = 64,
     heldout: Annotated[float, typer.Option(min=0.01, max=0.5, help="Share kept private.")] = 0.1,
     seed: Annotated[int, typer.Option(min=0, help="Same input and seed, same bytes.")] = 0,
+    engine: Annotated[
+        EngineName,
+        typer.Option(
+            help="local: one video after the other. ray: on all cores, or on a Ray cluster, with the same result "
+            "(pip install 'kinoswarm[ray]')."
+        ),
+    ] = EngineName.LOCAL,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            help="HOST:PORT of the Ray cluster to join, or auto; else RAY_ADDRESS counts. All its "
+            "machines must see the videos, DATA and the folders named here under the same paths, on "
+            "shared storage, and have the same packages.",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Decode, embed, cluster and shard captioned videos; keep a held-out part of every cluster.
@@ -87,8 +117,12 @@ def prepare(
         clips_per_video=clips_per_video,
         seed=seed,
     )
-    with reporting(quiet=as_json) as report:
-        manifest = prepare_data(source, out, config, report)
+    with _engine(engine, ray_address) as found, reporting(quiet=as_json) as report:
+        manifest = prepare_data(source, out, config, report, found)
+    _tell_prepared(as_json, manifest, out)
+
+
+def _tell_prepared(as_json: bool, manifest: "DataManifest", out: Path) -> None:
     clusters_found = [
         {"label": cluster.label, "clips": cluster.num_clips, "heldout": cluster.heldout.num_clips}
         for cluster in manifest.clusters
@@ -105,6 +139,21 @@ def prepare(
         "folder": str(out),
     }
     _tell(as_json, facts, "\n".join(lines))
+
+
+@contextmanager
+def _engine(name: EngineName, ray_address: str | None) -> "Iterator[Engine]":
+    if name is EngineName.LOCAL and ray_address:
+        raise typer.BadParameter("--ray-address needs --engine ray")
+    if name is EngineName.RAY:
+        from kinoswarm_model.data.ray_session import ray_engine
+
+        with ray_engine(ray_address or os.environ.get("RAY_ADDRESS") or None) as engine:
+            yield engine
+    else:
+        from kinoswarm_model.data.engine import LocalEngine
+
+        yield LocalEngine()
 
 
 @app.command()

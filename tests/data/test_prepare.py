@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data.conftest import write_clips
+from data.conftest import files_of, write_clips
 
 from kinoswarm_model.data import prepare as prepare_module
 from kinoswarm_model.data.data_manifest import read_manifest
@@ -22,14 +22,6 @@ def prepared(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("prepared") / "data"
     prepare(clips, out, CONFIG)
     return out
-
-
-def files_of(folder: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
 
 
 def test_places_that_look_different_become_different_clusters(prepared: Path) -> None:

@@ -12,8 +12,10 @@ from data.conftest import coloured_clip, write_clips
 from data.tiny_videos import write_video
 from PIL import Image
 
-from kinoswarm_model.data.collecting import Cutting, collect
+from kinoswarm_model.data.collecting import collect
+from kinoswarm_model.data.cutting import Cutting
 from kinoswarm_model.data.data_manifest import read_manifest
+from kinoswarm_model.data.engine import LocalEngine
 from kinoswarm_model.data.errors import DataError
 from kinoswarm_model.data.prepare import PrepareConfig, prepare
 from kinoswarm_model.data.shards import read_shard
@@ -75,14 +77,14 @@ def test_a_torn_journal_and_a_spool_that_is_ahead_of_it_are_cut_to_what_holds(
     """The moments: killed between a video's clips and its line, and in the middle of a line."""
     cutting = Cutting(geometry=CONFIG.geometry, clips_per_video=4)
     sources = find_sources(clips)
-    whole = collect(sources, cutting, tmp_path, ignore)
+    whole = collect(sources, cutting, tmp_path, ignore, LocalEngine())
     lines = (tmp_path / "journal").read_bytes().splitlines(True)
     (tmp_path / "journal").write_bytes(b"".join(lines[:5]) + lines[5][:-4])
-    again = collect(sources, cutting, tmp_path, ignore)
+    again = collect(sources, cutting, tmp_path, ignore, LocalEngine())
     assert (tmp_path / "journal").read_bytes() == b"".join(lines)
     assert len(again.clips) == len(whole.captions) == 24
     (tmp_path / "clips").write_bytes((tmp_path / "clips").read_bytes()[:-5])
-    last = collect(sources, cutting, tmp_path, ignore)
+    last = collect(sources, cutting, tmp_path, ignore, LocalEngine())
     assert last.captions == whole.captions
 
 

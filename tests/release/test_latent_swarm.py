@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from data.conftest import write_clips
+from data.elsewhere import ElsewhereEngine
 from release.small_swarms import SmallSwarm, run_small_swarm
 
 from kinoswarm_coordinator.founding import FoundingConfig, create_swarm
@@ -82,12 +83,13 @@ def test_shards_hold_latents_of_mean_zero_and_deviation_one_per_channel(
     assert np.allclose(latents.std(axis=(0, 2, 3, 4)), 1.0, atol=2e-3)
 
 
-def test_the_same_clips_and_vae_give_the_same_bytes(
+def test_the_same_clips_and_vae_give_the_same_bytes_on_another_engine(
     data: tuple[Path, DataManifest], vae_dir: Path, tmp_path: Path
 ) -> None:
     folder, manifest = data
     config = PrepareConfig(num_clusters=2, frames=FRAMES, vae_dir=vae_dir)
-    again = prepare(folder.parent / "clips", tmp_path / "again", config)
+    elsewhere = ElsewhereEngine()
+    again = prepare(folder.parent / "clips", tmp_path / "again", config, engine=elsewhere)
     assert again.clusters == manifest.clusters
     assert (tmp_path / "again" / "vae" / WEIGHTS).read_bytes() == (vae_dir / WEIGHTS).read_bytes()
 

@@ -5,6 +5,8 @@ A journal line is written after the clips of its video: a kill between the two c
 lines whose clips are not in the spool (a power cut) are dropped.
 """
 
+import copy
+import functools
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -16,10 +18,11 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from kinoswarm_model.data.decode import Geometry, decode_clips
+from kinoswarm_model.data.cutting import Cut, Cutting
+from kinoswarm_model.data.engine import Engine, Work
 from kinoswarm_model.data.errors import DataError, UnreadableVideo
 from kinoswarm_model.data.row_file import RowFile
-from kinoswarm_model.data.screening import Screen
+from kinoswarm_model.data.screening import DUPLICATE, STATIC, Screen
 from kinoswarm_model.data.sources import Source, Sources
 from kinoswarm_protocol.codec import decode_json
 from kinoswarm_protocol.errors import MalformedBytes
@@ -29,14 +32,8 @@ Progress = Callable[[int, int, str], None]
 _SYNC_EVERY = 256
 """Videos between two syncs of the spool: what a power cut may cost."""
 _RECALLED_AT_ONCE = 64
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cutting:
-    """How videos become clips."""
-
-    geometry: Geometry
-    clips_per_video: int
+_MOST_VIDEOS = 32
+"""In one task of an engine: seconds of work."""
 
 
 class Decoded(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -68,15 +65,22 @@ class _Collecting:
     cutting: Cutting
     spool: RowFile[np.uint8]
     journal: Path
+    engine: Engine
     screen: Screen = field(default_factory=Screen)
 
     def run(self, report: Progress) -> list[Decoded]:
         """What every video gave, in order."""
         done = self._recalled()
         total = len(self.sources)
+        work = Work(
+            run=self.cutting,
+            load=functools.partial(copy.copy, self.cutting),
+            most_at_once=_MOST_VIDEOS,
+        )
+        cuts = self.engine.map(work, self.sources[len(done) :])
         with self.journal.open("ab") as file:
-            for index in range(len(done), total):
-                clips, entry = self._decoded(self.sources[index])
+            for index, cut in enumerate(cuts, len(done)):
+                clips, entry = self._screened(self.sources[index], cut)
                 self.spool.append(clips)
                 file.write(msgspec.json.encode(entry) + b"\n")
                 file.flush()
@@ -87,24 +91,16 @@ class _Collecting:
         self.spool.sync()
         return done
 
-    def _decoded(self, source: Source) -> tuple[NDArray[np.uint8], Decoded]:
+    def _screened(self, source: Source, cut: Cut) -> tuple[NDArray[np.uint8], Decoded]:
         """(N, C, T, H, W) of the clips that are used, and the journal's line."""
-        left_out: Counter[str] = Counter()
-        kept, problem = [], ""
-        try:
-            for clip in decode_clips(
-                source.path, self.cutting.geometry, self.cutting.clips_per_video, source.span
-            ):
-                reason = self.screen.reason_against(clip)
-                if reason is None:
-                    kept.append(clip.transpose(3, 0, 1, 2))
-                else:
-                    left_out[reason] += 1
-        except UnreadableVideo as error:
-            left_out[error.reason] += 1
-            problem = str(UnreadableVideo(source.name, error.reason))
-        clips = np.stack(kept) if kept else np.empty((0, *self.spool.shape), np.uint8)
-        return clips, Decoded(len(kept), dict(sorted(left_out.items())), problem)
+        new = np.array([not self.screen.has(one) for one in cut.thumbnails], dtype=np.bool_)
+        left_out = {STATIC: cut.num_static, DUPLICATE: int(len(new) - new.sum())}
+        problem = ""
+        if cut.unreadable:
+            left_out[cut.unreadable] = 1
+            problem = str(UnreadableVideo(source.name, cut.unreadable))
+        counts = {reason: count for reason, count in sorted(left_out.items()) if count}
+        return cut.clips[new], Decoded(int(new.sum()), counts, problem)
 
     def _recalled(self) -> list[Decoded]:
         """The journal's lines that hold; the spool and the journal are cut to them, the screen remembers the clips."""
@@ -129,7 +125,9 @@ class _Collecting:
         return entries
 
 
-def collect(sources: Sources, cutting: Cutting, folder: Path, report: Progress) -> Collected:
+def collect(
+    sources: Sources, cutting: Cutting, folder: Path, report: Progress, engine: Engine
+) -> Collected:
     """Decode every usable video, in order, into a spool in `folder`. A damaged video is left out whole.
 
     Raises DataError when no clip could be made of any video.
@@ -137,7 +135,8 @@ def collect(sources: Sources, cutting: Cutting, folder: Path, report: Progress) 
     geometry = cutting.geometry
     shape = (3, geometry.frames, geometry.height, geometry.width)
     spool: RowFile[np.uint8] = RowFile(folder / "clips", np.uint8, shape)
-    done = _Collecting(sources.usable, cutting, spool, folder / "journal").run(report)
+    journal = folder / "journal"
+    done = _Collecting(sources.usable, cutting, spool, journal, engine).run(report)
     left_out = Counter(sources.left_out)
     captions: list[str] = []
     videos: list[int] = []

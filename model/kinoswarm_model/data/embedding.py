@@ -3,6 +3,7 @@
 Rows are functions of what precedes them in order, so a file's length says what is done.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kinoswarm_model.data.cluster import TEXT_WEIGHT
+from kinoswarm_model.data.collecting import Collected
+from kinoswarm_model.data.engine import Engine, Work
 from kinoswarm_model.data.features import PictureFeatures
-from kinoswarm_model.data.row_file import RowFile
+from kinoswarm_model.data.row_file import RowFile, Rows
 from kinoswarm_model.data.text import MAX_TOKENS, TextBatch, TextEncoder
 
 Progress = Callable[[int, int, str], None]
 
 _TEXTS_AT_ONCE = 64
 _CLIPS_AT_ONCE = 32
+_MOST_BATCHES = 8
+"""In one task of an engine: seconds of work."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +47,15 @@ class Texts:
 
 
 def embed_captions(
-    captions: Sequence[str], encoder_dir: Path | None, folder: Path, report: Progress
+    captions: Sequence[str],
+    encoder_dir: Path | None,
+    folder: Path,
+    report: Progress,
+    engine: Engine,
 ) -> Texts:
     """Embed every distinct caption once."""
+    import torch
+
     distinct = sorted(set(captions))
     report(0, len(distinct), "embedding captions")
     encoder = TextEncoder.load(encoder_dir)
@@ -55,8 +66,15 @@ def embed_captions(
     done = min(len(tokens), len(mask), len(pooled)) // _TEXTS_AT_ONCE * _TEXTS_AT_ONCE
     for rows in (tokens, mask, pooled):
         rows.truncate(done)
-    for start in range(done, len(distinct), _TEXTS_AT_ONCE):
-        batch = encoder.encode(distinct[start : start + _TEXTS_AT_ONCE])
+    starts = range(done, len(distinct), _TEXTS_AT_ONCE)
+    work: Work[list[str], TextBatch] = Work(
+        run=encoder.encode,
+        load=functools.partial(_text_embedding, encoder_dir),
+        threads=torch.get_num_threads(),
+        most_at_once=_MOST_BATCHES,
+    )
+    batches = (distinct[start : start + _TEXTS_AT_ONCE] for start in starts)
+    for batch in engine.map(work, batches):
         tokens.append(batch.tokens)
         mask.append(batch.mask)
         pooled.append(batch.pooled)
@@ -64,23 +82,44 @@ def embed_captions(
     return Texts({caption: row for row, caption in enumerate(distinct)}, tokens, mask, pooled)
 
 
+def _text_embedding(encoder_dir: Path | None) -> Callable[[list[str]], TextBatch]:
+    return TextEncoder.load(encoder_dir).encode
+
+
 def clip_points(
-    clips: RowFile[np.uint8],
-    captions: Sequence[str],
+    collected: Collected,
     texts: Texts,
-    network: PictureFeatures,
+    features_dir: Path | None,
     path: Path,
     report: Progress,
+    engine: Engine,
 ) -> RowFile[np.float32]:
     """Every clip as a point to cluster: its pictures' unit vector beside its caption's."""
+    network = PictureFeatures.load(features_dir)
+    clips = collected.clips
     points: RowFile[np.float32] = RowFile(path, np.float32, (network.dim + texts.dim,))
     points.truncate(len(points) // _CLIPS_AT_ONCE * _CLIPS_AT_ONCE)
-    for batch in clips.batches(_CLIPS_AT_ONCE, len(points)):
+    work: Work[Rows[np.uint8], NDArray[np.float32]] = Work(
+        run=functools.partial(_pictures, network),
+        load=functools.partial(_picture_embedding, features_dir),
+        most_at_once=_MOST_BATCHES,
+    )
+    for pictures in engine.map(work, clips.parts(_CLIPS_AT_ONCE, len(points))):
         start = len(points)
-        spoken = captions[start : start + len(batch)]
-        points.append(_joined(network.of(batch), texts, spoken))
+        spoken = collected.captions[start : start + len(pictures)]
+        points.append(_joined(pictures, texts, spoken))
         report(len(points), len(clips), "extracting features")
     return points
+
+
+def _pictures(network: PictureFeatures, rows: Rows[np.uint8]) -> NDArray[np.float32]:
+    return network.of(rows.read())
+
+
+def _picture_embedding(
+    features_dir: Path | None,
+) -> Callable[[Rows[np.uint8]], NDArray[np.float32]]:
+    return functools.partial(_pictures, PictureFeatures.load(features_dir))
 
 
 def _joined(

@@ -18,6 +18,10 @@ class UnreadableVideo(DataError):
         self.reason = reason
 
 
+class EngineError(LocalError):
+    """The engine that was asked for can't compute, or broke off. Not the data's fault: what is done is kept."""
+
+
 class NoSpaceLeft(DataError):
     """The disk is full; nothing half-written is visible."""
 

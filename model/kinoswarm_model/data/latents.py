@@ -5,6 +5,7 @@ clips. Rows are functions of the clips before them, so a file's length says what
 Shapes: C channels, T frames, H height, W width.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from kinoswarm_model.data.row_file import RowFile
+from kinoswarm_model.data.engine import Engine, Work
+from kinoswarm_model.data.row_file import RowFile, Rows
 from kinoswarm_protocol.specs import VaeSpec
 
 if TYPE_CHECKING:
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int, str], None]
 
 _AT_ONCE = 64
+_MOST_CLIPS = 8
+"""In one task of an engine."""
 _SMALLEST_STD = 1e-4
 """A channel that never changes is left as it is, up to this."""
 
@@ -46,11 +50,14 @@ class Latents:
 
 
 def encode_clips(
-    clips: RowFile[np.uint8], vae: "VideoVae", path: Path, report: Progress
+    clips: RowFile[np.uint8], vae_dir: Path, path: Path, report: Progress, engine: Engine
 ) -> Latents:
     """Encode every clip, one at a time so that a clip's latents depend on nothing else."""
     import torch
 
+    from kinoswarm_model.vae import VideoVae
+
+    vae = VideoVae.load(vae_dir)
     _, frames, height, width = clips.shape
     steps = vae.steps(frames, height, width)
     shape = (
@@ -60,8 +67,14 @@ def encode_clips(
         width // steps.pixel_step,
     )
     raw: RowFile[np.float16] = RowFile(path, np.float16, shape)
-    for clip in clips.batches(1, len(raw)):
-        raw.append(vae.encode(torch.from_numpy(clip)).half().numpy())
+    work: Work[Rows[np.uint8], NDArray[np.float16]] = Work(
+        run=functools.partial(_encoded, vae),
+        load=functools.partial(_encoding, vae_dir),
+        threads=torch.get_num_threads(),
+        most_at_once=_MOST_CLIPS,
+    )
+    for latents in engine.map(work, clips.parts(1, len(raw))):
+        raw.append(latents)
         report(len(raw), len(clips), "encoding latents")
     mean, std = channel_statistics(raw)
     spec = VaeSpec(
@@ -72,6 +85,18 @@ def encode_clips(
         std=std,
     )
     return Latents(raw, spec)
+
+
+def _encoded(vae: "VideoVae", rows: Rows[np.uint8]) -> NDArray[np.float16]:
+    import torch
+
+    return np.asarray(vae.encode(torch.from_numpy(rows.read())).half().numpy())
+
+
+def _encoding(vae_dir: Path) -> Callable[[Rows[np.uint8]], NDArray[np.float16]]:
+    from kinoswarm_model.vae import VideoVae
+
+    return functools.partial(_encoded, VideoVae.load(vae_dir))
 
 
 def channel_statistics(raw: RowFile[np.float16]) -> tuple[list[float], list[float]]:

@@ -9,7 +9,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from kinoswarm_model.atomic_file import write_atomically
 from kinoswarm_model.data.cluster import assign_clusters, require_enough_clips
-from kinoswarm_model.data.collecting import Collected, Cutting, collect
+from kinoswarm_model.data.collecting import Collected, collect
+from kinoswarm_model.data.cutting import Cutting
 from kinoswarm_model.data.data_manifest import (
     MANIFEST_NAME,
     VAE_FOLDER,
@@ -31,8 +32,8 @@ from kinoswarm_model.data.data_manifest import (
 )
 from kinoswarm_model.data.decode import Geometry
 from kinoswarm_model.data.embedding import Texts, clip_points, embed_captions
+from kinoswarm_model.data.engine import Engine, LocalEngine
 from kinoswarm_model.data.errors import DataError, explained
-from kinoswarm_model.data.features import PictureFeatures
 from kinoswarm_model.data.labels import cluster_labels
 from kinoswarm_model.data.latents import Latents, encode_clips
 from kinoswarm_model.data.row_file import RowFile
@@ -112,14 +113,19 @@ class PrepareConfig:
 
 
 def prepare(
-    source: Path, out: Path, config: PrepareConfig, progress: Progress | None = None
+    source: Path,
+    out: Path,
+    config: PrepareConfig,
+    progress: Progress | None = None,
+    engine: Engine | None = None,
 ) -> DataManifest:
-    """Prepare `source` into `out`; returns at once when `out` holds just that already.
+    """Prepare `source` into `out`; returns at once when `out` holds just that already. The engine changes no byte.
 
     Raises DataError (no usable clip, too few clips, `out` holds something else, …) or NoSpaceLeft; nothing
-    half-written is visible, and the same call starts over after a crash.
+    half-written is visible. After a crash or an EngineError the same call goes on, with any engine.
     """
-    out = out.resolve()
+    engine = engine or LocalEngine()
+    source, out, config = source.absolute(), out.resolve(), _absolute(config)
     building = out.with_name(f".{out.name}.part")
     try:
         sources = find_sources(source, config.captions_table)
@@ -129,7 +135,8 @@ def prepare(
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise DataError(f"{out} holds other files; choose an empty or new folder")
         _open_work(building, fingerprint)
-        manifest = _prepare(sources, building, config, progress or _silent, fingerprint)
+        engine.require_seen(_named_files(sources, config), building / _WORK)
+        manifest = _prepare(sources, building, config, progress or _silent, fingerprint, engine)
         _publish(building, out)
     except OSError as error:
         shutil.rmtree(building, ignore_errors=True)
@@ -138,6 +145,21 @@ def prepare(
         shutil.rmtree(building, ignore_errors=True)
         raise
     return manifest
+
+
+def _absolute(config: PrepareConfig) -> PrepareConfig:
+    """With folders that other processes find too."""
+    names = ("text_encoder_dir", "features_dir", "vae_dir")
+    folders = {name: getattr(config, name) for name in names}
+    return replace(config, **{name: path.absolute() for name, path in folders.items() if path})
+
+
+def _named_files(sources: Sources, config: PrepareConfig) -> list[Path]:
+    """A few of the files that an engine reads: the first and the last video, and the models'."""
+    folders = (config.text_encoder_dir, config.features_dir, config.vae_dir)
+    models = [path for folder in folders if folder for path in sorted(folder.iterdir())]
+    videos = {sources.usable[0].path, sources.usable[-1].path}
+    return [*sorted(videos), *(path for path in models if path.is_file())]
 
 
 def _open_work(building: Path, fingerprint: str) -> None:
@@ -195,18 +217,24 @@ def _publish(building: Path, out: Path) -> None:
 
 
 def _prepare(
-    sources: Sources, out: Path, config: PrepareConfig, report: Progress, fingerprint: str
+    sources: Sources,
+    out: Path,
+    config: PrepareConfig,
+    report: Progress,
+    fingerprint: str,
+    engine: Engine,
 ) -> DataManifest:
     work = out / _WORK
     cutting = Cutting(geometry=config.geometry, clips_per_video=config.clips_per_video)
-    collected = collect(sources, cutting, work, report)
+    collected = collect(sources, cutting, work, report, engine)
     captions = collected.captions
     require_enough_clips(len(captions), config.num_clusters)
-    texts = embed_captions(captions, config.text_encoder_dir, work, report)
-    network = PictureFeatures.load(config.features_dir)
-    points = clip_points(collected.clips, captions, texts, network, work / "points", report)
+    texts = embed_captions(captions, config.text_encoder_dir, work, report, engine)
+    points = clip_points(collected, texts, config.features_dir, work / "points", report, engine)
     labels = assign_clusters(points, config.num_clusters, config.seed)
-    latents = _latents(collected.clips, config.vae_dir, out, report) if config.vae_dir else None
+    latents = None
+    if config.vae_dir:
+        latents = _latents(collected.clips, config.vae_dir, out, report, engine)
     clips: Taken = collected.clips if latents is None else latents
     clusters = _write_clusters(out, collected, clips, labels, texts, config, report)
     shutil.rmtree(work)
@@ -234,12 +262,14 @@ class Taken(Protocol):
     def take(self, indices: NDArray[np.int64]) -> NDArray[Any]: ...
 
 
-def _latents(clips: RowFile[np.uint8], vae_dir: Path, out: Path, report: Progress) -> Latents:
+def _latents(
+    clips: RowFile[np.uint8], vae_dir: Path, out: Path, report: Progress, engine: Engine
+) -> Latents:
     """Encode all clips, and keep the VAE beside them: whoever founds a swarm on them needs it."""
-    from kinoswarm_model.vae import CONFIG, WEIGHTS, VideoVae, vae_folder
+    from kinoswarm_model.vae import CONFIG, WEIGHTS, vae_folder
 
     folder = vae_folder(vae_dir)
-    latents = encode_clips(clips, VideoVae.load(folder), out / _WORK / "latents", report)
+    latents = encode_clips(clips, folder, out / _WORK / "latents", report, engine)
     (out / VAE_FOLDER).mkdir(exist_ok=True)
     for name in (CONFIG, WEIGHTS):
         shutil.copyfile(folder / name, out / VAE_FOLDER / name)

@@ -9,6 +9,7 @@ import math
 import os
 import weakref
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -69,6 +70,32 @@ class RowFile(Generic[Scalar]):
         for first in range(start, self._rows, size):
             yield self.take(range(first, min(first + size, self._rows)))
 
+    def parts(self, size: int, start: int = 0) -> "Iterator[Rows[Scalar]]":
+        """As `batches`, to be read later and perhaps by another process."""
+        for first in range(start, self._rows, size):
+            shape = (min(size, self._rows - first), *self.shape)
+            yield Rows(self._path.absolute(), self._dtype, shape, first)
+
     def _read_into(self, row: memoryview, index: int) -> None:
         if os.preadv(self._handle, [row], index * self._row_bytes) != len(row):
             raise EOFError(f"row {index} of {self._rows} is not whole in {self._path}")
+
+
+@dataclass(frozen=True, slots=True)
+class Rows(Generic[Scalar]):
+    """Some rows that follow each other, by where they lie."""
+
+    path: Path
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    """(M, …)"""
+    first: int
+
+    def read(self) -> NDArray[Scalar]:
+        """Raises FileNotFoundError, or EOFError when the file is shorter."""
+        found = np.empty(self.shape, dtype=self.dtype)
+        with self.path.open("rb") as file:
+            file.seek(self.first * found[0].nbytes)
+            if file.readinto(found.data.cast("B")) != found.nbytes:
+                raise EOFError(f"rows from {self.first} on are not whole in {self.path}")
+        return found

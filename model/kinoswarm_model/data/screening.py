@@ -21,6 +21,7 @@ _SAME_LEVELS = 1.5
 """
 _SIDE = 8
 _FRAMES = 3
+THUMBNAIL = (_FRAMES, _SIDE, _SIDE, 3)
 _CANDIDATES = 64
 """Clips with the same outline that are compared at most: bounds the work for a folder of plain pictures."""
 
@@ -37,13 +38,16 @@ class Screen:
         """Why a clip is left out; None when it is used (and remembered)."""
         if is_static(clip_THWC):
             return STATIC
-        thumbnail = thumbnail_of(clip_THWC)
+        return DUPLICATE if self.has(thumbnail_of(clip_THWC)) else None
+
+    def has(self, thumbnail: NDArray[np.uint8]) -> bool:
+        """Whether a clip like this came before; remembers it when not."""
         keys = outlines_of(thumbnail)
         if any(_alike(thumbnail, other) for key in keys for other in self._thumbnails[key]):
-            return DUPLICATE
+            return True
         for key in keys:
             self._thumbnails[key].append(thumbnail)
-        return None
+        return False
 
 
 def is_static(clip_THWC: Clip) -> bool:
