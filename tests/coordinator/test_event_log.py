@@ -229,9 +229,10 @@ class SlowDisk(MemoryLog):
 
     def __init__(self) -> None:
         super().__init__()
-        self.written = threading.Event()
+        self.asked, self.written = threading.Event(), threading.Event()
 
     def append(self, events: Sequence[Event]) -> None:
+        self.asked.set()
         assert self.written.wait(10)
         super().append(events)
 
@@ -250,11 +251,10 @@ def test_nothing_is_said_of_an_event_before_it_is_on_disk_to_whoever_repeats_a_r
         raw = seal(NODE, REQUEST, SWARM, Request(request_id="1" * 32, body=submit))
         first = asyncio.create_task(service.answer(raw))
         again = asyncio.create_task(service.answer(raw))
-        for _ in range(20):
-            await asyncio.sleep(0)
+        assert await asyncio.to_thread(log.asked.wait, 10)
         assert LeaseId(lease.lease_id) in service.journal.state.work
-        assert not first.done()
-        assert not again.done(), "the same request again was answered before the disk had the first"
+        answered, _ = await asyncio.wait({first, again}, timeout=0.1)
+        assert not answered, "a request was answered before the disk had what it rests on"
         log.written.set()
         for raw_reply in await asyncio.gather(first, again):
             reply = open_envelope(raw_reply, REPLY, SWARM).body
@@ -279,8 +279,7 @@ def test_what_waits_for_an_event_hears_of_it_although_whoever_sent_it_has_gone()
         submit = Submit(contribution=contribution_of(NODE, lease))
         raw = seal(NODE, REQUEST, SWARM, Request(request_id="1" * 32, body=submit))
         asking = asyncio.create_task(service.answer(raw))
-        for _ in range(20):
-            await asyncio.sleep(0)
+        assert await asyncio.to_thread(log.asked.wait, 10)
         asking.cancel()
         await asyncio.gather(asking, return_exceptions=True)
         log.written.set()
