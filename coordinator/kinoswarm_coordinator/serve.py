@@ -20,6 +20,7 @@ from kinoswarm_coordinator.charter_file import read_chain, serve_chain
 from kinoswarm_coordinator.credit import Ledger, flops_per_step
 from kinoswarm_coordinator.data_frames import write_frames
 from kinoswarm_coordinator.database import sqlite_url
+from kinoswarm_coordinator.front_door import FrontDoor, limit_of_newcomers
 from kinoswarm_coordinator.home import SwarmFolder
 from kinoswarm_coordinator.intake import Intake
 from kinoswarm_coordinator.journal import Journal
@@ -209,6 +210,7 @@ def founded_service(
         presence=Presence(),
         book=book.of_charter(in_force),
         in_force=in_force,
+        door=FrontDoor(newcomers=limit_of_newcomers(settings.newcomers_per_hour)),
     )
 
 

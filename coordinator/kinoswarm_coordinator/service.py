@@ -4,7 +4,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import structlog
 
@@ -12,6 +12,7 @@ from kinoswarm_coordinator import requests as rq
 from kinoswarm_coordinator.amendments import amended_events
 from kinoswarm_coordinator.charter_file import InForce
 from kinoswarm_coordinator.events import Event
+from kinoswarm_coordinator.front_door import FrontDoor
 from kinoswarm_coordinator.journal import Journal
 from kinoswarm_coordinator.presence import Presence
 from kinoswarm_coordinator.records_book import RecordsBook
@@ -72,6 +73,7 @@ class Service:
     now_ms: Callable[[], int] = wall_clock_ms
     newest_head: Callable[[], bytes] = bytes
     """The signed end of the log; empty before the first."""
+    door: FrontDoor = field(default_factory=FrontDoor)
 
     async def answer(self, raw: bytes, host: str = "") -> bytes:
         """The signed reply to a request's bytes; bytes that are no request get a refusal, never an exception.
@@ -96,6 +98,9 @@ class Service:
             neighbours=self._neighbours(opened.signer, request),
         )
         decision = rq.handle(self.journal.state, self.rules, asked)
+        decision = self.door.admitted(
+            self.journal.state, opened.signer, host, decision, now_ms / 1000
+        )
         if decision.events:
             _log.info("decided", peer=opened.signer, why=decision.reason)
         if isinstance(request.body, Progress) and isinstance(decision.say, ProgressNoted):

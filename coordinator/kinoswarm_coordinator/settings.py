@@ -74,6 +74,12 @@ class CoordinatorSettings(BaseSettings):
         description="Requests a second (hello, pull, submit …) of all nodes at one web address, or of one "
         "peer over libp2p; 0 is no limit.",
     )
+    newcomers_per_hour: float = Field(
+        default=60.0,
+        ge=0.0,
+        le=1e6,
+        description="New volunteers an hour from one address, an hour's worth of them at once; 0 is no limit.",
+    )
     control_burst: int = Field(
         default=500, ge=1, le=10**6, description="How many of them may come at once."
     )
