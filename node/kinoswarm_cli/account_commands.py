@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kinoswarm_cli.identity_commands import HomeOption, PassphraseOption
+from kinoswarm_cli.questions import asked_passphrase
 from kinoswarm_protocol.ids import PeerId
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ def export_key(
     from kinoswarm_protocol.errors import LocalError
 
     key = account_key(_home(home))
-    words = passphrase or typer.prompt("Passphrase", hide_input=True, confirmation_prompt=True)
+    words = passphrase or asked_passphrase(twice=True)
     if not create_atomic(out, seal_key(key, words, ACCOUNT).encode()):
         raise LocalError(f"{out} exists already; name another file")
     typer.echo(f"{out} holds account {key.peer_id}. Without the passphrase nobody can use it.")
@@ -145,7 +146,7 @@ def import_key(
 
     folder = _home(home)
     text = read_backup(source)
-    key = open_key(text, passphrase or typer.prompt("Passphrase", hide_input=True), ACCOUNT)
+    key = open_key(text, passphrase or asked_passphrase(), ACCOUNT)
     folder.create()
     keep_key(folder.account_key_path, key)
     typer.echo(f"The account key here is {key.peer_id}.")

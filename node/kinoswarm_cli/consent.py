@@ -7,6 +7,8 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.text import Text
 
+from kinoswarm_cli.errors_and_exits import ExitCode
+from kinoswarm_cli.questions import says_yes
 from kinoswarm_node.joining import licences_of
 from kinoswarm_node.swarm_folder import Consent, SwarmFolder
 from kinoswarm_node.wishes import WishFiles
@@ -33,7 +35,7 @@ def invite_in_words(invite: Invite) -> str:
 def obtain_consent(invite: Invite, folder: SwarmFolder, yes: bool, now_ms: int) -> None:
     """Show the invite and record the volunteer's yes; asked once per swarm and set of licences.
 
-    Raises LocalError when nobody is there to answer, typer.Abort when the answer is no.
+    Raises LocalError when nobody is there to answer, typer.Exit when the answer is no.
     """
     found = folder.consent()
     if found is not None and found.licences == licences_of(invite.licences):
@@ -62,7 +64,7 @@ def obtain_go(wishes: WishFiles, go: bool, joined_before: bool) -> None:
         wishes.resume()
     if wishes.said_go():
         return
-    if sys.stdin.isatty() and typer.confirm("Train on this machine from now on?", err=True):
+    if sys.stdin.isatty() and says_yes("Train on this machine from now on?"):
         wishes.resume()
         return
     wishes.await_go()
@@ -73,4 +75,8 @@ def _ask() -> None:
         raise LocalError(
             "nobody is there to agree to the swarm's licences; run it in a terminal, or pass --yes"
         )
-    typer.confirm("Join under these terms?", abort=True, err=True)
+    if not says_yes("Join under these terms?"):
+        typer.echo(
+            "Not joined: nothing is kept or computed. The same command asks again.", err=True
+        )
+        raise typer.Exit(ExitCode.INTERRUPTED)

@@ -3,7 +3,7 @@
 0   done                            5   the swarm refused
 1   unexpected: a bug of ours       6   verification failed: altered or damaged bytes
 2   the command line is wrong       7   this machine could not do the work
-3   this machine or its settings  130   ended by Ctrl-C
+3   this machine or its settings  130   ended by Ctrl-C or a no
 4   nobody could be reached
 """
 

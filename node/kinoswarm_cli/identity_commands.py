@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from kinoswarm_cli.questions import asked_passphrase
+
 app = typer.Typer(help="Your node's key: show, back up, restore.", no_args_is_help=True)
 
 HomeOption = Annotated[Path | None, typer.Option(help="Folder of your node.")]
@@ -41,7 +43,7 @@ def export_key(
     from kinoswarm_protocol.errors import LocalError
 
     key = load_key(Home(load_settings(home=home).home).identity_path)
-    words = passphrase or typer.prompt("Passphrase", hide_input=True, confirmation_prompt=True)
+    words = passphrase or asked_passphrase(twice=True)
     if not create_atomic(out, seal_key(key, words).encode()):
         raise LocalError(f"{out} exists already; name another file")
     typer.echo(f"{out} holds the key of {key.peer_id}. Without the passphrase nobody can use it.")
@@ -60,7 +62,7 @@ def import_key(
 
     folder = Home(load_settings(home=home).home)
     text = read_backup(source)
-    key = open_key(text, passphrase or typer.prompt("Passphrase", hide_input=True))
+    key = open_key(text, passphrase or asked_passphrase())
     adopt_key(folder, key)
     typer.echo(
         f"The node in {folder.root} is {key.peer_id} now. Run one machine at a time with one key."
