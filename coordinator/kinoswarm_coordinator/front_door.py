@@ -9,18 +9,13 @@ from dataclasses import dataclass, field, replace
 from kinoswarm_coordinator.events import Event, NodeJoined
 from kinoswarm_coordinator.requests import Decision
 from kinoswarm_coordinator.state import SwarmState
-from kinoswarm_network.rate_limit import RateLimit
+from kinoswarm_network.rate_limit import RateLimit, limit_or_none
 from kinoswarm_protocol.errors import Code
 from kinoswarm_protocol.ids import PeerId
 from kinoswarm_protocol.messages import Refusal
 
 _CHANGES_PER_HOUR = 12.0
 _CHANGES_AT_ONCE = 6
-
-
-def limit_of_newcomers(per_hour: float) -> RateLimit | None:
-    """An hour's worth at once; 0 is no limit."""
-    return RateLimit(per_hour / 3600.0, max(1, round(per_hour))) if per_hour else None
 
 
 @dataclass(kw_only=True)
@@ -46,6 +41,12 @@ class FrontDoor:
             return decision if self.changes.wait_s(signer, now_s) == 0.0 else _unnoted(decision)
         wait_s = self.newcomers.wait_s(host, now_s) if self.newcomers and host else 0.0
         return decision if wait_s == 0.0 else _refused(wait_s)
+
+
+def door_for(newcomers_per_hour: float) -> FrontDoor:
+    """An hour's worth of newcomers at once; 0 is no limit."""
+    at_once = max(1, round(newcomers_per_hour))
+    return FrontDoor(newcomers=limit_or_none(newcomers_per_hour / 3600.0, at_once))
 
 
 def _unnoted(decision: Decision) -> Decision:

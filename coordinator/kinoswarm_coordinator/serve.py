@@ -20,7 +20,7 @@ from kinoswarm_coordinator.charter_file import read_chain, serve_chain
 from kinoswarm_coordinator.credit import Ledger, flops_per_step
 from kinoswarm_coordinator.data_frames import write_frames
 from kinoswarm_coordinator.database import sqlite_url
-from kinoswarm_coordinator.front_door import FrontDoor, limit_of_newcomers
+from kinoswarm_coordinator.front_door import door_for
 from kinoswarm_coordinator.home import SwarmFolder
 from kinoswarm_coordinator.intake import Intake
 from kinoswarm_coordinator.journal import Journal
@@ -48,7 +48,7 @@ from kinoswarm_network.blob_store import BlobStore
 from kinoswarm_network.certificate import certificate_at
 from kinoswarm_network.client import NetworkClient, NetworkConfig
 from kinoswarm_network.listening import bound_socket, server_of
-from kinoswarm_network.rate_limit import RateLimit
+from kinoswarm_network.rate_limit import limit_or_none
 from kinoswarm_network.shelved_store import ShelvedBlobStore, open_store
 from kinoswarm_protocol.charter import Charter
 from kinoswarm_protocol.charter_chain import OpenedChain, coordinators_ever
@@ -210,7 +210,7 @@ def founded_service(
         presence=Presence(),
         book=book.of_charter(in_force),
         in_force=in_force,
-        door=FrontDoor(newcomers=limit_of_newcomers(settings.newcomers_per_hour)),
+        door=door_for(settings.newcomers_per_hour),
     )
 
 
@@ -409,13 +409,11 @@ def _num_published(service: Service) -> int:
 
 
 def _server(sources: WebSources, settings: CoordinatorSettings) -> uvicorn.Server:
-    limit = None
-    if settings.requests_per_s:
-        limit = RateLimit(settings.requests_per_s, settings.request_burst)
-    control_limit = None
-    if settings.control_per_s:
-        control_limit = RateLimit(settings.control_per_s, settings.control_burst)
-    app = create_app(sources, limit=limit, control_limit=control_limit)
+    app = create_app(
+        sources,
+        limit=limit_or_none(settings.requests_per_s, settings.request_burst),
+        control_limit=limit_or_none(settings.control_per_s, settings.control_burst),
+    )
     config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off")
     if own := certificate_at(sources.folder.certificate):
         config.ssl_certfile, config.ssl_keyfile = str(own.path), str(own.key_path)

@@ -77,9 +77,8 @@ class WorkTable(MutableMapping[LeaseId, WorkState]):
         return self._rows[lease_id]
 
     def __contains__(self, lease_id: object) -> bool:
-        return (
-            lease_id in self._rows
-        )  # MutableMapping's own raises and catches a KeyError for every new one
+        # MutableMapping's own raises and catches a KeyError for every new one.
+        return lease_id in self._rows
 
     def __iter__(self) -> Iterator[LeaseId]:
         return iter(self._rows)

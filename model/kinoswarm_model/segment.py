@@ -53,10 +53,8 @@ def run(job: TrainJob, report: Report) -> TrainDone:
     plan = _loop_plan(job)
     result = train_to_end(plan, trainer, clips, report)
     output, norm = _write_output(job, base, trained_weights(expert.network, job.mode, started_from))
-    if base is None:
-        forget_resume_points(
-            plan
-        )  # whoever trains a common seed takes a checkpoint that lies there
+    if base is None:  # whoever trains a common seed takes a checkpoint that lies there
+        forget_resume_points(plan)
     first, last = ends_mean(result.losses)
     samples = job.steps * job.batch_size
     return TrainDone(

@@ -219,9 +219,8 @@ class WorkerSupervisor:
         with self._log_path.open("wb" if large else "ab") as log:
             try:
                 return await self._begin(log)
-            except (
-                OSError
-            ) as error:  # no memory or no process left, or a Python that is being upgraded
+            except OSError as error:
+                # No memory or no process left, or a Python that is being upgraded.
                 raise WorkerDied(
                     f"the worker could not be started: {self._python}: {error.strerror or error}"
                 ) from error

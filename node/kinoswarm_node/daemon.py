@@ -234,10 +234,8 @@ class Daemon:
             try:
                 await keeping.keep_alive(node)
                 await witnessing.witness(node)
-            except (
-                KinoswarmError,
-                OSError,
-            ) as error:  # a disk that fails is told by whatever trains
+            except (KinoswarmError, OSError) as error:
+                # A disk that fails is told by whatever trains.
                 _log.info("not everything is kept", why=str(error))
 
     def _node_record(self) -> NodeRecord:

@@ -11,13 +11,7 @@ from kinoswarm_node.pulling import train_order
 from kinoswarm_node.segment_work import served_blobs
 from kinoswarm_node.swarm_folder import HistoryLine
 from kinoswarm_protocol.envelope import open_envelope
-from kinoswarm_protocol.errors import (
-    BadSignature,
-    Code,
-    KinoswarmError,
-    MalformedBytes,
-    Refused,
-)
+from kinoswarm_protocol.errors import BadSignature, Code, KinoswarmError, MalformedBytes, Refused
 from kinoswarm_protocol.ids import LeaseId
 from kinoswarm_protocol.messages import (
     VERDICT,

@@ -27,7 +27,7 @@ from kinoswarm_network.identity import load_or_create_key, write_libp2p_identity
 from kinoswarm_network.link import Link, OnProgress
 from kinoswarm_network.multiaddresses import parse_address, port_for
 from kinoswarm_network.rate_caps import Caps, MonthlyCap, utc_now
-from kinoswarm_network.rate_limit import RateLimit
+from kinoswarm_network.rate_limit import limit_or_none
 from kinoswarm_network.reach import DialBackDesk, Reached, ask_to_dial_back, reach_protocol
 from kinoswarm_network.scrub import Scrub
 from kinoswarm_network.shelved_store import open_store
@@ -167,7 +167,11 @@ class NetworkProcess:
             caps=caps,
             announcer=announcer,
             control=ControlChannel(
-                host, counters, config.swarm, self._ask_service, _control_limit(config)
+                host,
+                counters,
+                config.swarm,
+                self._ask_service,
+                limit_or_none(config.control_per_s, config.control_burst),
             ),
             counters=counters,
         )
@@ -227,12 +231,6 @@ class NetworkProcess:
         if any(not report.problem for report in reports):
             await parts.directory.meet_neighbours()
         return ipc.ConnectReport(reports=list(reports))
-
-
-def _control_limit(config: ipc.NetworkConfig) -> RateLimit | None:
-    if not config.control_per_s:
-        return None
-    return RateLimit(config.control_per_s, config.control_burst)
 
 
 def _scrub(parts: _Parts) -> Scrub:

@@ -41,6 +41,11 @@ class RateLimit:
         return (1.0 - bucket.tokens) / self.rate
 
 
+def limit_or_none(rate: float, burst: int) -> RateLimit | None:
+    """As settings have it: a rate of 0 is no limit."""
+    return RateLimit(rate, burst) if rate else None
+
+
 def _network_of(client: str) -> str:
     try:
         address = ipaddress.ip_address(client)

@@ -4,17 +4,15 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from coordinator.small_swarm import SmallSwarm, rules, trained, trusted_outcome, unamended
+from coordinator.small_service import service_over
+from coordinator.small_swarm import SmallSwarm, rules, trained, trusted_outcome
 from protocol.samples import COORDINATOR, FOUNDER, NODE, SWARM
 
 from kinoswarm_coordinator.admin_door import AdminDoor, ask_coordinator
 from kinoswarm_coordinator.administration import administer
 from kinoswarm_coordinator.event_log import MemoryLog
 from kinoswarm_coordinator.journal import Journal
-from kinoswarm_coordinator.presence import Presence
 from kinoswarm_coordinator.queries import actions
-from kinoswarm_coordinator.records_book import RecordsBook
-from kinoswarm_coordinator.service import Service
 from kinoswarm_protocol.admin import (
     MAX_AGE_MS,
     AdminAction,
@@ -187,16 +185,7 @@ def test_every_action_is_told_to_everybody() -> None:
 def test_the_door_takes_signed_requests_only(tmp_path: Path) -> None:
     log = MemoryLog()
     log.append(swarm_with_versions(1).history)
-    service = Service(
-        journal=Journal(log),
-        rules=rules(1),
-        key=COORDINATOR,
-        swarm=SWARM,
-        presence=Presence(),
-        book=RecordsBook(key=COORDINATOR, swarm=SWARM, addresses=[]),
-        in_force=unamended(),
-        now_ms=lambda: 1_000_000,
-    )
+    service = service_over(Journal(log), rules(1))
     deep = tmp_path / ("d" * 60) / ("e" * 60)
     deep.mkdir(parents=True)
     path = deep / "admin.sock"

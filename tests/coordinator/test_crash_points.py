@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 from coordinator.crash_vfs import CrashDisk, crash_vfs
 from coordinator.postgresql import drop_tables
-from coordinator.small_swarm import rules, trained, trusted_outcome, unamended
+from coordinator.small_service import service_over
+from coordinator.small_swarm import rules, trained, trusted_outcome
 from protocol.samples import BLOB, COORDINATOR, SWARM
 from sqlalchemy import event
 
@@ -24,9 +25,6 @@ from kinoswarm_coordinator.credit import Ledger, ledger_of
 from kinoswarm_coordinator.database import sqlite_url
 from kinoswarm_coordinator.fold import fold
 from kinoswarm_coordinator.journal import Journal
-from kinoswarm_coordinator.presence import Presence
-from kinoswarm_coordinator.records_book import RecordsBook
-from kinoswarm_coordinator.service import Service
 from kinoswarm_coordinator.sql_log import SqlLog
 from kinoswarm_coordinator.state import SwarmState
 from kinoswarm_coordinator.submissions import settle
@@ -89,16 +87,7 @@ class Life:
     def __post_init__(self) -> None:
         self.ledger = Ledger(1e9)
         self.journal = Journal(self.log, self.ledger.apply)
-        self.service = Service(
-            journal=self.journal,
-            rules=RULES,
-            key=COORDINATOR,
-            swarm=SWARM,
-            presence=Presence(),
-            book=RecordsBook(key=COORDINATOR, swarm=SWARM, addresses=[]),
-            in_force=unamended(),
-            now_ms=lambda: self.now_ms,
-        )
+        self.service = service_over(self.journal, RULES, now_ms=lambda: self.now_ms)
 
     async def found(self) -> None:
         if not self.journal.state.versions:

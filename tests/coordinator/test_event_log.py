@@ -8,8 +8,9 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from coordinator.small_swarm import SmallSwarm, rules, trained, unamended
-from protocol.samples import BLOB, COORDINATOR, NODE, SWARM
+from coordinator.small_service import service_over
+from coordinator.small_swarm import SmallSwarm, rules, trained
+from protocol.samples import BLOB, NODE, SWARM
 from sqlalchemy import text
 
 from kinoswarm_coordinator.database import engine_of, sqlite_url
@@ -26,8 +27,6 @@ from kinoswarm_coordinator.event_log import (
 )
 from kinoswarm_coordinator.events import Event, Founded, NodeJoined, WorkReceived
 from kinoswarm_coordinator.journal import Journal
-from kinoswarm_coordinator.presence import Presence
-from kinoswarm_coordinator.records_book import RecordsBook
 from kinoswarm_coordinator.service import Service
 from kinoswarm_coordinator.sql_log import SqlLog
 from kinoswarm_protocol.envelope import open_envelope, seal
@@ -239,16 +238,9 @@ class SlowDisk(MemoryLog):
 
 def test_nothing_is_said_of_an_event_before_it_is_on_disk_to_whoever_repeats_a_request() -> None:
     """A node that asks again while the disk is slow gets no receipt for what a power cut would still take."""
-    swarm = SmallSwarm()
-    swarm.hello(NODE)
-    lease = swarm.leased(NODE)
+    lease, raw, log, service = submission_to_a_slow_disk()
 
     async def go() -> None:
-        log = SlowDisk()
-        log._rows += rows_after(GENESIS, swarm.history)
-        service = service_over(Journal(log))
-        submit = Submit(contribution=contribution_of(NODE, lease))
-        raw = seal(NODE, REQUEST, SWARM, Request(request_id="1" * 32, body=submit))
         first = asyncio.create_task(service.answer(raw))
         again = asyncio.create_task(service.answer(raw))
         assert await asyncio.to_thread(log.asked.wait, 10)
@@ -266,18 +258,11 @@ def test_nothing_is_said_of_an_event_before_it_is_on_disk_to_whoever_repeats_a_r
 
 def test_what_waits_for_an_event_hears_of_it_although_whoever_sent_it_has_gone() -> None:
     """A request that is given up during the write is logged all the same, and its blobs are fetched."""
-    swarm = SmallSwarm()
-    swarm.hello(NODE)
-    lease = swarm.leased(NODE)
+    _, raw, log, service = submission_to_a_slow_disk()
+    heard: list[Event] = []
+    service.on_events = heard.extend
 
     async def go() -> None:
-        log = SlowDisk()
-        log._rows += rows_after(GENESIS, swarm.history)
-        service = service_over(Journal(log))
-        heard: list[Event] = []
-        service.on_events = heard.extend
-        submit = Submit(contribution=contribution_of(NODE, lease))
-        raw = seal(NODE, REQUEST, SWARM, Request(request_id="1" * 32, body=submit))
         asking = asyncio.create_task(service.answer(raw))
         assert await asyncio.to_thread(log.asked.wait, 10)
         asking.cancel()
@@ -289,17 +274,15 @@ def test_what_waits_for_an_event_hears_of_it_although_whoever_sent_it_has_gone()
     asyncio.run(go())
 
 
-def service_over(journal: Journal) -> Service:
-    return Service(
-        journal=journal,
-        rules=rules(),
-        key=COORDINATOR,
-        swarm=SWARM,
-        presence=Presence(),
-        book=RecordsBook(key=COORDINATOR, swarm=SWARM, addresses=[]),
-        in_force=unamended(),
-        now_ms=lambda: 1_000_000,
-    )
+def submission_to_a_slow_disk() -> tuple[Lease, bytes, SlowDisk, Service]:
+    """A node's lease, the request that hands its work in, and the coordinator it goes to."""
+    swarm, log = SmallSwarm(), SlowDisk()
+    swarm.hello(NODE)
+    lease = swarm.leased(NODE)
+    log._rows += rows_after(GENESIS, swarm.history)
+    submit = Submit(contribution=contribution_of(NODE, lease))
+    raw = seal(NODE, REQUEST, SWARM, Request(request_id="1" * 32, body=submit))
+    return lease, raw, log, service_over(Journal(log), rules())
 
 
 def contribution_of(key: KeyPair, lease: Lease) -> bytes:

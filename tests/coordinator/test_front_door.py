@@ -2,15 +2,11 @@
 
 import asyncio
 
-from coordinator.small_swarm import SmallSwarm, rules, unamended
-from protocol.samples import COORDINATOR, SWARM
+from coordinator.small_service import journal_of, service_over
+from coordinator.small_swarm import SmallSwarm, rules
+from protocol.samples import SWARM
 
-from kinoswarm_coordinator.event_log import MemoryLog
-from kinoswarm_coordinator.front_door import FrontDoor, limit_of_newcomers
-from kinoswarm_coordinator.journal import Journal
-from kinoswarm_coordinator.presence import Presence
-from kinoswarm_coordinator.records_book import RecordsBook
-from kinoswarm_coordinator.service import Service
+from kinoswarm_coordinator.front_door import door_for
 from kinoswarm_protocol.envelope import open_envelope, seal
 from kinoswarm_protocol.errors import Code
 from kinoswarm_protocol.keys import KeyPair
@@ -34,18 +30,11 @@ class Door:
 
     def __init__(self, newcomers_per_hour: float) -> None:
         self.swarm = SmallSwarm()
-        log = MemoryLog()
-        log.append(self.swarm.history)
-        self.service = Service(
-            journal=Journal(log),
-            rules=rules(),
-            key=COORDINATOR,
-            swarm=SWARM,
-            presence=Presence(),
-            book=RecordsBook(key=COORDINATOR, swarm=SWARM, addresses=[]),
-            in_force=unamended(),
+        self.service = service_over(
+            journal_of(self.swarm.history),
+            rules(),
             now_ms=lambda: self.swarm.now_ms,
-            door=FrontDoor(newcomers=limit_of_newcomers(newcomers_per_hour)),
+            door=door_for(newcomers_per_hour),
         )
 
     def hello(self, number: int, host: str, pseudonym: str = "somebody") -> ReplyBody:

@@ -6,17 +6,14 @@ from pathlib import Path
 from typing import cast
 
 import pytest
-from coordinator.small_swarm import SmallSwarm, rules, trusted_outcome, unamended
-from protocol.samples import BLOB, COORDINATOR, NODE, SWARM
+from coordinator.small_service import journal_of, service_over
+from coordinator.small_swarm import SmallSwarm, rules, trusted_outcome
+from protocol.samples import BLOB, COORDINATOR, NODE
 
 from kinoswarm_coordinator import events as ev
-from kinoswarm_coordinator.event_log import MemoryLog
 from kinoswarm_coordinator.home import SwarmFolder
-from kinoswarm_coordinator.journal import Journal
 from kinoswarm_coordinator.operator_jobs import Workbench
 from kinoswarm_coordinator.operator_worker import OperatorWorker, rest_after
-from kinoswarm_coordinator.presence import Presence
-from kinoswarm_coordinator.records_book import RecordsBook
 from kinoswarm_coordinator.service import Service
 from kinoswarm_coordinator.submissions import expired
 from kinoswarm_model.jobs import Job
@@ -36,18 +33,8 @@ class EmptyDisk(Workbench):
 
 
 def service_with_work() -> Service:
-    log = MemoryLog()
-    log.append([ev.Founded(at_ms=1, num_clusters=1, seed_checkpoint=BLOB)])
-    return Service(
-        journal=Journal(log),
-        rules=RULES,
-        key=COORDINATOR,
-        swarm=SWARM,
-        presence=Presence(),
-        book=RecordsBook(key=COORDINATOR, swarm=SWARM, addresses=[]),
-        in_force=unamended(),
-        now_ms=lambda: 1_000_000,
-    )
+    founded = ev.Founded(at_ms=1, num_clusters=1, seed_checkpoint=BLOB)
+    return service_over(journal_of([founded]), RULES)
 
 
 def test_every_failure_in_a_row_waits_longer_up_to_minutes() -> None:

@@ -4,13 +4,11 @@ import asyncio
 from unittest.mock import Mock
 
 import pytest
-from coordinator.small_swarm import SmallSwarm, rules, unamended
-from protocol.samples import COORDINATOR, NODE, SWARM
+from coordinator.small_service import journal_of, service_over
+from coordinator.small_swarm import SmallSwarm, rules
+from protocol.samples import NODE, SWARM
 
-from kinoswarm_coordinator.event_log import MemoryLog
-from kinoswarm_coordinator.journal import Journal
 from kinoswarm_coordinator.presence import Presence
-from kinoswarm_coordinator.records_book import RecordsBook
 from kinoswarm_coordinator.service import Service
 from kinoswarm_coordinator.status import cluster_in_training
 from kinoswarm_coordinator.views import num_online
@@ -31,19 +29,8 @@ def swarm() -> SmallSwarm:
     return made
 
 
-def service_over(swarm: SmallSwarm) -> Service:
-    log = MemoryLog()
-    log.append(swarm.history)
-    return Service(
-        journal=Journal(log),
-        rules=rules(),
-        key=COORDINATOR,
-        swarm=SWARM,
-        presence=Presence(),
-        book=RecordsBook(key=COORDINATOR, swarm=SWARM, addresses=[]),
-        in_force=unamended(),
-        now_ms=lambda: swarm.now_ms,
-    )
+def service_of(swarm: SmallSwarm) -> Service:
+    return service_over(journal_of(swarm.history), rules(), now_ms=lambda: swarm.now_ms)
 
 
 def say(service: Service, key: KeyPair, *bodies: RequestBody) -> None:
@@ -56,7 +43,7 @@ def say(service: Service, key: KeyPair, *bodies: RequestBody) -> None:
 
 
 def test_a_stranger_says_nothing_about_anybodys_segment(swarm: SmallSwarm) -> None:
-    service = service_over(swarm)
+    service = service_of(swarm)
     (lease_id,) = swarm.state.open_leases
     say(service, NODE, Progress(lease_id=lease_id, step=5, loss=None))
     say(service, STRANGER, Progress(lease_id=lease_id, step=9_000, loss=None))
@@ -66,7 +53,7 @@ def test_a_stranger_says_nothing_about_anybodys_segment(swarm: SmallSwarm) -> No
 
 def test_whoever_never_joined_is_nobody_on_line_and_takes_no_memory(swarm: SmallSwarm) -> None:
     """A signature is free: an address could make a million of them a day."""
-    service = service_over(swarm)
+    service = service_of(swarm)
     for number in range(20, 30):
         key = KeyPair(bytes([number]) * 32)
         say(service, key, AskStatus(), Progress(lease_id=f"{number:032x}", step=1, loss=None))
@@ -76,7 +63,7 @@ def test_whoever_never_joined_is_nobody_on_line_and_takes_no_memory(swarm: Small
 
 
 def test_what_was_told_of_a_segment_is_forgotten_with_the_next(swarm: SmallSwarm) -> None:
-    service = service_over(swarm)
+    service = service_of(swarm)
     (lease_id,) = swarm.state.open_leases
     service.presence.progressed(NODE.peer_id, Progress(lease_id="e" * 32, step=3, loss=0.5))
     say(service, NODE, Progress(lease_id=lease_id, step=5, loss=None))

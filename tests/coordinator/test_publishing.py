@@ -7,17 +7,14 @@ from types import SimpleNamespace
 from typing import cast
 
 import pytest
-from coordinator.small_swarm import rules, unamended
-from protocol.samples import BLOB, COORDINATOR, SWARM
+from coordinator.small_service import journal_of, service_over
+from coordinator.small_swarm import rules
+from protocol.samples import BLOB
 
 from kinoswarm_coordinator import events as ev
 from kinoswarm_coordinator import serve
-from kinoswarm_coordinator.event_log import MemoryLog
 from kinoswarm_coordinator.home import SwarmFolder
-from kinoswarm_coordinator.journal import Journal
-from kinoswarm_coordinator.presence import Presence
 from kinoswarm_coordinator.publisher import Publisher
-from kinoswarm_coordinator.records_book import RecordsBook
 from kinoswarm_coordinator.service import Service
 from kinoswarm_coordinator.web.sources import WebSources
 from kinoswarm_network.client import NetworkClient
@@ -29,18 +26,8 @@ A_DAY_S = 86_400.0
 
 
 def founded() -> Service:
-    log = MemoryLog()
-    log.append([ev.Founded(at_ms=1, num_clusters=1, seed_checkpoint=BLOB)])
-    return Service(
-        journal=Journal(log),
-        rules=rules(1),
-        key=COORDINATOR,
-        swarm=SWARM,
-        presence=Presence(),
-        book=RecordsBook(key=COORDINATOR, swarm=SWARM, addresses=[]),
-        in_force=unamended(),
-        now_ms=lambda: 1_000_000,
-    )
+    founded = ev.Founded(at_ms=1, num_clusters=1, seed_checkpoint=BLOB)
+    return service_over(journal_of([founded]), rules(1))
 
 
 def built(version: int) -> ev.ReleaseBuilt:

@@ -4,7 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from coordinator.small_swarm import SmallSwarm, rules, unamended
+from coordinator.small_service import service_over
+from coordinator.small_swarm import SmallSwarm, rules
 from msgspec import structs
 from protocol.samples import ACCOUNT, COORDINATOR, FOUNDER, NODE, SWARM, invite
 
@@ -15,7 +16,6 @@ from kinoswarm_coordinator.home import SwarmFolder
 from kinoswarm_coordinator.journal import Journal
 from kinoswarm_coordinator.presence import Presence
 from kinoswarm_coordinator.records_book import RecordsBook
-from kinoswarm_coordinator.service import Service
 from kinoswarm_coordinator.try_desk import TryDesk
 from kinoswarm_coordinator.try_queue import TryRules
 from kinoswarm_coordinator.web.sources import WebSources
@@ -81,16 +81,11 @@ def sources(folder: Path) -> WebSources:
     presence.seen(NODE.peer_id, swarm.now_ms)
     (open_lease,) = journal.state.open_leases
     presence.progressed(NODE.peer_id, Progress(lease_id=open_lease, step=17, loss=0.4))
-    service = Service(
-        journal=journal,
-        rules=replace(
-            swarm.rules, prompts=("a hall of grey stone", "a garden of tall green hedges")
-        ),
-        key=COORDINATOR,
-        swarm=SWARM,
+    service = service_over(
+        journal,
+        replace(swarm.rules, prompts=("a hall of grey stone", "a garden of tall green hedges")),
         presence=presence,
         book=RecordsBook(key=COORDINATOR, swarm=SWARM, addresses=["/ip4/203.0.113.9/tcp/1"]),
-        in_force=unamended(),
         now_ms=lambda: swarm.now_ms + 30_000,
     )
     return WebSources(
