@@ -7,8 +7,9 @@ from typing import Any
 
 from msgspec import structs
 
-from kinoswarm_coordinator import doubts, fold_audits
+from kinoswarm_coordinator import doubts, fold_audits, fold_merging
 from kinoswarm_coordinator import events as ev
+from kinoswarm_coordinator.fold_merging import lineage_of
 from kinoswarm_coordinator.norm_band import KEPT, size_of
 from kinoswarm_coordinator.state import (
     AccountName,
@@ -66,7 +67,7 @@ def _founded(state: SwarmState, event: ev.Founded) -> None:
                 contributions=[],
             )
         ]
-        state.unmerged[key] = {}
+        state.unmerged[key], state.mergeable[key] = {}, {}
         _note_need(state, key)
 
 
@@ -220,19 +221,6 @@ def _judged_with(state: SwarmState, lease_id: LeaseId) -> JudgedTogether:
     return order.cluster, order.lineage, order.base
 
 
-def _enter_unmerged(state: SwarmState, key: LineageKey, lease_id: LeaseId) -> None:
-    if lease_id not in state.unmerged[key]:
-        state.unmerged[key][lease_id] = None
-        samples = state.leases[lease_id].samples
-        state.unmerged_samples[key] = state.unmerged_samples.get(key, 0) + samples
-
-
-def _leave_one_unmerged(state: SwarmState, key: LineageKey, lease_id: LeaseId) -> None:
-    if lease_id in state.unmerged[key]:
-        del state.unmerged[key][lease_id]
-        state.unmerged_samples[key] -= state.leases[lease_id].samples
-
-
 def judged_by(state: SwarmState, lease: LeaseState) -> list[LeaseId]:
     """The contributions whose deltas an evaluate lease names; none for other leases."""
     order = lease.order
@@ -244,14 +232,6 @@ def judged_by(state: SwarmState, lease: LeaseState) -> list[LeaseId]:
         for lease_id in state.undecided_by_delta.get(BlobId(delta), ())
         if lineage_of(state, lease_id)[0] == order.cluster
     )
-
-
-def lineage_of(state: SwarmState, lease_id: LeaseId) -> LineageKey:
-    """Cluster and lineage of a train lease."""
-    order = state.leases[lease_id].order
-    if not isinstance(order, TrainOrder):
-        raise TypeError(f"lease {lease_id} is no train lease")
-    return order.cluster, order.lineage
 
 
 def _work_received(state: SwarmState, event: ev.WorkReceived) -> None:
@@ -317,9 +297,9 @@ def _enter_or_leave_merging(state: SwarmState, lease_id: LeaseId, merges: bool) 
     counted = lease_id in state.undecided or lease_id in state.unmerged[key]
     _have_verdict(state, lease_id)
     if merges:
-        _enter_unmerged(state, key, lease_id)
+        fold_merging.enter(state, lease_id)
     else:
-        _leave_one_unmerged(state, key, lease_id)
+        fold_merging.leave(state, lease_id)
     if state.leases[lease_id].purpose == "train":
         _count_samples(state, lease_id, merges - counted)
 
@@ -384,7 +364,7 @@ def _leave_unmerged(
     for lease_id in lease_ids:
         if lease_id in state.unmerged[key]:
             _count_samples(state, lease_id, -1)
-        _leave_one_unmerged(state, key, lease_id)
+        fold_merging.leave(state, lease_id)
         _set_phase(state, lease_id, phase)
 
 
@@ -453,7 +433,7 @@ def _version_rolled_back(state: SwarmState, event: ev.VersionRolledBack) -> None
     state.withdrawn.setdefault(key, set()).update(event.withdrawn)
     _leave_unmerged(state, key, event.contributions, "quarantined")
     for lease_id in event.reopened:
-        _enter_unmerged(state, key, lease_id)
+        fold_merging.enter(state, lease_id)
         _count_samples(state, lease_id, 1)
         _set_phase(state, lease_id, "accepted")
     _note_need(state, key)

@@ -5,6 +5,7 @@ from collections import deque
 from msgspec import structs
 
 from kinoswarm_coordinator import events as ev
+from kinoswarm_coordinator import fold_merging
 from kinoswarm_coordinator.audit_band import KEPT, band_key
 from kinoswarm_coordinator.state import AuditCase, AuditResult, Ban, SwarmState, Trust
 from kinoswarm_coordinator.work_table import WorkPhase
@@ -27,6 +28,7 @@ def audit_opened(state: SwarmState, event: ev.AuditOpened) -> None:
     )
     state.audits_open[event.lease_id] = None
     state.audits_wanted[event.lease_id] = None
+    fold_merging.audit_changed(state, event.lease_id)
 
 
 def lease_issued(state: SwarmState, event: ev.LeaseIssued) -> None:
@@ -41,7 +43,8 @@ def lease_issued(state: SwarmState, event: ev.LeaseIssued) -> None:
     case = state.audits[primary]
     account = state.account_of(PeerId(event.lease.node))
     state.audits[primary] = structs.replace(case, accounts=[*case.accounts, account])
-    state.audits_wanted.pop(primary, None)
+    for waiting in (state.audits_wanted, state.audits_disputed):
+        waiting.pop(primary, None)
 
 
 def lease_lost(state: SwarmState, lease_id: LeaseId) -> None:
@@ -52,7 +55,13 @@ def lease_lost(state: SwarmState, lease_id: LeaseId) -> None:
     if state.leases[lease_id].purpose == "compare":
         state.comparing.discard(primary)
     elif primary in state.audits_open:
-        state.audits_wanted[primary] = None
+        _want_run(state, primary)
+
+
+def _want_run(state: SwarmState, primary: LeaseId) -> None:
+    state.audits_wanted[primary] = None
+    if state.audits[primary].compared:
+        state.audits_disputed[primary] = None
 
 
 def verdict_given(state: SwarmState, verdict: Verdict, before: WorkPhase) -> None:
@@ -79,7 +88,7 @@ def verdict_given(state: SwarmState, verdict: Verdict, before: WorkPhase) -> Non
     elif before == "available":
         _add_run(state, primary, lease_id)
     elif primary != lease_id:
-        state.audits_wanted[primary] = None
+        _want_run(state, primary)
 
 
 def _add_run(state: SwarmState, primary: LeaseId, lease_id: LeaseId) -> None:
@@ -130,7 +139,7 @@ def _want_another(state: SwarmState, event: ev.RunsCompared) -> None:
     state.audits[event.lease_id] = case
     if len(case.runs) == case.compared:
         state.audits_ready.pop(event.lease_id, None)
-        state.audits_wanted[event.lease_id] = None
+        _want_run(state, event.lease_id)
 
 
 def _note_distances(state: SwarmState, event: ev.RunsCompared) -> None:
@@ -155,8 +164,14 @@ def account_penalised(state: SwarmState, event: ev.AccountPenalised) -> None:
 
 def _close(state: SwarmState, primary: LeaseId, result: AuditResult) -> None:
     state.audits[primary] = structs.replace(state.audits[primary], result=result)
-    for waiting in (state.audits_open, state.audits_wanted, state.audits_ready):
+    for waiting in (
+        state.audits_open,
+        state.audits_wanted,
+        state.audits_disputed,
+        state.audits_ready,
+    ):
         waiting.pop(primary, None)
+    fold_merging.audit_changed(state, primary)
 
 
 def _no_longer_uncovered(state: SwarmState, account: PeerId, lease_ids: list[LeaseId]) -> None:

@@ -23,6 +23,8 @@ from kinoswarm_model.jobs import (
     ReleaseJob,
     RouteDone,
     RouteJob,
+    TrainDone,
+    TrainJob,
 )
 from kinoswarm_network.client import NetworkClient
 from kinoswarm_protocol.errors import LocalError
@@ -49,6 +51,8 @@ from kinoswarm_protocol.messages import (
     ReleaseOutcome,
     RouteOrder,
     RouteOutcome,
+    TrainOrder,
+    TrainOutcome,
 )
 
 
@@ -77,8 +81,8 @@ class Workbench:
                 return await self._route(lease.lease_id, lease.order)
             case ReleaseOrder():
                 return await self._release(lease.lease_id, lease.order)
-            case _:
-                raise LocalError(f"the operator's worker does not do {type(lease.order).__name__}")
+            case TrainOrder():
+                return await self._train(lease.lease_id, lease.order)
 
     async def _evaluate(self, job_id: str, order: EvaluateOrder) -> Job:
         return EvaluateJob(
@@ -99,6 +103,25 @@ class Workbench:
                 str(self.folder.heldout(order.foreign)) if order.foreign is not None else None
             ),
             probes=order.probes,
+        )
+
+    async def _train(self, job_id: str, order: TrainOrder) -> Job:
+        """A volunteer's segment once more, so that runs of it that differ can be judged."""
+        charter = self.rules.charter
+        return TrainJob(
+            job_id=job_id,
+            model=charter.model,
+            work_dir=self._work_dir(job_id),
+            device=self.device,
+            threads=self.threads,
+            shard_paths=await self._shards(order.cluster),
+            steps=order.steps,
+            batch_size=order.batch_size,
+            seed=order.seed,
+            base_path=await self._path(order.base),
+            objective=charter.clusters[order.cluster].objective,
+            mode=order.mode,
+            delta_codec=charter.policy.delta_codec,
         )
 
     async def _shards(self, cluster: int) -> list[str]:
@@ -205,8 +228,15 @@ class Workbench:
                 return await self._routed(done)
             case ReleaseDone():
                 return await self._released(lease.order, done)
+            case TrainDone():
+                return await self._trained(done)
             case _:
                 raise LocalError(f"the worker answered with {type(done).__name__}")
+
+    async def _trained(self, done: TrainDone) -> TrainOutcome:
+        path = Path(done.output_path)
+        size = path.stat().st_size
+        return done.outcome(await self._add(path), size)
 
     async def _merged(self, done: MergeDone) -> MergeOutcome:
         momentum = await self._add(Path(done.momentum_path)) if done.momentum_path else None

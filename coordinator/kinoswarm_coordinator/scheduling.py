@@ -6,7 +6,7 @@ A decision is (LeaseIssued, reason) or (None, reason, when to ask again): the re
 from collections.abc import Set
 from dataclasses import dataclass
 
-from kinoswarm_coordinator.audits import Auditor, audit_for
+from kinoswarm_coordinator.audits import Auditor, audit_for, newcomers_steps
 from kinoswarm_coordinator.chance import derived_seed
 from kinoswarm_coordinator.events import LeaseIssued
 from kinoswarm_coordinator.state import LeaseState, LineageKey, Need, Purpose, Rules, SwarmState
@@ -23,7 +23,6 @@ _RETRY_LATER_S = 30.0
 _RETRY_SHARE = 0.02
 """Of a segment's length: who may wait an hour for work need not ask every two seconds."""
 _RETRY_BANNED_S = 600.0
-_NEWCOMERS_HALVINGS = 4
 
 
 @dataclass(frozen=True)
@@ -228,14 +227,14 @@ def leased_steps(rules: Rules, seconds_per_step: float, seed: int, newcomer: boo
     """Steps of an ordinary lease. Where there are audits, one in four is a half, a quarter or an eighth as long.
 
     A node gets others' work orders to audit, and these have others' lengths: if its own were all alike, it could tell.
-    A newcomer's are a sixteenth: all of its work is done twice until it is proven, and many never stay so long. With
-    30% of volunteers gone a day, audits then cost 4% of the training instead of 12% (`kinoswarm simulate`).
     """
-    longest = segment_steps(rules, seconds_per_step)
-    if not rules.charter.policy.audit_one_in or (seed % _ONE_IN_SHORTER and not newcomer):
+    longest, policy = segment_steps(rules, seconds_per_step), rules.charter.policy
+    if policy.audit_one_in and newcomer:
+        return newcomers_steps(policy, longest)
+    if not policy.audit_one_in or seed % _ONE_IN_SHORTER:
         return longest
-    halvings = _NEWCOMERS_HALVINGS if newcomer else 1 + (seed // _ONE_IN_SHORTER) % 3
-    return max(rules.charter.policy.segment_steps_min, longest >> halvings)
+    halvings = 1 + (seed // _ONE_IN_SHORTER) % 3
+    return max(policy.segment_steps_min, longest >> halvings)
 
 
 def _wants_training(state: SwarmState, rules: Rules, key: LineageKey) -> bool:

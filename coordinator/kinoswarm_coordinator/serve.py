@@ -199,6 +199,7 @@ def founded_service(
         charter_blob=in_force.charter_blob,
         operator=founding.key.peer_id,
         prompts=tuple(settings.prompts),
+        referee=settings.referee,
     )
     addresses = list(settings.announce or founding.charter.addresses)
     book = RecordsBook(key=founding.key, swarm=founding.swarm, addresses=addresses, epoch=epoch)

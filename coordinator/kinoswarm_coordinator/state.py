@@ -185,6 +185,8 @@ class Rules:
     charter_blob: BlobId
     operator: PeerId
     prompts: tuple[str, ...]
+    referee: bool = True
+    """Whether the operator's worker does short disputed work once more itself, to end the dispute."""
 
 
 JudgedTogether = tuple[int, int, str]
@@ -244,9 +246,11 @@ class SwarmState:
     audit_of: dict[LeaseId, LeaseId] = field(default_factory=dict)
     """From the leases of copies, and of comparisons, to that contribution."""
     audits_open: dict[LeaseId, None] = field(default_factory=dict)
-    """Without a result, oldest first, as an ordered set; so are the next two."""
+    """Without a result, oldest first, as an ordered set; so are the next three."""
     audits_wanted: dict[LeaseId, None] = field(default_factory=dict)
     """Open, and nobody is at it."""
+    audits_disputed: dict[LeaseId, None] = field(default_factory=dict)
+    """Those of them whose runs differ."""
     audits_ready: dict[LeaseId, None] = field(default_factory=dict)
     """Open, with runs to be compared."""
     comparing: set[LeaseId] = field(default_factory=set)
@@ -269,7 +273,9 @@ class SwarmState:
     """Those of them whose blobs are here and that nobody looks at, first come first, as ordered sets."""
     unmerged: dict[LineageKey, dict[LeaseId, None]] = field(default_factory=dict)
     """Accepted train contributions that no version holds yet, the first accepted first, as ordered sets."""
-    unmerged_samples: dict[LineageKey, int] = field(default_factory=dict)
+    mergeable: dict[LineageKey, dict[LeaseId, None]] = field(default_factory=dict)
+    """Those of them that no audit holds back, as ordered sets."""
+    mergeable_samples: dict[LineageKey, int] = field(default_factory=dict)
     """Trained by these."""
     by_need: SortedList[Need] = field(default_factory=SortedList)
     """All lineages, the neediest first: the lowest version, then the fewest samples under way."""
@@ -297,6 +303,15 @@ class SwarmState:
         """Whose trust a contribution adds to or costs, also when its machine has left that account since."""
         work = self.work[lease_id]
         return work.account or self.account_of(work.node)
+
+    def is_audited(self, lease_id: LeaseId) -> bool:
+        """Whether an audit looks at this contribution, or it is one itself."""
+        return lease_id in self.audits or lease_id in self.audit_of
+
+    def is_held(self, lease_id: LeaseId) -> bool:
+        """Whether a contribution waits for its audit before it may enter a version."""
+        case = self.audits.get(lease_id)
+        return case is not None and case.holds and case.result == "open"
 
     def delta_of(self, lease_id: LeaseId) -> BlobId:
         """The delta of a train contribution."""

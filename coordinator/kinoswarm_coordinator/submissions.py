@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 from kinoswarm_coordinator import events as ev
 from kinoswarm_coordinator.audit_findings import after_comparison, given_up
-from kinoswarm_coordinator.audits import is_audited
 from kinoswarm_coordinator.copy_check import copied
 from kinoswarm_coordinator.doubts import cluster_score, doubt, own_score
-from kinoswarm_coordinator.fold import judged_by, lineage_of
+from kinoswarm_coordinator.fold import judged_by
 from kinoswarm_coordinator.fold_audits import BLAMELESS
+from kinoswarm_coordinator.fold_merging import lineage_of
 from kinoswarm_coordinator.norm_band import outside_band, size_of
 from kinoswarm_coordinator.state import LeaseState, Rules, SwarmState
 from kinoswarm_coordinator.trust import (
@@ -257,7 +257,7 @@ def _doubted(
     own, cluster = state.own_scores.get(key, ()), state.cluster_scores.get(key, ())
     why = doubt(judgement, list(own), list(cluster))
     account = state.answers_for(lease_id)
-    if not why or is_audited(state, lease_id) or not may_be_audited(state, rules, account):
+    if not why or state.is_audited(lease_id) or not may_be_audited(state, rules, account):
         return []
     return [ev.AuditOpened(at_ms=now_ms, lease_id=lease_id, holds=True, sentence=why)]
 
@@ -268,7 +268,7 @@ def _after_refusals(
     """Bans of accounts whose work the checks keep refusing: every refusal costs the operator a test."""
     found: list[ev.Event] = []
     for account, count in sorted(refused.items()):
-        if trust_of(state, account).refused + count < MOST_REFUSED:
+        if account == rules.operator or trust_of(state, account).refused + count < MOST_REFUSED:
             continue
         why = f"{MOST_REFUSED} contributions in a row were refused"
         ban = penalty(state, rules, account, now_ms, why)
@@ -301,19 +301,22 @@ def _judged(
 def _merged(
     state: SwarmState, rules: Rules, lease: LeaseState, outcome: MergeOutcome, now_ms: int
 ) -> ev.Event:
-    """The new version, or its quarantine: the paired test decides, the old version stays in doubt."""
+    """The new version, or its quarantine: the paired test decides, the old version stays in doubt.
+
+    A merge that was overtaken comes to nothing, and what of it may still be merged is merged anew.
+    """
     order = lease.order
     assert isinstance(order, MergeOrder)
     contributions = [LeaseId(delta.contribution) for delta in order.deltas]
-    newest = state.newest((order.cluster, order.lineage)).version
-    if newest != order.base_version:
+    overtaken = _overtaken(state, order, contributions)
+    if overtaken:
         return ev.MergeQuarantined(
             at_ms=now_ms,
             cluster=order.cluster,
             lineage=order.lineage,
             base_version=order.base_version,
-            contributions=contributions,
-            sentence=f"version {newest} was cut meanwhile, from elsewhere than version {order.base_version}",
+            contributions=[],
+            sentence=overtaken,
         )
     if is_worse(outcome, rules.charter.policy):
         return ev.MergeQuarantined(
@@ -338,6 +341,20 @@ def _merged(
         step=outcome.step,
         step_bytes=outcome.step_bytes,
     )
+
+
+def _overtaken(state: SwarmState, order: MergeOrder, contributions: list[LeaseId]) -> str:
+    """Why a merge no longer holds; empty when it does."""
+    key = order.cluster, order.lineage
+    newest = state.newest(key).version
+    if newest != order.base_version:
+        return (
+            f"version {newest} was cut meanwhile, from elsewhere than version {order.base_version}"
+        )
+    gone = [lease_id for lease_id in contributions if lease_id not in state.mergeable[key]]
+    if gone:
+        return f"{len(gone)} of its {len(contributions)} contributions may not be merged any more"
+    return ""
 
 
 def _released(lease: LeaseState, outcome: ReleaseOutcome, now_ms: int) -> ev.Event:

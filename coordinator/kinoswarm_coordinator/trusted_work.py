@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from itertools import islice
 
-from kinoswarm_coordinator.audits import comparison_order, is_audited, is_held
+from kinoswarm_coordinator.audits import comparison_order, refereed
 from kinoswarm_coordinator.chance import derived_seed
 from kinoswarm_coordinator.releasing import release_order
 from kinoswarm_coordinator.state import LineageKey, Purpose, Rules, SwarmState
@@ -35,7 +35,7 @@ class TrustedWork:
     order: Order
     reason: str
     audit_of: LeaseId | None = None
-    """Of a comparison: the contribution that was done again."""
+    """Of a comparison, or a run that ends a dispute: the contribution that was done again."""
 
 
 def next_trusted_work(
@@ -43,7 +43,8 @@ def next_trusted_work(
 ) -> TrustedWork | None:
     """The most urgent trusted work with a reason, or None. Volunteers wait for verdicts, so those come first.
 
-    Comparing runs takes no forward pass and frees work that waits for its audit, so it goes before all else.
+    Comparing runs takes no forward pass and frees work that waits for its audit, so it goes before all else. Training
+    for a dispute takes longest and comes last: whoever lies must not be able to keep everybody's verdicts waiting.
     """
     return (
         _comparison(state)
@@ -51,6 +52,7 @@ def next_trusted_work(
         or _merge(state, rules, now_ms, seed)
         or _release(state, rules, seed)
         or _routing(state, rules, seed)
+        or _referee(state, rules, now_ms)
     )
 
 
@@ -80,7 +82,7 @@ def _evaluation(state: SwarmState, rules: Rules, seed: int) -> TrustedWork | Non
 
 def _assigned(state: SwarmState, rules: Rules, lease_id: LeaseId) -> AssignedSamples | None:
     """What to ask a contribution about: nothing where an audit looks anyway, or where there are none (doubts.py)."""
-    if is_audited(state, lease_id) or not rules.charter.policy.audit_one_in:
+    if state.is_audited(lease_id) or not rules.charter.policy.audit_one_in:
         return None
     order = _train_order(state, lease_id)
     return AssignedSamples(seed=order.seed, steps=order.steps, batch_size=order.batch_size)
@@ -104,6 +106,15 @@ def _comparison(state: SwarmState) -> TrustedWork | None:
     return TrustedWork("compare", order, reason, audit_of=primary)
 
 
+def _referee(state: SwarmState, rules: Rules, now_ms: int) -> TrustedWork | None:
+    """Work that runs differ about, done once more."""
+    found = refereed(state, rules, now_ms)
+    if found is None:
+        return None
+    primary, order = found
+    return TrustedWork("audit", order, f"runs of {primary} differ", audit_of=primary)
+
+
 def _merge(state: SwarmState, rules: Rules, now_ms: int, seed: int) -> TrustedWork | None:
     """The lineage whose accepted work fills the quorum, or has waited for the grace time."""
     busy = {
@@ -112,13 +123,13 @@ def _merge(state: SwarmState, rules: Rules, now_ms: int, seed: int) -> TrustedWo
         if isinstance(order := state.leases[lease_id].order, MergeOrder)
     }
     due = [
-        key
-        for key in sorted(state.unmerged)
+        (state.newest(key).version, key)
+        for key in state.mergeable
         if key not in busy and merge_is_due(state, rules, key, now_ms)
     ]
     if not due:
         return None
-    key = min(due, key=lambda key: (state.newest(key).version, key))
+    _, key = min(due)
     order = merge_order(state, rules, key, seed)
     return TrustedWork(
         "merge", order, f"version {order.base_version + 1} of expert {key[0]} is due"
@@ -126,25 +137,15 @@ def _merge(state: SwarmState, rules: Rules, now_ms: int, seed: int) -> TrustedWo
 
 
 def merge_is_due(state: SwarmState, rules: Rules, key: LineageKey, now_ms: int) -> bool:
-    """Quorum of samples, or the grace time since the first accepted contribution."""
-    policy = rules.charter.policy
-    if not _may_be_due(state, rules, key, now_ms):
-        return False
-    accepted = [state.work[lease_id] for lease_id in mergeable(state, key)]
-    if not accepted:
-        return False
-    samples = sum(_trained(state, work.lease_id).samples for work in accepted)
-    waited_ms = now_ms - min(work.decided_at_ms for work in accepted)
-    return samples >= policy.quorum_samples or waited_ms >= policy.grace_s * 1000
+    """Quorum of samples, or the grace time since the verdict on the contribution that could be merged first.
 
-
-def _may_be_due(state: SwarmState, rules: Rules, key: LineageKey, now_ms: int) -> bool:
-    """The same without looking at each contribution, and as if none waited for an audit."""
-    policy, first = rules.charter.policy, next(iter(state.unmerged[key]), None)
+    Every pull of the operator's worker asks this of every lineage, so nothing is counted here.
+    """
+    policy, first = rules.charter.policy, next(iter(state.mergeable[key]), None)
     if first is None:
         return False
     waited_ms = now_ms - state.work[first].decided_at_ms
-    enough = state.unmerged_samples[key] >= policy.quorum_samples
+    enough = state.mergeable_samples[key] >= policy.quorum_samples
     return enough or waited_ms >= policy.grace_s * 1000
 
 
@@ -160,7 +161,7 @@ def merge_order(state: SwarmState, rules: Rules, key: LineageKey, seed: int) -> 
     """
     policy = rules.charter.policy
     base = state.newest(key)
-    chosen = mergeable(state, key)[:MAX_DELTAS_PER_MERGE]
+    chosen = sorted(state.mergeable[key])[:MAX_DELTAS_PER_MERGE]
     weights = merge_weights(state, rules, chosen)
     deltas = [
         WeightedDelta(
@@ -182,11 +183,6 @@ def merge_order(state: SwarmState, rules: Rules, key: LineageKey, seed: int) -> 
         pairs=policy.heldout_pairs,
         seed=seed,
     )
-
-
-def mergeable(state: SwarmState, key: LineageKey) -> list[LeaseId]:
-    """Accepted contributions that may enter the next version, sorted; those that wait for an audit are not."""
-    return [lease_id for lease_id in sorted(state.unmerged[key]) if not is_held(state, lease_id)]
 
 
 def merge_weights(state: SwarmState, rules: Rules, chosen: list[LeaseId]) -> dict[LeaseId, float]:

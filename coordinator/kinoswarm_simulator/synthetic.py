@@ -28,8 +28,8 @@ from kinoswarm_protocol.messages import (
     TrainOrder,
     TrainOutcome,
 )
-from kinoswarm_simulator.behaviours import Work
-from kinoswarm_simulator.plan import blob_of
+from kinoswarm_simulator.behaviours import HONEST, Work
+from kinoswarm_simulator.plan import STEPS_PER_S, blob_of
 
 DELTA_BYTES = 200_000_000
 """About what int4 makes of 350 million weights."""
@@ -83,6 +83,8 @@ class Truth:
                 return self._compared(order, chance)
             case MergeOrder() as order:
                 return self._merged(order, LeaseId(lease.lease_id))
+            case TrainOrder():
+                return self.trained(lease, HONEST, lease.order.steps / STEPS_PER_S)
             case RouteOrder():
                 return _routed(len(rules.charter.clusters))
             case ReleaseOrder() as order:

@@ -28,7 +28,7 @@ from kinoswarm_protocol.messages import (
     TrainOrder,
 )
 from kinoswarm_simulator.books import Books
-from kinoswarm_simulator.plan import DAY_MS, OPERATOR, Plan, rules_of
+from kinoswarm_simulator.plan import DAY_MS, OPERATOR, STEPS_PER_S, Plan, rules_of
 from kinoswarm_simulator.synthetic import DELTA_BYTES, Truth
 from kinoswarm_simulator.volunteers import Volunteer, joined, volunteer
 
@@ -52,6 +52,8 @@ def _takes_s(order: Order) -> float:
             return _CHECK_S * (1 + len(deltas))
         case CompareOrder(deltas=deltas):
             return _READ_S * len(deltas)
+        case TrainOrder(steps=steps):
+            return steps / STEPS_PER_S
         case _:
             return 2 * _CHECK_S
 

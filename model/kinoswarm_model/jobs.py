@@ -10,6 +10,8 @@ from typing import Literal
 from msgspec import Struct
 
 from kinoswarm_protocol.errors import LocalError
+from kinoswarm_protocol.ids import BlobId
+from kinoswarm_protocol.messages import TrainOutcome
 from kinoswarm_protocol.specs import DeltaCodec, ModelSpec, ModeSpec, Objective
 
 MAX_JOB_FRAME = 4 * 1024 * 1024
@@ -250,6 +252,20 @@ class TrainDone(Struct, frozen=True, kw_only=True, tag="train", forbid_unknown_f
     micro_batch: int = 0
     """What it was trained with in the end: smaller than asked for when memory ran out."""
     checkpoint_activations: bool = False
+
+    def outcome(self, delta: BlobId, delta_bytes: int) -> TrainOutcome:
+        """What is handed in, once the output lies in a store."""
+        return TrainOutcome(
+            delta=delta,
+            delta_bytes=delta_bytes,
+            samples=self.samples,
+            steps=self.steps,
+            loss_first=self.loss_first,
+            loss_last=self.loss_last,
+            delta_norm=self.delta_norm,
+            seconds=max(self.seconds, 1e-3),
+            flops=self.flops,
+        )
 
 
 class DeltaReport(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -225,17 +225,7 @@ def _progress(node: NodeContext, segment: ev.Segment) -> Progress:
 async def _outcome(node: NodeContext, done: TrainDone) -> TrainOutcome:
     path = Path(done.output_path)
     size = path.stat().st_size
-    return TrainOutcome(
-        delta=await node.network.add_blob(path),
-        delta_bytes=size,
-        samples=done.samples,
-        steps=done.steps,
-        loss_first=done.loss_first,
-        loss_last=done.loss_last,
-        delta_norm=done.delta_norm,
-        seconds=max(done.seconds, 1e-3),
-        flops=done.flops,
-    )
+    return done.outcome(await node.network.add_blob(path), size)
 
 
 async def give_up(node: NodeContext, segment: ev.Segment, code: Code, sentence: str) -> ev.Event:

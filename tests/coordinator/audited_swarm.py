@@ -1,10 +1,11 @@
 """A small swarm with audits, whose volunteers say what they did: runs of one order and one camp lie near each other."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 
 from coordinator.small_swarm import SmallSwarm, blob_named, rules, trained, trusted_outcome
 from msgspec import structs
+from protocol.samples import COORDINATOR
 
 from kinoswarm_coordinator.state import AuditCase, Rules
 from kinoswarm_protocol.ids import BlobId, LeaseId
@@ -15,6 +16,7 @@ from kinoswarm_protocol.messages import (
     DeltaDistance,
     Lease,
     Outcome,
+    TrainOrder,
     TrainOutcome,
 )
 
@@ -25,8 +27,8 @@ def account(number: int) -> KeyPair:
     return KeyPair(bytes([number] * 32))
 
 
-def audited_rules(num_clusters: int = 1, **policy: object) -> Rules:
-    """Everybody is a newcomer until two confirmed contributions, then one in fifty."""
+def audited_rules(num_clusters: int = 1, referee: bool = False, **policy: object) -> Rules:
+    """Everybody is a newcomer until two confirmed contributions, then one in fifty; volunteers settle disputes."""
     wanted: dict[str, object] = {
         "audit_one_in": 50,
         "audit_first": 2,
@@ -35,13 +37,14 @@ def audited_rules(num_clusters: int = 1, **policy: object) -> Rules:
         "segment_steps_min": 40,
         "ban_first_s": 3_600.0,
     }
-    return rules(num_clusters, **(wanted | policy))
+    return replace(rules(num_clusters, **(wanted | policy)), referee=referee)
 
 
 @dataclass
 class AuditedSwarm(SmallSwarm):
     rules: Rules = field(default_factory=audited_rules)
     camps: dict[BlobId, str] = field(default_factory=dict)
+    referees_camp: str = "honest"
 
     def run(self, key: KeyPair, lease: Lease, camp: str = "honest") -> TrainOutcome:
         """What this volunteer hands in; bytes differ between machines, honest or not."""
@@ -85,6 +88,8 @@ class AuditedSwarm(SmallSwarm):
         return self.state.audits[lease_id]
 
     def trusted_outcome(self, lease: Lease, worse: bool) -> Outcome:
+        if isinstance(lease.order, TrainOrder):
+            return self.run(COORDINATOR, lease, self.referees_camp)
         if not isinstance(lease.order, CompareOrder):
             return trusted_outcome(lease, worse)
         camps = [self.camps[delta] for delta in lease.order.deltas]

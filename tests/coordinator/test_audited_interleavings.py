@@ -43,6 +43,10 @@ def check(swarm: AuditedSwarm) -> None:
     assert not {key.peer_id for key in NODES[1:]} & set(state.bans), "an honest account was framed"
     for key in state.versions:
         assert samples_under_way(state, key) == counted_anew(state, key)
+        free = [lease_id for lease_id in state.unmerged[key] if not state.is_held(lease_id)]
+        assert sorted(state.mergeable[key]) == sorted(free)
+        samples = sum(state.leases[lease_id].samples for lease_id in free)
+        assert state.mergeable_samples.get(key, 0) == samples
         standing = Counter(
             lease_id
             for version in state.versions[key]
@@ -54,14 +58,16 @@ def check(swarm: AuditedSwarm) -> None:
         assert len(case.runs) == len(set(case.runs))
         assert case.accounts[0] not in case.accounts[1:], "an account audited itself"
         assert (case.result == "open") == (case.lease_id in state.audits_open)
-    assert set(state.audits_wanted) <= set(state.audits_open)
+    assert set(state.audits_disputed) <= set(state.audits_wanted) <= set(state.audits_open)
     assert set(state.audits_ready) <= set(state.audits_open)
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(ACTIONS, max_size=120))
-def test_one_liar_frames_nobody_and_the_books_stay_right(actions: list[tuple[str, int]]) -> None:
-    swarm = AuditedSwarm(audited_rules(2, audit_one_in=2, audit_wait_s=400.0))
+@given(st.lists(ACTIONS, max_size=120), st.booleans())
+def test_one_liar_frames_nobody_and_the_books_stay_right(
+    actions: list[tuple[str, int]], referee: bool
+) -> None:
+    swarm = AuditedSwarm(audited_rules(2, referee=referee, audit_one_in=2, audit_wait_s=400.0))
     for key in NODES:
         swarm.hello(key)
     held: dict[int, Lease] = {}

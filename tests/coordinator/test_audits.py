@@ -1,7 +1,9 @@
 """Audits by duplicate lease: who does work again, what a comparison says, what follows from it."""
 
+from collections.abc import Iterator
+
 from coordinator.audited_swarm import AuditedSwarm, account, audited_rules
-from coordinator.small_swarm import SmallSwarm, rules, trained
+from coordinator.small_swarm import SmallSwarm, rules, trained, trusted_outcome
 from coordinator.test_accounts import paper
 from protocol.samples import COORDINATOR
 
@@ -13,9 +15,12 @@ from kinoswarm_coordinator.rolling_back import Rollback, rolled_back
 from kinoswarm_coordinator.scheduling import leased_steps, samples_under_way
 from kinoswarm_coordinator.state import SwarmState
 from kinoswarm_coordinator.trust import is_proven, trust_of
+from kinoswarm_coordinator.verdicts import rejected
 from kinoswarm_model.home_presets import home_policy
 from kinoswarm_protocol.accounts import revoke
+from kinoswarm_protocol.errors import Code
 from kinoswarm_protocol.ids import LeaseId
+from kinoswarm_protocol.keys import KeyPair
 from kinoswarm_protocol.messages import Lease, MergeOrder, NoWork, RevokeMachine, TrainOrder
 
 LIAR = "lazy"
@@ -380,6 +385,36 @@ def test_where_nobodys_work_is_done_again_a_helper_is_told_so() -> None:
     said = swarm.pull(helper, helper=True)
     assert isinstance(said, NoWork)
     assert "keeps and serves" in said.sentence
+
+
+def test_a_merge_that_an_audit_overtook_comes_to_nothing_and_is_made_anew() -> None:
+    """Its other contributions are honest work; the refuted one must not come back as merged."""
+    swarm = SmallSwarm(rules(1, target_version=50, work_ahead=9.0))
+    good, bad = (work_of(swarm, account(number)) for number in (1, 2))
+    merge = next(lease for lease in operators_leases(swarm) if isinstance(lease.order, MergeOrder))
+    assert {delta.contribution for delta in merge.order.deltas} == {good, bad}
+    node = swarm.state.work[bad].node
+    refuted = rejected(bad, node, Code.AUDIT_MISMATCH, "others got something else", swarm.now_ms)
+    swarm.record([ev.VerdictGiven(at_ms=swarm.now_ms, verdict=refuted)])
+    swarm.finish(COORDINATOR, merge, trusted_outcome(merge))
+    assert swarm.state.newest((0, 0)).version == 0
+    assert swarm.state.work[bad].phase == "rejected"
+    swarm.operate()
+    assert swarm.state.newest((0, 0)).contributions == [good]
+    assert swarm.state.work[bad].phase == "rejected"
+
+
+def work_of(swarm: SmallSwarm, key: KeyPair) -> LeaseId:
+    swarm.hello(key)
+    return LeaseId(swarm.train(key).lease_id)
+
+
+def operators_leases(swarm: SmallSwarm) -> Iterator[Lease]:
+    """One after another, each done before the next is pulled."""
+    while True:
+        lease = swarm.leased(COORDINATOR)
+        yield lease
+        swarm.finish(COORDINATOR, lease, trusted_outcome(lease))
 
 
 def rollback_to(swarm: SmallSwarm, version: int, refused: list[LeaseId]) -> None:

@@ -10,7 +10,7 @@ from msgspec import structs
 from protocol.samples import BLOB, COORDINATOR
 
 from kinoswarm_coordinator import doubts
-from kinoswarm_coordinator.fold import lineage_of
+from kinoswarm_coordinator.fold_merging import lineage_of
 from kinoswarm_protocol.ids import LeaseId
 from kinoswarm_protocol.messages import (
     AssignedSamples,
