@@ -20,13 +20,15 @@ _TAINTED = "a contribution in it was refuted by an audit"
 def after_comparison(
     state: SwarmState, rules: Rules, lease: LeaseState, outcome: CompareOutcome, now_ms: int
 ) -> list[ev.Event]:
-    """Events of a comparison; none when its case was closed meanwhile."""
+    """Events of a comparison; none when its case was closed, or lost one of the runs, meanwhile."""
     order, primary = lease.order, state.audit_of[LeaseId(lease.lease.lease_id)]
     assert isinstance(order, CompareOrder)
     if primary not in state.audits_open:
         return []
     case = state.audits[primary]
     runs = case.runs[: len(order.deltas)]
+    if [state.delta_of(run) for run in runs] != order.deltas:
+        return []
     pairs = [pair for pair in outcome.distances if pair.first < pair.second < len(runs)]
     found = finding(state, rules, runs, primary, pairs)
     own = referees_run(state, rules, runs)

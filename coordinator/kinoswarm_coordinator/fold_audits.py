@@ -91,6 +91,30 @@ def verdict_given(state: SwarmState, verdict: Verdict, before: WorkPhase) -> Non
         _want_run(state, primary)
 
 
+def _lose_runs(state: SwarmState, account: PeerId) -> None:
+    """An account was found out: its runs have no say in others' cases, and what is left of these is compared anew."""
+    for primary in list(state.audits_open):
+        theirs = {
+            run
+            for run in state.audits[primary].runs
+            if run != primary and state.answers_for(run) == account
+        }
+        if theirs:
+            _lose(state, primary, theirs)
+
+
+def _lose(state: SwarmState, primary: LeaseId, lost: set[LeaseId]) -> None:
+    case = state.audits[primary]
+    runs = [run for run in case.runs if run not in lost]
+    state.audits[primary] = structs.replace(case, runs=runs, compared=0)
+    for waiting in (state.audits_ready, state.audits_wanted, state.audits_disputed):
+        waiting.pop(primary, None)
+    if primary in runs and len(runs) > 1:
+        state.audits_ready[primary] = None
+    else:
+        _want_run(state, primary)
+
+
 def _add_run(state: SwarmState, primary: LeaseId, lease_id: LeaseId) -> None:
     case = state.audits[primary]
     runs = [*case.runs, lease_id]
@@ -156,7 +180,8 @@ def audit_given_up(state: SwarmState, event: ev.AuditGivenUp) -> None:
 
 
 def account_penalised(state: SwarmState, event: ev.AccountPenalised) -> None:
-    """An account is banned until then."""
+    """An account is banned until then, and does not speak against others."""
+    _lose_runs(state, event.account)
     state.bans[event.account] = Ban(until_ms=event.until_ms, sentence=event.sentence)
     trust = state.trust.get(event.account, Trust())
     _set_trust(state, event.account, structs.replace(trust, refused=0, bans=trust.bans + 1))

@@ -43,11 +43,13 @@ def next_trusted_work(
 ) -> TrustedWork | None:
     """The most urgent trusted work with a reason, or None. Volunteers wait for verdicts, so those come first.
 
-    Comparing runs takes no forward pass and frees work that waits for its audit, so it goes before all else. Training
-    for a dispute takes longest and comes last: whoever lies must not be able to keep everybody's verdicts waiting.
+    Comparing runs takes no forward pass and frees work that waits for its audit, so it goes before all else. A run that
+    ends a dispute takes longest, and liars gain trust while it waits: it goes first every other time on average, so
+    that whoever starts disputes can't keep everybody's verdicts waiting either.
     """
     return (
         _comparison(state)
+        or (_referee(state, rules, now_ms) if derived_seed(seed, "referee") % 2 else None)
         or _evaluation(state, rules, seed)
         or _merge(state, rules, now_ms, seed)
         or _release(state, rules, seed)

@@ -148,3 +148,26 @@ def operators_next(swarm: AuditedSwarm, kind: str) -> Lease:
         if type(lease.order).__name__ == kind:
             return lease
         swarm.finish(COORDINATOR, lease, swarm.trusted_outcome(lease, False))
+
+
+def test_who_was_found_out_has_no_say_in_other_disputes() -> None:
+    """Else each of a liar's lies would cost the operator's worker a training, and votes would count it still."""
+    swarm = refereed(work_ahead=9.0, quorum_samples=10_000)
+    alice, carol, liar = swarm.joined(1, 2, 3)
+    leases = [(key, swarm.leased(key)) for key in (alice, carol)]
+    for key, lease in leases:
+        swarm.finish(key, lease, swarm.run(key, lease))
+    first, second = (LeaseId(lease.lease_id) for _, lease in leases)
+    lies = [swarm.work(liar, PLOT), swarm.work(liar, PLOT)]
+    assert [swarm.state.audit_of[lie] for lie in lies] == [first, second]
+    lease = operators_next(swarm, "TrainOrder")
+    (other,) = swarm.state.audits_disputed
+    assert {other, swarm.state.audit_of[LeaseId(lease.lease_id)]} == {first, second}
+    swarm.finish(COORDINATOR, lease, swarm.trusted_outcome(lease, False))
+    did = swarm.operate()
+    assert is_banned(swarm, liar)
+    assert "TrainOrder" not in did, "the other dispute is over without a run of its own"
+    assert not swarm.state.audits_disputed
+    assert swarm.case(other).runs == [other]
+    assert other in swarm.state.audits_wanted
+    assert fold(SwarmState(), swarm.history) == swarm.state
