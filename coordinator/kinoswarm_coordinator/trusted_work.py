@@ -109,9 +109,9 @@ def _comparison(state: SwarmState) -> TrustedWork | None:
 
 
 def _referee(state: SwarmState, rules: Rules, now_ms: int) -> TrustedWork | None:
-    """Work that runs differ about, done once more."""
+    """Work that runs differ about, done once more; one at a time, as who is found out by one may end others."""
     found = refereed(state, rules, now_ms)
-    if found is None:
+    if found is None or any(state.work[run].node == rules.operator for run in state.undecided):
         return None
     primary, order = found
     return TrustedWork("audit", order, f"runs of {primary} differ", audit_of=primary)
