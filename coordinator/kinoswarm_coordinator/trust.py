@@ -17,7 +17,7 @@ MOST_REFUSED = 5
 """Contributions in a row that checks refuse: honest ones are refused once in a hundred at most."""
 
 REFUTED = "other machines did the same work and got something else"
-_FASTER = 4
+_FASTER = 6
 """A proven account's work is audited once in so many times its confirmed contributions, down to the floor."""
 
 

@@ -146,7 +146,7 @@ def home_policy() -> Policy:
         target_version=0,
         delta_codec="int4.1",
         work_ahead=3.0,
-        audit_one_in=50,
+        audit_one_in=80,
         audit_first=8,
         audit_distance=0.5,
         audit_wait_s=6 * 3_600.0,

@@ -221,8 +221,9 @@ class Daemon:
         except VersionMismatch as error:
             self.error = error
             self.post(ev.StopAsked(sentence=str(error)))
-        except KinoswarmError:
-            return  # the coordinator is away: whatever else needs it says so
+        except (KinoswarmError, OSError) as error:
+            # A coordinator that is away, or a disk that fails, is told by whatever else needs it.
+            _log.info("not greeted", why=str(error))
 
     async def _keep_alive(self) -> None:
         """Hold what the swarm needs when its coordinator is gone; a failure only means the next time."""

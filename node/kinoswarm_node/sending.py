@@ -58,7 +58,7 @@ async def submit(node: NodeContext, lease_id: LeaseId, post: Post) -> ev.Event:
 
 
 async def watch_verdicts(node: NodeContext, post: Post) -> None:
-    """Ask for outstanding verdicts, for ever; being refused or unheard only means a longer pause."""
+    """Ask for outstanding verdicts, for ever; being refused, unheard or unable to note one only means a longer pause."""
     pause_s = FIRST_LOOK_S
     while True:
         await asyncio.sleep(pause_s)
@@ -67,8 +67,8 @@ async def watch_verdicts(node: NodeContext, post: Post) -> None:
         if pending and node.charter is not None:
             try:
                 heard = await _ask_verdicts(node, pending, post)
-            except KinoswarmError:
-                heard = 0
+            except (KinoswarmError, OSError) as error:
+                _log.info("no verdicts now", why=str(error))
         idle = not pending or heard
         pause_s = FIRST_LOOK_S if idle else min(LAST_LOOK_S, pause_s * 1.5)
 

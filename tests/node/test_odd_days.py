@@ -133,6 +133,37 @@ def test_a_disk_that_fails_at_any_step_pauses_the_node_until_it_is_back(
     assert sum(words.lower() in reason.lower() for reason in world.reasons) >= 1
 
 
+def test_a_verdict_that_a_full_disk_can_not_note_is_heard_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = SwarmFolder.close
+    faults = iter([OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path))] * 2)
+
+    def failing(self: SwarmFolder, *given: Any) -> None:
+        for fault in faults:
+            raise fault
+        plain(self, *given)
+
+    monkeypatch.setattr(SwarmFolder, "close", failing)
+    node = World(tmp_path).node()
+    assert live(Daemon(node, once=True)).accepted == 1
+    assert [line.state for line in node.folder.history()] == ["accepted"]
+    assert next(faults, None) is None
+
+
+def test_an_amendment_that_a_full_disk_can_not_keep_does_not_end_the_daemon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon = Daemon(World(tmp_path).node())
+
+    async def failing(node: NodeContext) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path))
+
+    monkeypatch.setattr(joining, "greet_again", failing)
+    asyncio.run(daemon._stay_in_touch())
+    assert daemon.error is None
+
+
 def test_an_error_of_the_system_that_is_no_disks_is_not_hidden(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
