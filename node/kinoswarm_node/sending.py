@@ -58,7 +58,7 @@ async def submit(node: NodeContext, lease_id: LeaseId, post: Post) -> ev.Event:
 
 
 async def watch_verdicts(node: NodeContext, post: Post) -> None:
-    """Ask for outstanding verdicts, for ever; being refused, unheard or unable to note one only means a longer pause."""
+    """Ask for outstanding verdicts, for ever; being refused or unheard, or a full disk, only means a longer pause."""
     pause_s = FIRST_LOOK_S
     while True:
         await asyncio.sleep(pause_s)

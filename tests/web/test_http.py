@@ -203,6 +203,19 @@ def test_every_answer_carries_the_policy(ask) -> None:
         assert answer.headers["x-content-type-options"] == "nosniff"
 
 
+@pytest.mark.parametrize("path", ["/", "/api/v1/status", "/healthz", "/newest.mp4"])
+def test_head_is_answered_as_get_is(ask, path: str) -> None:
+    """As `curl -I`, download managers and link checkers ask; a file's length is told without reading it."""
+    full, head = ask(get(path)), ask(lambda client: client.head(path))
+    assert head.status_code == full.status_code == 200
+    for name in ("content-length", "content-type", "content-security-policy"):
+        assert head.headers.get(name) == full.headers.get(name)
+
+
+def test_head_is_no_way_to_post(ask) -> None:
+    assert ask(lambda client: client.head("/kinoswarm/1/control")).status_code == 405
+
+
 def test_a_wrong_method_is_a_problem_document_that_names_the_right_one(ask) -> None:
     answer = ask(lambda client: client.post("/api/v1/status"))
     assert answer.status_code == 405

@@ -15,6 +15,7 @@ from kinoswarm_coordinator.views import ClusterView, ReleaseView, SwarmView
 from kinoswarm_coordinator.web import api_examples as examples
 from kinoswarm_coordinator.web.answering import CORS, answer_json
 from kinoswarm_coordinator.web.api_schema import answers, octets, problem_answer
+from kinoswarm_coordinator.web.head_route import HeadRoute
 from kinoswarm_coordinator.web.health import Health
 from kinoswarm_coordinator.web.problems import problem
 from kinoswarm_coordinator.web.snapshots import MAX_STREAMS, Snapshots, tag_of
@@ -34,7 +35,7 @@ Before = Annotated[int | None, Query(ge=0, le=2**53, description="`next` of a pi
 
 def api_routes(sources: WebSources, snapshots: Snapshots) -> APIRouter:
     """Routes under `/api/v1`; fields are added over time, never changed."""
-    router = APIRouter(prefix="/api/v1")
+    router = APIRouter(prefix="/api/v1", route_class=HeadRoute)
     _add_overview(router, sources, snapshots)
     _add_actions(router, sources)
     _add_lists(router, sources)

@@ -10,6 +10,7 @@ from fastapi.responses import FileResponse, Response
 
 from kinoswarm_coordinator.web.api_schema import octets
 from kinoswarm_coordinator.web.bodies import OCTETS, bounded_body, octets_answer, too_large
+from kinoswarm_coordinator.web.head_route import HeadRoute
 from kinoswarm_coordinator.web.problems import problem
 from kinoswarm_coordinator.web.shelved_answers import shelved_answer
 from kinoswarm_coordinator.web.sources import WebSources
@@ -23,7 +24,7 @@ BlobName = Annotated[str, PathParameter(pattern=r"^[0-9a-f]{64}$", description="
 
 def network_routes(sources: WebSources) -> APIRouter:
     """Control requests, manifests, blobs with ranges."""
-    router = APIRouter(prefix="/kinoswarm/1")
+    router = APIRouter(prefix="/kinoswarm/1", route_class=HeadRoute)
 
     @router.post("/control", include_in_schema=False)
     async def control(request: Request) -> Response:

@@ -10,6 +10,7 @@ from fastapi.responses import FileResponse, HTMLResponse, Response
 from kinoswarm_coordinator.web.answering import CORS
 from kinoswarm_coordinator.web.api_routes import Before, Cluster, Peer
 from kinoswarm_coordinator.web.assets import Assets, load_assets
+from kinoswarm_coordinator.web.head_route import HeadRoute
 from kinoswarm_coordinator.web.network_routes import FOREVER
 from kinoswarm_coordinator.web.page import Pages, ReleaseFacts
 from kinoswarm_coordinator.web.problems import problem
@@ -36,7 +37,7 @@ def pages_of(sources: WebSources) -> Pages:
 
 def page_routes(sources: WebSources, snapshots: Snapshots, pages: Pages) -> APIRouter:
     """What browsers ask."""
-    router = APIRouter(include_in_schema=False)
+    router = APIRouter(include_in_schema=False, route_class=HeadRoute)
     _add_plain_pages(router, pages, sources, snapshots)
     _add_pages_of_one(router, pages, sources, snapshots)
     _add_files(router, load_assets(), sources)

@@ -8,6 +8,7 @@ from fastapi.responses import FileResponse, PlainTextResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from kinoswarm_coordinator.web.answering import CORS
+from kinoswarm_coordinator.web.head_route import HeadRoute
 from kinoswarm_coordinator.web.metrics import metrics_of
 from kinoswarm_coordinator.web.pictures import badge, qr_code
 from kinoswarm_coordinator.web.problems import problem
@@ -19,7 +20,7 @@ _SVG = "image/svg+xml"
 
 def plain_routes(sources: WebSources, snapshots: Snapshots) -> APIRouter:
     """Small answers; none is part of the API."""
-    router = APIRouter(include_in_schema=False)
+    router = APIRouter(include_in_schema=False, route_class=HeadRoute)
     code = qr_code(sources.invite)
 
     @router.get("/healthz")

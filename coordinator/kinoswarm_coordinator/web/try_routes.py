@@ -21,6 +21,7 @@ from kinoswarm_coordinator.try_queue import Turned, Wish
 from kinoswarm_coordinator.web import api_examples as examples
 from kinoswarm_coordinator.web.answering import CORS, answer_json
 from kinoswarm_coordinator.web.api_schema import Responses, answers, octets, problem_answer
+from kinoswarm_coordinator.web.head_route import HeadRoute
 from kinoswarm_coordinator.web.network_routes import FOREVER
 from kinoswarm_coordinator.web.page import Pages
 from kinoswarm_coordinator.web.problems import problem
@@ -71,7 +72,7 @@ class TryCounter:
 
 def try_pages(counter: TryCounter, pages: Pages, snapshots: Snapshots) -> APIRouter:
     """What browsers ask; whole without JavaScript."""
-    router, desk = APIRouter(include_in_schema=False), counter.desk
+    router, desk = APIRouter(include_in_schema=False, route_class=HeadRoute), counter.desk
 
     @router.api_route("/try", methods=_READ)
     async def form() -> Response:
@@ -102,7 +103,10 @@ def try_pages(counter: TryCounter, pages: Pages, snapshots: Snapshots) -> APIRou
 
 def try_api(counter: TryCounter) -> APIRouter:
     """The same for programs."""
-    router, desk = APIRouter(prefix="/api/v1/try", tags=["try"]), counter.desk
+    router, desk = (
+        APIRouter(prefix="/api/v1/try", tags=["try"], route_class=HeadRoute),
+        counter.desk,
+    )
     accepted: Responses = {
         202: answers(Wish, examples.WISH)[200] | {"description": "Queued; follow it by its id."},
         429: problem_answer(),
