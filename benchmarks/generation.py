@@ -21,7 +21,7 @@ from kinoswarm_model.checkpoints import weights_of, write_checkpoint
 from kinoswarm_model.expert_set import ExpertSet
 from kinoswarm_model.experts import build_expert
 from kinoswarm_model.noise import Purpose, stream
-from kinoswarm_model.presets import preset
+from kinoswarm_model.presets import stated
 from kinoswarm_model.release_layout import ReleaseExpert, ReleaseInfo
 from kinoswarm_model.router import build_router
 from kinoswarm_model.sampler import RoutedModel, SampleSettings, TextBatch, sample, settings_of
@@ -54,9 +54,7 @@ def parse() -> argparse.Namespace:
 
 
 def measure(arguments: argparse.Namespace, folder: Path) -> None:
-    model = preset(
-        arguments.preset, frames=8, height=32, width=32, num_clusters=arguments.experts
-    ).model
+    model = stated(arguments.preset).model
     device = torch.device(arguments.device)
     routed = made_up(model, arguments.experts, folder, device)
     alone = replace(routed, router=None, available_K=[True] + [False] * (arguments.experts - 1))

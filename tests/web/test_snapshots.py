@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -12,6 +13,7 @@ from kinoswarm_coordinator.web import snapshots as snapshots_module
 from kinoswarm_coordinator.web.app import create_app
 from kinoswarm_coordinator.web.snapshots import FRESH_S, Snapshots
 from kinoswarm_coordinator.web.sources import WebSources
+from kinoswarm_coordinator.web.viewers import Viewers
 
 
 class Clock:
@@ -67,13 +69,13 @@ def test_a_listener_hears_the_tag_at_once_and_after_a_change(
     monkeypatch.setattr(snapshots_module, "BEAT_S", 0.01)
 
     async def listen(shared: Snapshots) -> list[str]:
-        stream = shared.changes()
+        stream = shared.changes("192.0.2.1")
         heard = [await anext(stream), await anext(stream)]
         served.service.presence.bytes_up += 1
         heard.append(await anext(stream))
-        assert shared.num_streams == 1
+        assert shared.viewers.number == 1
         await stream.aclose()
-        assert shared.num_streams == 0
+        assert shared.viewers.number == 0
         return heard
 
     first, quiet, changed = listening(served, listen)
@@ -82,10 +84,24 @@ def test_a_listener_hears_the_tag_at_once_and_after_a_change(
     assert changed not in ("", first)
 
 
+def test_one_address_can_not_keep_the_others_out() -> None:
+    viewers = Viewers(most=5, most_per_address=3)
+    with ExitStack() as house:
+        for _ in range(3):
+            assert not viewers.too_many("192.0.2.1")
+            house.enter_context(viewers.watching("192.0.2.1"))
+        assert viewers.too_many("192.0.2.1") == "3 streams are open from your address"
+        for _ in range(2):
+            assert not viewers.too_many("192.0.2.2")
+            house.enter_context(viewers.watching("192.0.2.2"))
+        assert viewers.too_many("192.0.2.3") == "5 viewers are connected"
+    assert viewers.number == 0
+
+
 def test_a_full_house_is_told_to_come_back(
     served: WebSources, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kinoswarm_coordinator.web.api_routes.MAX_STREAMS", 0)
+    monkeypatch.setattr(Viewers, "too_many", lambda self, address: "everybody is here")
 
     async def ask() -> httpx.Response:
         transport = httpx.ASGITransport(create_app(served))

@@ -18,8 +18,9 @@ from kinoswarm_coordinator.web.api_schema import answers, octets, problem_answer
 from kinoswarm_coordinator.web.head_route import HeadRoute
 from kinoswarm_coordinator.web.health import Health
 from kinoswarm_coordinator.web.problems import problem
-from kinoswarm_coordinator.web.snapshots import MAX_STREAMS, Snapshots, tag_of
+from kinoswarm_coordinator.web.snapshots import Snapshots, tag_of
 from kinoswarm_coordinator.web.sources import WebSources
+from kinoswarm_coordinator.web.viewers import address_of
 
 _COME_BACK_S = 15
 _PEER = r"^[1-9A-HJ-NP-Za-km-z]{1,64}$"
@@ -188,20 +189,22 @@ def _add_events(router: APIRouter, snapshots: Snapshots) -> None:
     stream = {"description": "A stream of events.", "content": {"text/event-stream": {}}}
 
     @router.get("/events", tags=["swarm"], responses={200: stream, 503: problem_answer()})
-    async def events() -> Response:
+    async def events(request: Request) -> Response:
         """Server-sent events: `changed` with the new ETag of the status, at once and after every change."""
-        if snapshots.num_streams >= MAX_STREAMS:
-            detail = f"{MAX_STREAMS} viewers are connected; ask /api/v1/status now and then instead"
+        address = address_of(request)
+        too_many = snapshots.viewers.too_many(address)
+        if too_many:
+            detail = f"{too_many}; ask /api/v1/status now and then instead"
             return problem(
                 HTTPStatus.SERVICE_UNAVAILABLE, detail, {"Retry-After": str(_COME_BACK_S)}
             )
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no", **CORS}
         return StreamingResponse(
-            _frames(snapshots), media_type="text/event-stream", headers=headers
+            _frames(snapshots, address), media_type="text/event-stream", headers=headers
         )
 
 
-async def _frames(snapshots: Snapshots) -> AsyncIterator[bytes]:
+async def _frames(snapshots: Snapshots, address: str) -> AsyncIterator[bytes]:
     """Ends when the client goes."""
-    async for tag in snapshots.changes():
+    async for tag in snapshots.changes(address):
         yield f"event: changed\ndata: {tag}\n\n".encode() if tag else b": nothing new\n\n"

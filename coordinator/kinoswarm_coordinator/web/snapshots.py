@@ -11,11 +11,10 @@ from msgspec import structs
 from kinoswarm_coordinator.queries import History
 from kinoswarm_coordinator.views import SwarmView
 from kinoswarm_coordinator.web.sources import WebSources
+from kinoswarm_coordinator.web.viewers import Viewers
 
 FRESH_S = 0.5
 """A view this old may still be shown."""
-MAX_STREAMS = 256
-"""Event streams held open at once; further viewers are asked to come back (the page then polls)."""
 BEAT_S = 5.0
 """A quiet stream says so this often: proxies keep it, and presence (which changes without an event) is looked at."""
 
@@ -33,7 +32,7 @@ class Snapshots:
     """Shared by all who look. `clock` counts seconds."""
 
     def __init__(self, sources: WebSources, clock: Callable[[], float]) -> None:
-        self.num_streams = 0
+        self.viewers = Viewers()
         self._sources = sources
         self._clock = clock
         self._last: Snapshot | None = None
@@ -48,10 +47,9 @@ class Snapshots:
             self._last, self._made_at = Snapshot(view, tag, self._sources.history()), now
         return self._last
 
-    async def changes(self) -> AsyncIterator[str]:
+    async def changes(self, address: str) -> AsyncIterator[str]:
         """The tag of the newest snapshot at once and after every change; empty when nothing changed for BEAT_S."""
-        self.num_streams += 1
-        try:
+        with self.viewers.watching(address):
             last = self.newest().tag
             yield last
             while True:
@@ -62,8 +60,6 @@ class Snapshots:
                 tag = self.newest().tag
                 yield "" if tag == last else tag
                 last = tag
-        finally:
-            self.num_streams -= 1
 
 
 def tag_of(shown: object) -> str:

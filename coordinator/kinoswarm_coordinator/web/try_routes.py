@@ -4,7 +4,7 @@ These routes are there only where the operator switched the box on.
 """
 
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Annotated
 from urllib.parse import parse_qs
@@ -25,7 +25,8 @@ from kinoswarm_coordinator.web.head_route import HeadRoute
 from kinoswarm_coordinator.web.network_routes import FOREVER
 from kinoswarm_coordinator.web.page import Pages
 from kinoswarm_coordinator.web.problems import problem
-from kinoswarm_coordinator.web.snapshots import BEAT_S, MAX_STREAMS, Snapshots
+from kinoswarm_coordinator.web.snapshots import BEAT_S, Snapshots
+from kinoswarm_coordinator.web.viewers import Viewers, address_of
 from kinoswarm_network.rate_limit import RateLimit
 from kinoswarm_protocol.limits import MAX_PROMPT
 
@@ -51,14 +52,14 @@ class TryCounter:
     desk: TryDesk
     limit: RateLimit
     clock: Callable[[], float]
-    streams: int = 0
+    viewers: Viewers = field(default_factory=Viewers)
 
     def ask(self, request: Request, prompt: str, seed: int | None) -> Wish | Response:
         """The wish, queued; or a problem document that says what to do."""
         wrong = self.desk.problem_with(prompt)
         if wrong:
             return problem(HTTPStatus.UNPROCESSABLE_ENTITY, wrong, CORS)
-        client = request.client.host if request.client else "nobody"
+        client = address_of(request)
         wait_s = self.limit.wait_s(client, self.clock())
         if wait_s > 0:
             minutes = max(1, round(wait_s / 60))
@@ -160,23 +161,24 @@ def _add_files(router: APIRouter, counter: TryCounter) -> None:
         responses={200: stream, 404: problem_answer(), 503: problem_answer()},
         response_class=Response,
     )
-    async def events(wish_id: WishId) -> Response:
+    async def events(request: Request, wish_id: WishId) -> Response:
         """Server-sent events: `wish` with its JSON at once and after every change; ends with the clip."""
         if desk.queue.get(wish_id) is None:
             return _gone()
-        if counter.streams >= MAX_STREAMS:
-            detail = f"{MAX_STREAMS} people watch already; ask /api/v1/try/{wish_id} now and then"
+        address = address_of(request)
+        too_many = counter.viewers.too_many(address)
+        if too_many:
+            detail = f"{too_many}; ask /api/v1/try/{wish_id} now and then instead"
             return _later(HTTPStatus.SERVICE_UNAVAILABLE, detail, 15)
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no", **CORS}
         return StreamingResponse(
-            _changes(counter, wish_id), media_type="text/event-stream", headers=headers
+            _changes(counter, address, wish_id), media_type="text/event-stream", headers=headers
         )
 
 
-async def _changes(counter: TryCounter, wish_id: str) -> AsyncIterator[bytes]:
+async def _changes(counter: TryCounter, address: str, wish_id: str) -> AsyncIterator[bytes]:
     """Ends when the wish is finished or forgotten, or when the client goes."""
-    counter.streams += 1
-    try:
+    with counter.viewers.watching(address):
         last: Wish | None = None
         while (wish := counter.desk.queue.get(wish_id)) is not None:
             if wish == last:
@@ -187,8 +189,6 @@ async def _changes(counter: TryCounter, wish_id: str) -> AsyncIterator[bytes]:
                 return
             last = wish
             await counter.desk.next_change(BEAT_S)
-    finally:
-        counter.streams -= 1
 
 
 def _form(raw: bytes) -> tuple[str, int | None]:
