@@ -1,7 +1,7 @@
 """Routed experts against one big model at equal training FLOPs: computes, tabulates and draws the comparison.
 
     python -m benchmarks.quality run [--part 0/2] [--work DIR]  unfinished cells, one after another
-    python -m benchmarks.quality swarm [--grid latent-24]    the same experts once more through a real swarm
+    python -m benchmarks.quality swarm [--grid latent-24] [--seed 0]    the same experts once more through a real swarm
     python -m benchmarks.quality table                       benchmarks/results/quality/GRID/table.md
     python -m benchmarks.quality plot                        docs/images/quality-GRID.png and quality-GRID-clips.png
 
@@ -41,9 +41,12 @@ def main(arguments: list[str]) -> int:
         run_grid(_bench(grid, options.grid, options.work, results), grid, options.part, _report())
     elif options.command == "swarm":
         bench = _bench(grid, options.grid, options.work, results)
-        bench = replace(bench, command=f"python -m benchmarks.quality swarm --grid {options.grid}")
-        folder = options.work / "swarms" / options.grid
-        print(write_cell(results, swarm_cell(bench, grid, HEADLINE, folder, _report())))
+        command = f"python -m benchmarks.quality swarm --grid {options.grid} --seed {options.seed}"
+        bench = replace(bench, command=command)
+        name = options.grid + (f"-seed{options.seed}" if options.seed else "")
+        folder = options.work / "swarms" / name
+        cell = swarm_cell(bench, grid, HEADLINE, options.seed, folder, _report())
+        print(write_cell(results, cell))
     elif options.command == "table":
         table = table_of(read_cells(results))
         (results / "table.md").write_text(table)
@@ -69,6 +72,7 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--work", type=Path, default=Path("quality-out"), help="films and weights")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where cells lie")
     parser.add_argument("--images", type=Path, default=IMAGES)
+    parser.add_argument("--seed", type=int, default=0, help="of the swarm's training")
     parser.add_argument(
         "--part", type=_part, default=(0, 1), help="i/n: every n-th cell from the i-th"
     )

@@ -44,16 +44,18 @@ class SwarmPlan:
     versions: int = 4
     """Of every expert; each is one accepted segment."""
     heldout_pairs: int = 256
+    seed: int = 0
+    """Of the partition and of the common seed, as the bare loop's."""
 
 
 def write_data(
-    folder: Path, data: QualityData, floor: Clips, regime: Regime, setup: Setup
+    folder: Path, data: QualityData, floor: Clips, regime: Regime, setup: Setup, seed: int = 0
 ) -> DataManifest:
     """A prepared folder: a public shard and a private file per cluster. `floor` has latents, as training has."""
     assert data.training.latents is not None, "the regime has no codec: there are no latents"
     vae = vae_spec(regime)
     _write_random_vae(folder / VAE_FOLDER, len(vae.mean))
-    label_N, cluster_of_place = partition_of(data, setup, seed=0)
+    label_N, cluster_of_place = partition_of(data, setup, seed=seed)
     clusters = [
         DataCluster(
             label=f"places {k}",
@@ -72,7 +74,7 @@ def write_data(
         text_encoder=text.encoder,
         text_dim=text.dim,
         text_tokens=text.max_tokens,
-        seed=0,
+        seed=seed,
         num_sources=len(data.training) + len(floor),
         left_out={},
         clusters=clusters,

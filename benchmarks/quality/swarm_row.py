@@ -227,22 +227,34 @@ class SwarmRun:
         }
 
 
-def swarm_cell(bench: Bench, grid: Grid, name: str, folder: Path, report: Report) -> Cell:
-    """The entry of this name, seed 0, trained by the swarm in `folder` and measured with few clips as the grid does."""
-    entry = next(entry for entry in grid.entries if entry.name == name and entry.seed == 0)
-    entry = replace(entry, name=f"{name}-swarm", in_full=False, all_routings=False)
-    trained = train_through_swarm(bench.data, grid.regime, entry.setup, folder, report)
+def swarm_cell(
+    bench: Bench, grid: Grid, name: str, seed: int, folder: Path, report: Report
+) -> Cell:
+    """The entry of this name and seed, trained by the swarm in `folder` and measured as the grid does.
+
+    Raises LocalError when the grid has none.
+    """
+    found = [entry for entry in grid.entries if (entry.name, entry.seed) == (name, seed)]
+    if not found:
+        raise LocalError(f"the grid has no {name} with seed {seed}")
+    entry = replace(found[0], name=f"{name}-swarm", in_full=True, all_routings=False)
+    plan = SwarmPlan(seed=seed)
+    trained = train_through_swarm(bench.data, grid.regime, entry.setup, plan, folder, report)
     return measured_cell(bench, grid, entry, trained, report)
 
 
 def train_through_swarm(
-    data: QualityData, regime: Regime, setup: Setup, folder: Path, report: Report
+    data: QualityData,
+    regime: Regime,
+    setup: Setup,
+    plan: SwarmPlan,
+    folder: Path,
+    report: Report,
 ) -> Trained:
     """Found, train, download; the experts and the router of the release, and how they came about.
 
     Its time is the clock's. A call that finds the model trained tells what the call that trained it wrote down.
     """
-    plan = SwarmPlan()
     run = SwarmRun(folder, report)
     _found(data, regime, setup, folder, plan)
     record = folder / "record.json"
@@ -263,9 +275,9 @@ def _found(data: QualityData, regime: Regime, setup: Setup, folder: Path, plan: 
     assert regime.latent is not None, "this row needs a regime with a codec"
     codec: LatentCodec = fit_codec(data.fit.pixels, regime.latent)
     floor = replace(data.floor, latents=codec.encode(data.floor.pixels))
-    write_data(folder / "data", data, floor, regime, setup)
+    write_data(folder / "data", data, floor, regime, setup, plan.seed)
     config = FoundingConfig(
-        name="Quality", own=swarm_preset(regime, setup, plan), threads=1, seed=0
+        name="Quality", own=swarm_preset(regime, setup, plan), threads=1, seed=plan.seed
     )
     create_swarm(folder / "data", folder / "swarm", config)
 
@@ -278,7 +290,7 @@ def _downloaded(
     experts = [release.experts(k) for k in range(setup.num_experts)]
     for expert in experts:
         expert.eval()
-    _, cluster_of_place = partition_of(data, setup, seed=0)
+    _, cluster_of_place = partition_of(data, setup, seed=plan.seed)
     return TrainedSide(
         experts, release.router.eval(), cluster_of_place, _spent(regime, setup, plan)
     )
