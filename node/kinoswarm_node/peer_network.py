@@ -15,6 +15,7 @@ from kinoswarm_network.blob_store import BlobStore
 from kinoswarm_network.client import NetworkClient, NetworkConfig, OnControl, ReachReport
 from kinoswarm_network.durable import write_atomic
 from kinoswarm_network.http_client import HttpSource
+from kinoswarm_network.rate_caps import Caps, month_of_service
 from kinoswarm_network.transport import PeerTransport, Transport
 from kinoswarm_node.ports import OnBytes
 from kinoswarm_node.reachability import is_cut_off, reach_in_words
@@ -97,6 +98,7 @@ class PeerNetwork:
         self._coordinators: Sequence[PeerId] = plan.invite.coordinators
         self._addresses: list[str] = []
         self._sources: list[HttpSource] = []
+        self._caps = _caps(plan.config)
         self._know(plan.invite.addresses)
 
     async def start(self) -> None:
@@ -148,7 +150,7 @@ class PeerNetwork:
         self._addresses = [*new, *self._addresses]
         pin = self._plan.invite.certificate_sha256
         self._sources = [
-            *(HttpSource(url, self._store, pin) for url in web_addresses(new)),
+            *(HttpSource(url, self._store, pin, caps=self._caps) for url in web_addresses(new)),
             *self._sources,
         ]
 
@@ -242,6 +244,7 @@ class PeerNetwork:
 
     async def stop(self) -> None:
         """See ports.Network."""
+        self._caps.month.write()
         for source in self._sources:
             await source.close()
         await self._end_process()
@@ -269,3 +272,9 @@ class PeerNetwork:
 
 def _now_ms() -> int:
     return int(time.time() * 1000)
+
+
+def _caps(config: NetworkConfig) -> Caps:
+    """What goes over HTTP when no peer brings it: the same caps as the network process has, and one month for both."""
+    month = month_of_service(Path(config.home), config.month_bytes)
+    return Caps(config.up_bytes_per_s, config.down_bytes_per_s, month)

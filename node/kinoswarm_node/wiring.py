@@ -10,7 +10,7 @@ from kinoswarm_model.supervisor import WorkerSupervisor
 from kinoswarm_network.blob_store import BlobStore
 from kinoswarm_network.client import NetworkConfig
 from kinoswarm_network.coordinator_client import CoordinatorClient
-from kinoswarm_network.rate_caps import Caps, MonthlyCap, utc_now
+from kinoswarm_network.rate_caps import Caps, month_of_service
 from kinoswarm_node.context import NodeContext
 from kinoswarm_node.governor.sensors import MachineSensors
 from kinoswarm_node.governor.watch import Governor
@@ -120,9 +120,7 @@ def _network(plan: NodePlan, now_ms: Callable[[], int]) -> Network:
 
 def _web_network(plan: NodePlan) -> WebNetwork:
     settings = plan.settings
-    month = MonthlyCap(
-        plan.folder.root / "network" / "month.json", int(settings.max_month_gb * 1e9), utc_now
-    )
+    month = month_of_service(plan.folder.root / "network", int(settings.max_month_gb * 1e9))
     return WebNetwork(
         WebNetworkPlan(
             urls=web_addresses(plan.invite.addresses),

@@ -26,7 +26,7 @@ from kinoswarm_network.host import Host
 from kinoswarm_network.identity import load_or_create_key, write_libp2p_identity
 from kinoswarm_network.link import Link, OnProgress
 from kinoswarm_network.multiaddresses import parse_address, port_for
-from kinoswarm_network.rate_caps import Caps, MonthlyCap, utc_now
+from kinoswarm_network.rate_caps import Caps, month_of_process
 from kinoswarm_network.rate_limit import limit_or_none
 from kinoswarm_network.reach import DialBackDesk, Reached, ask_to_dial_back, reach_protocol
 from kinoswarm_network.scrub import Scrub
@@ -267,7 +267,7 @@ def _now_ms() -> int:
 
 
 def _caps(home: HomeFolder, config: ipc.NetworkConfig) -> Caps:
-    month = MonthlyCap(home.path / "month.json", config.month_bytes, utc_now)
+    month = month_of_process(home.path, config.month_bytes)
     return Caps(config.up_bytes_per_s, config.down_bytes_per_s, month)
 
 

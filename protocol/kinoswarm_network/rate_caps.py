@@ -18,6 +18,7 @@ from kinoswarm_protocol.limits import CHUNK_TIMEOUT_S, MIB
 _BURST_S = 0.25
 _LEAST_BURST = MIB
 _WRITE_EVERY_BYTES = 16 * MIB
+_PROCESS_MONTH, _SERVICE_MONTH = "month.json", "web-month.json"
 
 
 @dataclass
@@ -46,20 +47,30 @@ class TokenBucket:
 
 
 class MonthlyCap:
-    """Bytes in both directions in one calendar month (UTC); 0 is no cap."""
+    """Bytes in both directions in one calendar month (UTC); 0 is no cap.
 
-    def __init__(self, path: Path, cap_bytes: int, now: Callable[[], datetime]) -> None:
+    `beside` is the file of another process that moves bytes for the same node: the cap is for both together.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        cap_bytes: int,
+        now: Callable[[], datetime],
+        beside: Path | None = None,
+    ) -> None:
         self._path = path
+        self._beside = beside
         self._cap = cap_bytes
         self._now = now
         self._unwritten = 0
-        self._month, self._used = self._read()
+        self._month, self._used = self._read(path)
 
     @property
     def used_bytes(self) -> int:
-        """What this month has seen."""
+        """What this month has seen, of another process as far as it is written."""
         self._turn_page()
-        return self._used
+        return self._used + (self._read(self._beside)[1] if self._beside is not None else 0)
 
     def count(self, num_bytes: int) -> None:
         """Note what was moved."""
@@ -89,16 +100,26 @@ class MonthlyCap:
         if month != self._month:
             self._month, self._used = month, 0
 
-    def _read(self) -> tuple[str, int]:
+    def _read(self, path: Path) -> tuple[str, int]:
         """This month's sum; a file of another month or a torn one counts as nothing used."""
         month = _month_of(self._now())
         try:
-            record = json.loads(self._path.read_bytes()[:1_024])
+            record = json.loads(path.read_bytes()[:1_024])
             if record["month"] == month:
                 return month, max(0, int(record["bytes"]))
         except (OSError, ValueError, KeyError, TypeError):
             return month, 0
         return month, 0
+
+
+def month_of_process(folder: Path, cap_bytes: int) -> MonthlyCap:
+    """The network process's month, beside its service's."""
+    return MonthlyCap(folder / _PROCESS_MONTH, cap_bytes, utc_now, beside=folder / _SERVICE_MONTH)
+
+
+def month_of_service(folder: Path, cap_bytes: int) -> MonthlyCap:
+    """The month of a service that goes over HTTPS where its network process, if it has one, finds no way."""
+    return MonthlyCap(folder / _SERVICE_MONTH, cap_bytes, utc_now, beside=folder / _PROCESS_MONTH)
 
 
 class Caps:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from network.peers import Nodes, config, echo, provider
 
 from kinoswarm_network.client import NetworkClient
-from kinoswarm_network.rate_caps import MonthlyCap, TokenBucket
+from kinoswarm_network.rate_caps import MonthlyCap, TokenBucket, month_of_process, month_of_service
 from kinoswarm_protocol.errors import Refused, RemoteError
 from kinoswarm_protocol.limits import MIB
 
@@ -108,3 +108,20 @@ def test_a_node_fetches_no_faster_than_its_cap_and_stops_at_the_months(
     assert (
         runner.run(fetch_both()) >= (6 - 1 - 1) / 4
     )  # a burst is free, the last chunk is not waited for
+
+
+def test_a_month_counts_what_the_service_and_its_network_process_moved_together(
+    tmp_path: Path,
+) -> None:
+    process, service = month_of_process(tmp_path, 100), month_of_service(tmp_path, 100)
+    process.count(60)
+    process.write()
+    service.check()
+    service.count(40)
+    assert service.used_bytes == 100
+    with pytest.raises(Refused, match="cap"):
+        service.check()
+    process.check()  # it sees what the other wrote
+    service.write()
+    with pytest.raises(Refused, match="cap"):
+        process.check()

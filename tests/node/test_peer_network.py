@@ -1,6 +1,7 @@
 """The node's network before any process runs: which addresses are whose, and the cache of peers."""
 
 import asyncio
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from protocol.samples import BLOB, COORDINATOR, FOUNDER, NODE, SWARM, invite
 
 from kinoswarm_network.client import NetworkClient, NetworkConfig, ReachReport
+from kinoswarm_network.rate_caps import utc_now
 from kinoswarm_node.lookup_desk import LookupDesk
 from kinoswarm_node.peer_network import (
     MAX_CACHED_PEERS,
@@ -21,7 +23,7 @@ from kinoswarm_node.peer_network import (
     web_addresses,
 )
 from kinoswarm_protocol.envelope import Opened
-from kinoswarm_protocol.errors import LocalError
+from kinoswarm_protocol.errors import LocalError, Refused
 from kinoswarm_protocol.ids import BlobId
 from kinoswarm_protocol.messages import ProviderHint
 from kinoswarm_protocol.records import (
@@ -35,13 +37,14 @@ from kinoswarm_protocol.records import (
 PEER = f"/ip4/203.0.113.7/tcp/4001/p2p/{COORDINATOR.peer_id}"
 
 
-def network(folder: Path) -> PeerNetwork:
+def network(folder: Path, month_bytes: int = 0) -> PeerNetwork:
     config = NetworkConfig(
         home=str(folder / "network"),
         swarm=SWARM,
         key_file=str(folder / "key"),
         founder=FOUNDER.peer_id,
         coordinators=[COORDINATOR.peer_id],
+        month_bytes=month_bytes,
     )
     plan = PeerNetworkPlan(
         key=NODE,
@@ -191,3 +194,14 @@ def test_a_node_that_nobody_can_dial_goes_on_in_client_mode(
         await node.stop()
 
     asyncio.run(scenario())
+
+
+def test_what_comes_over_https_is_capped_as_what_comes_from_peers(tmp_path: Path) -> None:
+    """A node whose peers bring nothing must not fetch past its owner's month over the web."""
+    folder = tmp_path / "network"
+    folder.mkdir()
+    used = {"month": utc_now().strftime("%Y-%m"), "bytes": 100}
+    (folder / "month.json").write_text(json.dumps(used))
+    (source,) = network(tmp_path, month_bytes=100)._sources
+    with pytest.raises(Refused, match="this month's cap"):
+        asyncio.run(source._sending(1))
