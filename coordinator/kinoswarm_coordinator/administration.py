@@ -6,6 +6,7 @@ Every action is one event in the log with its signer: who did what to the swarm 
 from dataclasses import dataclass, field
 
 from kinoswarm_coordinator import events as ev
+from kinoswarm_coordinator.retention import forgotten_sentence
 from kinoswarm_coordinator.rolling_back import Rollback, merged_since, resting_on, rolled_back
 from kinoswarm_coordinator.state import Rules, SwarmState
 from kinoswarm_protocol.admin import (
@@ -87,6 +88,8 @@ def _roll_back(
         return _no(f"expert {wanted.cluster} is at version {line[-1].version}; choose an older one")
     if wanted.to_version in state.withdrawn.get(key, set()):
         return _no(f"version {wanted.to_version} was itself withdrawn")
+    if state.is_forgotten(key, wanted.to_version):
+        return _no(forgotten_sentence(state, key, wanted.to_version))
     rollback = Rollback(
         key=key,
         to_version=wanted.to_version,

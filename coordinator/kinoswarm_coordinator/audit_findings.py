@@ -142,7 +142,11 @@ def _oldest_tainted(
 
 def _last_good(state: SwarmState, key: LineageKey, bad: int) -> int:
     withdrawn = state.withdrawn.get(key, set())
-    return max(version for version in range(bad) if version not in withdrawn)
+    return max(
+        version
+        for version in range(bad)
+        if version not in withdrawn and not state.is_forgotten(key, version)
+    )
 
 
 def _lineage(state: SwarmState, lease_id: LeaseId) -> LineageKey:

@@ -5,7 +5,8 @@ BACKUP/log-N.sqlite      the event log up to event N, whatever database it came 
 BACKUP/swarm/            invite, charter, keys, held-out files, settings, releases: the founder's folder without blobs
 BACKUP/store/            every blob, as in a coordinator's store; a second backup into one folder adds what is new
 
-The log is read before the store: every blob that it names has been there by then. A backup holds the coordinator's key.
+The log is read before the store, and nothing may go meanwhile (tidy_lock.py): every blob that it still needs is there.
+What was forgotten need not be. A backup holds the coordinator's key.
 """
 
 import contextlib
@@ -26,6 +27,7 @@ from kinoswarm_coordinator.log_heads import agreeing_rows, open_head
 from kinoswarm_coordinator.serve import Founding, open_log, read_founding
 from kinoswarm_coordinator.settings import SETTINGS_FILE, load_settings
 from kinoswarm_coordinator.sql_log import SqlLog
+from kinoswarm_coordinator.tidy_lock import nothing_goes
 from kinoswarm_network.blob_store import BlobStore
 from kinoswarm_network.durable import sync_folder, write_atomic
 from kinoswarm_protocol.codec import decode_json
@@ -36,7 +38,7 @@ _FORMAT = 1
 _MAX_TABLE_BYTES = 64 * 1024
 _LEFT_OUT = {"store", "network", "work", "frames", "tried", "copy-0", "copy-1"}
 """Made anew, or kept apart: blobs have their own folder in a backup."""
-_LEFT_OUT_FILES = re.compile(r"log\.sqlite.*|.*\.log|admin\.sock|founder\.key")
+_LEFT_OUT_FILES = re.compile(r"log\.sqlite.*|.*\.log|admin\.sock|tidy\.lock|founder\.key")
 _DATABASE_SETTING = re.compile(r"^\s*database_url\s*=.*$", re.MULTILINE)
 
 
@@ -69,6 +71,11 @@ def back_up(root: Path, out: Path, now_ms: int) -> Backup:
     before = _table_in(out) if (out / "backup.json").is_file() else None
     if before is not None and before.swarm != founding.swarm:
         raise LocalError(f"{out} holds a backup of another swarm; name an empty folder")
+    with nothing_goes(folder.tidy_lock):
+        return _backed_up(folder, founding, out, now_ms)
+
+
+def _backed_up(folder: SwarmFolder, founding: Founding, out: Path, now_ms: int) -> Backup:
     log = open_log(folder, load_settings(folder.home))
     try:
         leadership = log.leadership()

@@ -40,6 +40,13 @@ class InForce:
     record: bytes
     charter_blob: BlobId
     amendment_blobs: tuple[BlobId, ...]
+    chain_blob: BlobId
+    """All of it in one, which the founder's record names."""
+
+    @property
+    def blobs(self) -> frozenset[BlobId]:
+        """Everything that a node may ask for about the charter."""
+        return frozenset([self.charter_blob, self.chain_blob, *self.amendment_blobs])
 
 
 def write_charter_file(
@@ -82,9 +89,9 @@ def serve_chain(folder: SwarmFolder, chain: OpenedChain, record: bytes) -> InFor
         write_atomic(path, raw, mode=0o644)
         return store.add_file(path)
 
-    stored("chain.bin", chain.raw)
+    whole = stored("chain.bin", chain.raw)
     amendments = tuple(
         stored(f"amendment-{number}.bin", raw)
         for number, raw in enumerate(parts.amendments, start=1)
     )
-    return InForce(chain, record, store.add_file(folder.charter), amendments)
+    return InForce(chain, record, store.add_file(folder.charter), amendments, whole)

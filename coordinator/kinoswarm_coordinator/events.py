@@ -219,6 +219,20 @@ class VersionRolledBack(_Event, frozen=True, kw_only=True, tag="version_rolled_b
     """Good contributions of the withdrawn versions, which the next version may hold."""
 
 
+class VersionsForgotten(_Event, frozen=True, kw_only=True, tag="versions_forgotten"):
+    """Blobs of these versions may go; nothing is decided any more that would need them."""
+
+    cluster: int
+    lineage: int
+    versions: list[int]
+
+
+class ReleasesForgotten(_Event, frozen=True, kw_only=True, tag="releases_forgotten"):
+    """Files of these releases may go."""
+
+    versions: list[int]
+
+
 Event = (
     Founded
     | NodeJoined
@@ -242,4 +256,6 @@ Event = (
     | AdminActed
     | Amended
     | VersionRolledBack
+    | VersionsForgotten
+    | ReleasesForgotten
 )

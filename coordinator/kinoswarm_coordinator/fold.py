@@ -39,6 +39,7 @@ from kinoswarm_protocol.admin import (
 from kinoswarm_protocol.errors import Code
 from kinoswarm_protocol.ids import BlobId, LeaseId, PeerId
 from kinoswarm_protocol.messages import EvaluateOrder, Outcome, TrainOrder, TrainOutcome, Verdict
+from kinoswarm_protocol.outcome_blobs import blobs_of
 
 
 def fold(state: SwarmState, events: Iterable[ev.Event]) -> SwarmState:
@@ -247,6 +248,8 @@ def _work_received(state: SwarmState, event: ev.WorkReceived) -> None:
     state.unsettled.add(event.lease_id)
     if isinstance(event.outcome, TrainOutcome):
         state.lease_by_delta.setdefault(BlobId(event.outcome.delta), event.lease_id)
+    else:
+        state.named.update(blobs_of(event.outcome))
     if isinstance(lease.order, TrainOrder):
         _await_verdict(state, event.lease_id, event.outcome)
 
@@ -441,9 +444,19 @@ def _version_rolled_back(state: SwarmState, event: ev.VersionRolledBack) -> None
 
 
 def _release_published(state: SwarmState, event: ev.ReleasePublished) -> None:
+    state.named.add(event.manifest)
     for index, release in enumerate(state.releases):
         if release.version == event.version:
             state.releases[index] = structs.replace(release, manifest=event.manifest)
+
+
+def _versions_forgotten(state: SwarmState, event: ev.VersionsForgotten) -> None:
+    gone = state.forgotten.setdefault((event.cluster, event.lineage), {})
+    gone.update(dict.fromkeys(event.versions, event.at_ms))
+
+
+def _releases_forgotten(state: SwarmState, event: ev.ReleasesForgotten) -> None:
+    state.forgotten_releases.update(event.versions)
 
 
 _APPLY: dict[type[Any], Callable[[SwarmState, Any], None]] = {
@@ -469,4 +482,6 @@ _APPLY: dict[type[Any], Callable[[SwarmState, Any], None]] = {
     ev.AdminActed: _admin_acted,
     ev.Amended: _amended,
     ev.VersionRolledBack: _version_rolled_back,
+    ev.VersionsForgotten: _versions_forgotten,
+    ev.ReleasesForgotten: _releases_forgotten,
 }

@@ -57,6 +57,11 @@ class SwarmFolder:
         return self.home / "log.sqlite"
 
     @property
+    def tidy_lock(self) -> Path:
+        """Held while a backup reads the log and the store, or blobs go (tidy_lock.py)."""
+        return self.home / "tidy.lock"
+
+    @property
     def store(self) -> Path:
         return self.home / "store"
 

@@ -13,7 +13,7 @@ from kinoswarm_coordinator.submissions import settle, unavailable
 from kinoswarm_coordinator.uploads import upload_limit
 from kinoswarm_coordinator.work_table import WorkState
 from kinoswarm_network.client import NetworkClient
-from kinoswarm_protocol.errors import KinoswarmError
+from kinoswarm_protocol.errors import KinoswarmError, LocalError
 from kinoswarm_protocol.ids import BlobId, LeaseId
 from kinoswarm_protocol.limits import MAX_BLOB_BYTES
 from kinoswarm_protocol.messages import ProviderHint, TrainOrder
@@ -121,6 +121,10 @@ class Intake:
             most = await self._most_bytes(work, blob)
             await self.network.fetch_blob(blob, [provider], max_bytes=most)
         await self.network.pin(blob)
+        if await self.network.blob_path(blob) is None:
+            raise LocalError(
+                "it went in the moment in which it was named again; the next try fetches it"
+            )
 
     async def _most_bytes(self, work: WorkState, blob: BlobId) -> int:
         """As an upload may have, for what volunteers send; the operator's own worker is trusted."""

@@ -10,6 +10,7 @@ import structlog
 
 from kinoswarm_coordinator import events as ev
 from kinoswarm_coordinator.home import SwarmFolder
+from kinoswarm_coordinator.retention import kept_releases
 from kinoswarm_coordinator.service import Service
 from kinoswarm_coordinator.state import ReleaseState
 from kinoswarm_network.client import NetworkClient
@@ -20,7 +21,6 @@ from kinoswarm_protocol.errors import KinoswarmError, RemoteError
 from kinoswarm_protocol.messages import RELEASE, ExpertRef, ReleaseManifest
 
 _log = structlog.get_logger("publisher")
-_KEPT_RELEASE_FOLDERS = 3
 
 
 @dataclass(kw_only=True)
@@ -54,7 +54,7 @@ class Publisher:
         return len(state.releases), sum(len(line) for line in state.versions.values())
 
     async def _publish_built(self) -> None:
-        for release in list(self.service.journal.state.releases):
+        for release in kept_releases(self.service.journal.state):
             if release.manifest is None or self._signed_by_ended_key(release):
                 await self._publish(release)
 
@@ -118,11 +118,6 @@ class Publisher:
             if source is not None:
                 link_or_copy(source, building / file.path)
         os.replace(building, target)
-        self._drop_old_folders(release.version)
-
-    def _drop_old_folders(self, newest: int) -> None:
-        for version in range(1, newest - _KEPT_RELEASE_FOLDERS + 1):
-            shutil.rmtree(self.folder.releases / str(version), ignore_errors=True)
 
     async def _announce(self) -> None:
         """Put our records into the DHT; it is a hint, so a failure is only noted."""

@@ -39,12 +39,19 @@ def rolled_back(state: SwarmState, rules: Rules, wanted: Rollback, now_ms: int) 
         for lease_id in resting
         if lease_id in state.undecided
     ]
+    deltas_kept = {
+        lease_id
+        for one in line
+        if not state.is_forgotten(key, one.version)
+        for lease_id in one.contributions
+    }
     again: list[LeaseId] = []
     lost: list[LeaseId] = []
     for lease_id in merged_since(state, key, to_version):
         if lease_id in wanted.refused or state.work[lease_id].phase != "merged":
             continue
-        (again if _may_rest_on(state, rules, wanted, lease_id) else lost).append(lease_id)
+        is_possible = lease_id in deltas_kept and _may_rest_on(state, rules, wanted, lease_id)
+        (again if is_possible else lost).append(lease_id)
     rolled = ev.VersionRolledBack(
         at_ms=now_ms,
         cluster=key[0],

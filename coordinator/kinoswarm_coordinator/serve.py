@@ -38,6 +38,7 @@ from kinoswarm_coordinator.site_writer import site_facts, write_site
 from kinoswarm_coordinator.sql_log import SqlLog
 from kinoswarm_coordinator.state import Rules
 from kinoswarm_coordinator.submissions import expired
+from kinoswarm_coordinator.tidying import Tidier
 from kinoswarm_coordinator.try_desk import TryDesk
 from kinoswarm_coordinator.try_queue import TryRules
 from kinoswarm_coordinator.uploads import Uploads
@@ -297,6 +298,7 @@ async def _run_parts(
         path=folder.admin_socket,
         port=settings.admin_port,
     )
+    tidier = Tidier(service=service, store=sources.store, folder=folder, keep=settings.keep)
     watch = AmendmentWatch(service=service, folder=folder, network=network)
     secure = certificate_at(folder.certificate) is not None
     up.on_ready(_serving(up.bound, settings, network, founding, secure))
@@ -310,6 +312,7 @@ async def _run_parts(
             tasks.create_task(_fill_pages(sources))
             tasks.create_task(door.run())
             tasks.create_task(_sweep_uploads(sources.uploads))
+            tasks.create_task(tidier.run(settings.tidy_every_s))
             if isinstance(sources.store, ShelvedBlobStore):
                 tasks.create_task(_catch_up(sources.store))
             tasks.create_task(_make_copies(sources, settings.copy_every_s))

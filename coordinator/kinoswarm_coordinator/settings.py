@@ -12,6 +12,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from kinoswarm_coordinator.retention import Keep
 from kinoswarm_protocol.errors import LocalError
 from kinoswarm_protocol.limits import MAX_PROMPT
 
@@ -135,6 +136,25 @@ class CoordinatorSettings(BaseSettings):
         le=1e6,
         description="Blobs kept in the folder when `blobs` names a storage, in GB; 0 keeps all.",
     )
+    keep_versions: int = Field(
+        default=8,
+        ge=0,
+        le=10**6,
+        description="Newest versions of every lineage whose checkpoints and contributions are kept, at least two more "
+        "than work may be stale by; 0 keeps all.",
+    )
+    keep_releases: int = Field(
+        default=3,
+        ge=0,
+        le=10**6,
+        description="Newest releases whose files are kept; 0 keeps all.",
+    )
+    tidy_every_s: float = Field(
+        default=3_600.0,
+        ge=0.0,
+        le=604_800.0,
+        description="Seconds between rounds that delete the blobs that nothing needs any more; 0 deletes nothing.",
+    )
     database_url: str = Field(
         default="",
         max_length=500,
@@ -153,6 +173,11 @@ class CoordinatorSettings(BaseSettings):
         """Flags (init) over environment over the file that `load_settings` names."""
         file = TomlConfigSettingsSource(settings_cls, _file_in_use)
         return init_settings, env_settings, file
+
+    @property
+    def keep(self) -> Keep:
+        """What is kept of versions and releases."""
+        return Keep(versions=self.keep_versions, releases=self.keep_releases)
 
     @property
     def cache_bytes(self) -> int:

@@ -214,6 +214,9 @@ class SwarmState:
     bans: dict[PeerId, Ban] = field(default_factory=dict)
     withdrawn: dict[LineageKey, set[int]] = field(default_factory=dict)
     """Versions that were rolled back."""
+    forgotten: dict[LineageKey, dict[int, int]] = field(default_factory=dict)
+    """Versions whose blobs may be gone, with the time (ms) at which that was decided."""
+    forgotten_releases: set[int] = field(default_factory=set)
     release_wanted: bool = False
     admin_log: list[AdminEntry] = field(default_factory=list)
     admin_requests: set[str] = field(default_factory=set)
@@ -229,6 +232,8 @@ class SwarmState:
 
     lease_by_delta: dict[BlobId, LeaseId] = field(default_factory=dict)
     """Which contribution brought a delta first."""
+    named: set[BlobId] = field(default_factory=set)
+    """All other blobs that outcomes and releases ever named."""
     checkpoints: set[BlobId] = field(default_factory=set)
     """Blobs of all published versions."""
     sizes: dict[LineageKey, deque[float]] = field(default_factory=dict)
@@ -318,6 +323,10 @@ class SwarmState:
         outcome = self.work[lease_id].outcome
         assert isinstance(outcome, TrainOutcome)
         return BlobId(outcome.delta)
+
+    def is_forgotten(self, key: LineageKey, version: int) -> bool:
+        """Whether the blobs of a version may be gone."""
+        return version in self.forgotten.get(key, {})
 
     def staleness(self, order: TrainOrder) -> int:
         """How many merges the base of a work order is behind its lineage."""

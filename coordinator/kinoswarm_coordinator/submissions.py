@@ -151,7 +151,7 @@ def _denied(
     if lease.phase == "failed":
         return Denied(Code.LEASE_USED, "you gave this lease back as failed; pull a new one")
     if isinstance(order, TrainOrder) and isinstance(outcome, TrainOutcome):
-        return _other_amount(order, outcome) or _withdrawn(state, order)
+        return _other_amount(order, outcome) or _withdrawn(state, order) or _forgotten(state, order)
     if lease.phase == "expired":
         return Denied(Code.LEASE_EXPIRED, "this lease has expired and was given to another worker")
     return None
@@ -175,6 +175,17 @@ def _withdrawn(state: SwarmState, order: TrainOrder) -> Denied | None:
     return Denied(
         Code.STALE_BASE,
         f"base version {order.base_version} was withdrawn by the swarm's operators. Nothing is wrong with your machine",
+    )
+
+
+def _forgotten(state: SwarmState, order: TrainOrder) -> Denied | None:
+    """Without its base nobody can judge it. What is open or waits for its verdict keeps its base, so this came late."""
+    if not state.is_forgotten((order.cluster, order.lineage), order.base_version):
+        return None
+    return Denied(
+        Code.STALE_BASE,
+        f"this came after its lease had expired, and base version {order.base_version} is no longer kept here, so it "
+        "can't be judged. Nothing is wrong with your machine: it was slower than the others",
     )
 
 

@@ -7,14 +7,20 @@ from kinoswarm_protocol.version_steps import VersionStep
 
 
 def steps_to(state: SwarmState, order: Order) -> list[VersionStep]:
-    """Newest first, each from the version that the next one leads to; none over a version without a step."""
+    """Newest first, each from the version that the next one leads to; none over a version without a step.
+
+    Steps of forgotten versions are gone.
+    """
     if not isinstance(order, TrainOrder):
         return []
     line = state.versions[order.cluster, order.lineage]
     found: list[VersionStep] = []
     for version in range(order.base_version, 0, -1):
         after = line[version]
-        if after.step is None or len(found) == MAX_VERSION_STEPS or _is_secret(state, after):
+        gone = state.is_forgotten((order.cluster, order.lineage), version)
+        if after.step is None or gone or len(found) == MAX_VERSION_STEPS:
+            break
+        if _is_secret(state, after):
             break
         found.append(
             VersionStep(

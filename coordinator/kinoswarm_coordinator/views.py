@@ -40,6 +40,8 @@ class VersionView(Struct, frozen=True, kw_only=True):
     heldout_loss: float | None
     created_at_ms: int
     contributions: int
+    kept: bool = True
+    """Whether its checkpoint is still here; a forgotten version can't be rolled back to."""
 
 
 class ClusterView(Struct, frozen=True, kw_only=True):
@@ -83,6 +85,8 @@ class ReleaseView(Struct, frozen=True, kw_only=True):
     """Why one is not in it."""
     created_at_ms: int
     published: bool
+    kept: bool = True
+    """Whether its files and their signed table are still here."""
     size_bytes: int
     num_files: int
     share_by_expert: list[float]
@@ -285,6 +289,7 @@ def _cluster(state: SwarmState, rules: Rules, index: int, at_work: _AtWork) -> C
                 heldout_loss=version.heldout_loss,
                 created_at_ms=version.created_at_ms,
                 contributions=len(version.contributions),
+                kept=not state.is_forgotten(key, version.version),
             )
             for version in line
         ],
@@ -321,6 +326,7 @@ def _release(state: SwarmState, rules: Rules, index: int) -> ReleaseView:
         held_back=release.held_back,
         created_at_ms=release.created_at_ms,
         published=release.manifest is not None,
+        kept=release.version not in state.forgotten_releases,
         size_bytes=_size(release.files),
         num_files=len(release.files),
         share_by_expert=release.share_by_expert,

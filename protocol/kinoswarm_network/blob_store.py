@@ -135,6 +135,10 @@ class BlobStore:
         """All complete blobs, least recently used first."""
         return sorted(self._scan(), key=lambda stored: (stored.used_at_s, stored.blob))
 
+    def sizes(self) -> dict[BlobId, int]:
+        """Every complete blob that can be had through this store, with its bytes in this very folder."""
+        return {entry.blob: entry.size_bytes for entry in self._scan()}
+
     def add_file(self, source: Path) -> BlobId:
         """Copy `source` into the store and return its name; nothing happens when it is there already.
 
@@ -220,6 +224,14 @@ class BlobStore:
         for path in (self._data(blob), self._pin(blob), self._manifest(blob)):
             path.unlink(missing_ok=True)
         PartialBlob.remove_files(self.root / "partial", blob)
+
+    def forget(self, blob: BlobId) -> None:
+        """Drop a blob wherever this store has it."""
+        self.drop(blob)
+
+    def is_pinned(self, blob: BlobId) -> bool:
+        """Whether eviction spares `blob`; it need not be here."""
+        return self._pin(blob).exists()
 
     def pin(self, blob: BlobId, pinned: bool) -> None:
         """Keep `blob` from eviction, or allow it again. May come before the blob does."""

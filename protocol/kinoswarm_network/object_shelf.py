@@ -7,7 +7,7 @@ that S3 programs share (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_K
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from re import search
@@ -89,6 +89,12 @@ class ObjectShelf:
         with self._faults():
             self._store.put(_name(blob), data, chunk_size=_PART_BYTES)
             self._store.put(_name(blob) + _MANIFEST, manifest_raw)
+
+    def remove(self, blob: BlobId) -> None:
+        """Delete a blob, its manifest first, so that a crash in between leaves no half one; unknown is no error."""
+        for name in (_name(blob) + _MANIFEST, _name(blob)):
+            with suppress(FileNotFoundError), self._faults():
+                self._store.delete(name)
 
     @contextmanager
     def _faults(self) -> Iterator[None]:

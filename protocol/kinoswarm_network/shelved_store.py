@@ -75,6 +75,19 @@ class ShelvedBlobStore(BlobStore):
             self._shelve(blob, manifest_raw, final)
         return final
 
+    def sizes(self) -> dict[BlobId, int]:
+        """Also what the shelf alone has, with 0 bytes here. Raises Unreachable when it cannot be listed."""
+        self._list()
+        return dict.fromkeys(map(BlobId, self._shelved), 0) | super().sizes()
+
+    def forget(self, blob: BlobId) -> None:
+        """From the shelf first: a kill in between leaves it here, to be forgotten again. Raises Unreachable."""
+        self.shelf.remove(blob)
+        with self._lock:
+            self._shelved.discard(blob)
+            self._manifests.pop(blob, None)
+        self.drop(blob)
+
     def make_room(self, needed_bytes: int) -> None:
         """Evict the least recently used blobs that lie on the shelf too; a cache that is too small never refuses."""
         if not self.quota_bytes:
@@ -129,13 +142,16 @@ class ShelvedBlobStore(BlobStore):
         )  # also when it fails: a dead shelf is not asked all the time
         names = self.shelf.names()
         with self._lock:
-            self._shelved |= names
+            self._shelved = names  # what another process removed is gone from it
 
     def _shelved_manifest(self, blob: BlobId) -> tuple[bytes | None, BlobManifest | None]:
         """The verified manifest; (None, None) when the shelf does not give it or gives a wrong one."""
         try:
             raw = self.shelf.manifest(blob)
-            return (None, None) if raw is None else (raw, decode_manifest(blob, raw))
+            if raw is None:
+                self._shelved.discard(blob)  # another process let it go
+                return None, None
+            return raw, decode_manifest(blob, raw)
         except RemoteError as error:
             _log.error("the manifest of %s… on the shelf cannot be used: %s", blob[:12], error)
             return None, None

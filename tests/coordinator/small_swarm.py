@@ -69,7 +69,7 @@ def rules(num_clusters: int = 2, **policy: object) -> Rules:
 def unamended() -> InForce:
     """The charter as it was founded."""
     chain = chain_of(seal(FOUNDER, CHARTER, "", charter()))
-    return InForce(OpenedChain(SWARM, chain, charter(), ()), b"", BLOB, ())
+    return InForce(OpenedChain(SWARM, chain, charter(), ()), b"", BLOB, (), BLOB)
 
 
 @dataclass

@@ -12,11 +12,12 @@ from protocol.samples import COORDINATOR, NODE
 from typer.testing import CliRunner
 
 from kinoswarm_cli import ledger_commands, swarm_commands
+from kinoswarm_coordinator import backup
 from kinoswarm_coordinator import leadership as ls
 from kinoswarm_coordinator.backup import back_up, promote, restore
 from kinoswarm_coordinator.database import engine_of, sqlite_url
 from kinoswarm_coordinator.event_log import CorruptLog, LogInUse, NotLeader
-from kinoswarm_coordinator.events import Event
+from kinoswarm_coordinator.events import Event, VersionsForgotten
 from kinoswarm_coordinator.home import SwarmFolder
 from kinoswarm_coordinator.leading import wait_to_lead
 from kinoswarm_coordinator.log_heads import HeadSigner
@@ -24,6 +25,7 @@ from kinoswarm_coordinator.offline import checked_ledger
 from kinoswarm_coordinator.serve import read_founding
 from kinoswarm_coordinator.settings import load_settings
 from kinoswarm_coordinator.sql_log import SqlLog
+from kinoswarm_coordinator.tidy_lock import may_tidy
 from kinoswarm_network.blob_store import BlobStore
 from kinoswarm_protocol.errors import HashMismatch, LocalError
 from kinoswarm_protocol.ids import BlobId
@@ -94,6 +96,41 @@ def test_what_was_backed_up_while_it_ran_comes_back(folder: SwarmFolder, tmp_pat
     checked = checked_ledger(back.root)
     assert (checked.num_events, checked.num_heads) == (made.num_events, 1)
     assert sum(checked.ledger.by_peer.values()) > 0
+
+
+def test_a_backup_without_what_was_forgotten_comes_back(
+    folder: SwarmFolder, tmp_path: Path
+) -> None:
+    """The log names blobs that went since; neither the backup nor the restore misses them."""
+    log = running_log(folder)
+    forgotten = VersionsForgotten(at_ms=NOW_MS, cluster=0, lineage=0, versions=[1])
+    log.append([forgotten])
+    log.close()
+    kept = add_blob(folder, "a checkpoint")
+    made = back_up(folder.root, tmp_path / "backup", NOW_MS)
+    back = SwarmFolder(tmp_path / "back")
+    assert restore(tmp_path / "backup", back.root).num_events == made.num_events
+    assert [entry.blob for entry in BlobStore(back.store).blobs()] == [kept]
+    log = SqlLog(sqlite_url(back.log))
+    assert list(log.read())[-1] == forgotten
+    log.close()
+
+
+def test_nothing_may_go_between_the_log_and_the_blobs_of_a_backup(
+    folder: SwarmFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running_log(folder).close()
+    allowed: list[bool] = []
+
+    def copy(source: BlobStore, target: BlobStore) -> tuple[int, int]:
+        with may_tidy(folder.tidy_lock) as may:
+            allowed.append(may)
+        return 0, 0
+
+    monkeypatch.setattr(backup, "_copy_blobs", copy)
+    back_up(folder.root, tmp_path / "backup", NOW_MS)
+    with may_tidy(folder.tidy_lock) as may:
+        assert (allowed, may) == ([False], True)
 
 
 def test_a_restored_log_is_led_only_after_its_promotion(

@@ -381,3 +381,34 @@ def test_of_a_body_that_nobody_waits_for_not_a_byte_is_read(site: UploadSite, wh
     scope = {"type": "http", "method": "PUT", "path": path, "headers": [], "query_string": b""}
     asyncio.run(app(scope, receive, send))
     assert sent[0]["status"] == 403
+
+
+def test_a_blob_that_went_just_before_it_was_pinned_is_fetched_anew(site: UploadSite) -> None:
+    """A round of tidying drops bytes in the moment in which a contribution names them again."""
+    lease_id, blob = site.waiting(b"x" * 100)
+    source = site.ours.path_of(blob) or Path()
+    site.theirs.add_file(source)
+
+    class DropsFirst(NobodyFetches):
+        async def pin(self, blob: BlobId) -> None:
+            if not self.most:
+                site.theirs.drop(blob)
+            await super().pin(blob)
+
+        async def fetch_blob(self, blob: BlobId, providers: object, *, max_bytes: int) -> None:
+            self.most.append(max_bytes)
+            site.theirs.add_file(source)
+
+    network = DropsFirst(site)
+    intake = intake_of(site, network)
+
+    async def run() -> None:
+        intake.begin(lease_id)
+        while intake._running:
+            intake.look_again(lease_id)  # else the next try comes a second later
+            await asyncio.wait(intake._running.values(), timeout=0.01)
+
+    asyncio.run(run())
+    assert len(network.most) == 1
+    assert site.swarm.state.work[lease_id].phase == "available"
+    assert site.theirs.is_pinned(blob)

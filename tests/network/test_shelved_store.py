@@ -223,6 +223,50 @@ def test_a_peer_serves_over_libp2p_what_only_the_storage_has(
     assert brought.is_relative_to(machines.folder / "p")
 
 
+def test_what_is_forgotten_is_gone_from_folder_and_shelf_for_every_machine(
+    machines: Machines,
+) -> None:
+    one, other = machines.store("one"), machines.store("other")
+    blob, kept = one.add_file(machines.file(MIB)), one.add_file(machines.file(5))
+    assert other.sizes() == {blob: 0, kept: 0}
+    assert other.path_of(blob) is not None
+    assert other.sizes() == {blob: MIB, kept: 0}
+    one.forget(blob)
+    one.forget(blob)  # cut short and done again
+    other.drop(blob)
+    for store in (one, other, machines.store("third")):
+        assert store.path_of(blob) is None
+        assert store.manifest_bytes(blob) is None
+        assert not store.has(blob)
+        assert store.has(kept)
+    assert set(one.sizes()) == {kept}
+
+
+def test_what_was_forgotten_and_is_made_anew_goes_to_the_shelf_again(machines: Machines) -> None:
+    one, other = machines.store("one"), machines.store("other")
+    source = machines.file(MIB)
+    blob = one.add_file(source)
+    assert other.has(blob)
+    one.forget(blob)
+    assert other.manifest_bytes(blob) is None, "it looks, and knows better from then on"
+    assert other.add_file(source) == blob
+    assert machines.store("third").has(blob)
+
+
+def test_a_kill_while_a_blob_is_removed_from_the_shelf_leaves_it_to_be_forgotten_again(
+    machines: Machines, server: S3Server
+) -> None:
+    """Killed after the manifest is gone from the bucket, before the data is."""
+    one = machines.store("one")
+    blob = one.add_file(machines.file(MIB))
+    raw_objects(server, machines).delete(f"{blob[:2]}/{blob}.manifest")
+    again = machines.store("one")
+    assert blob in again.sizes(), "the folder has it still"
+    again.forget(blob)
+    assert again.sizes() == {}
+    assert machines.store("third").sizes() == {}
+
+
 def test_an_unanswered_question_is_the_storages_fault_not_ours(
     machines: Machines, monkeypatch: pytest.MonkeyPatch
 ) -> None:

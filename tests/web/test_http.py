@@ -11,6 +11,8 @@ import pytest
 from protocol.samples import NODE, SWARM
 from web.served import HOSTILE, sources
 
+from kinoswarm_coordinator.events import ReleasesForgotten, VersionsForgotten
+from kinoswarm_coordinator.fold import fold
 from kinoswarm_coordinator.web.app import create_app
 from kinoswarm_coordinator.web.assets import load_assets
 from kinoswarm_coordinator.web.sources import WebSources
@@ -65,6 +67,45 @@ def test_other_sites_may_show_the_newest_releases_first_clip(ask, served: WebSou
     assert clip.headers["access-control-allow-origin"] == "*"
     part = ask(get("/newest.mp4", Range="bytes=0-9"))
     assert (part.status_code, len(part.content)) == (206, 10)
+
+
+def test_what_was_forgotten_is_said_to_be_and_no_dead_link_is_offered(tmp_path: Path) -> None:
+    served = sources(tmp_path)
+    journal = served.service.journal
+    manifest = journal.state.releases[0].manifest
+    assert manifest is not None
+    fold(
+        journal.state,
+        [
+            ReleasesForgotten(at_ms=1, versions=[1]),
+            VersionsForgotten(at_ms=1, cluster=0, lineage=0, versions=[1]),
+        ],
+    )
+    served.store.forget(manifest)
+    app = create_app(served)
+
+    async def run() -> list[httpx.Response]:
+        transport = httpx.ASGITransport(app)
+        paths = [
+            "/releases/1",
+            "/releases/2",
+            "/clusters/0",
+            "/api/v1/releases",
+            "/api/v1/clusters/0",
+        ]
+        async with httpx.AsyncClient(transport=transport, base_url="http://page") as client:
+            missing = await client.get("/api/v1/releases/1/manifest")
+            assert missing.status_code == 404
+            return [await client.get(path) for path in paths]
+
+    old, new, cluster, releases, versions = asyncio.run(run())
+    assert "files are no longer kept here" in old.text
+    assert "/api/v1/releases/1/manifest" not in old.text
+    assert "files are no longer kept here" not in new.text
+    assert "/api/v1/releases/2/manifest" in new.text
+    assert cluster.text.count("(no longer kept)") == 1
+    assert [release["kept"] for release in releases.json()] == [False, True]
+    assert [version["kept"] for version in versions.json()["versions"]] == [True, False, True]
 
 
 def test_a_releases_page_shows_the_figures_of_its_own_versions(ask, served: WebSources) -> None:
