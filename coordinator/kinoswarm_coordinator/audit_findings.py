@@ -1,7 +1,7 @@
 """What a comparison of runs leads to: cover, refutation, bans, withdrawn versions. Owns these consequences; pure."""
 
 from kinoswarm_coordinator import events as ev
-from kinoswarm_coordinator.audits import finding, referees_run, waited_in_vain
+from kinoswarm_coordinator.audits import finding, waited_in_vain
 from kinoswarm_coordinator.rolling_back import Rollback, rolled_back
 from kinoswarm_coordinator.state import LeaseState, LineageKey, Rules, SwarmState
 from kinoswarm_coordinator.trust import penalty
@@ -31,7 +31,6 @@ def after_comparison(
         return []
     pairs = [pair for pair in outcome.distances if pair.first < pair.second < len(runs)]
     found = finding(state, rules, runs, primary, pairs)
-    own = referees_run(state, rules, runs)
     compared = ev.RunsCompared(
         at_ms=now_ms,
         lease_id=primary,
@@ -40,7 +39,7 @@ def after_comparison(
         distances=pairs,
         agreeing=found.agreeing,
         differing=found.differing,
-        covered=_covered(state, [*found.agreeing, *([own] if own else [])]),
+        covered=_covered(state, found.agreeing),
     )
     consequences = _refuted(state, rules, found.differing, now_ms) if found.differing else []
     return [*consequences, compared]

@@ -7,24 +7,21 @@ long for it, or what it found no time for, until three agree, or two of which on
 is refuted. So one liar can neither frame nor wave through, and two fresh identities can't frame.
 """
 
-from collections.abc import Sequence, Set
+from collections.abc import Collection, Iterator, Sequence, Set
 from dataclasses import dataclass
 from itertools import islice
 
+from kinoswarm_coordinator import referee
 from kinoswarm_coordinator.audit_band import allowed_distance
 from kinoswarm_coordinator.state import AuditCase, AuditResult, Rules, SwarmState
 from kinoswarm_coordinator.trust import is_proven, num_proven
-from kinoswarm_protocol.charter import Policy
 from kinoswarm_protocol.ids import LeaseId, PeerId
 from kinoswarm_protocol.messages import CompareOrder, DeltaDistance, PullLease, TrainOrder
 
-_NEWCOMERS_HALVINGS = 4
 _MOST_RUNS = 5
 """Of one work order: after that many without a majority nobody is to blame."""
 _CONVICTING = 3
 _LOOKED_AT = 64
-_REFEREE_FOR = 0.5
-"""Disputed work is left to the operator's worker until its case has waited for this share of audit_wait_s."""
 _ENOUGH_PROVEN = 3
 _NEIGHBOURS_AFTER = 0.5
 """Who shares a range of addresses with a run audits it once the case has waited for this share of audit_wait_s."""
@@ -52,24 +49,20 @@ def audit_for(
 ) -> tuple[LeaseId, TrainOrder] | None:
     """The contribution that this node may do again, and its order; the one that has waited longest."""
     account = state.account_of(auditor.peer)
-    if not state.audits_wanted:
+    if not state.audits_wanted and not state.audits_disputed:
         return None
     trusted = (
         is_proven(state, rules, account)
         or num_proven(state, rules, _ENOUGH_PROVEN) < _ENOUGH_PROVEN
     )
-    wanted = (
-        primary
-        for primary in state.audits_wanted
-        if not _left_to_referee(state, rules, primary, auditor.now_ms)
-    )
-    for primary in islice(wanted, _LOOKED_AT):
+    for primary in _waiting(state, rules, auditor.now_ms):
         case, order = state.audits[primary], state.leases[primary].order
         assert isinstance(order, TrainOrder)
         if not trusted and not _has_waited(rules, case, auditor.now_ms):
-            return (
-                None  # nor have those behind it, but for one whose auditor failed: its turn comes
-            )
+            if primary in state.audits_disputed:
+                continue
+            # Nor have those behind it, but for one whose auditor failed: its turn comes.
+            return None
         if account in case.accounts or order.mode not in auditor.body.modes:
             continue
         if _is_next_door(state, rules, primary, auditor):
@@ -78,6 +71,14 @@ def audit_for(
         if in_time and order.steps <= auditor.most_steps:
             return primary, order
     return None
+
+
+def _waiting(state: SwarmState, rules: Rules, now_ms: int) -> Iterator[LeaseId]:
+    """Cases that want a volunteer's run: first disputes that are not the referee's."""
+    for primary in islice(state.audits_disputed, referee.DISPUTES_LOOKED_AT):
+        if not referee.is_left_to_it(state, rules, primary, now_ms):
+            yield primary
+    yield from islice(state.audits_wanted, _LOOKED_AT)
 
 
 def _helper_in_time(rules: Rules, case: AuditCase, order: TrainOrder, auditor: Auditor) -> bool:
@@ -101,39 +102,6 @@ def _is_next_door(state: SwarmState, rules: Rules, primary: LeaseId, auditor: Au
     if waited_s >= _NEIGHBOURS_AFTER * rules.charter.policy.audit_wait_s:
         return False
     return any(state.leases[run].lease.node in auditor.neighbours for run in (primary, *case.runs))
-
-
-def refereed(state: SwarmState, rules: Rules, now_ms: int) -> tuple[LeaseId, TrainOrder] | None:
-    """The dispute that the operator's worker is to end by a run of its own: the one that has waited longest."""
-    for primary in state.audits_disputed:
-        if _left_to_referee(state, rules, primary, now_ms):
-            order = state.leases[primary].order
-            assert isinstance(order, TrainOrder)
-            return primary, order
-    return None
-
-
-def _left_to_referee(state: SwarmState, rules: Rules, primary: LeaseId, now_ms: int) -> bool:
-    """Whether runs differ about work no longer than a newcomer's, that the operator's worker did not try yet."""
-    if not rules.referee or primary not in state.audits_disputed:
-        return False
-    case, order, policy = state.audits[primary], state.leases[primary].order, rules.charter.policy
-    assert isinstance(order, TrainOrder)
-    waited_s = (now_ms - case.opened_at_ms) / 1000
-    return (
-        rules.operator not in case.accounts
-        and order.steps <= newcomers_steps(policy, policy.segment_steps_max)
-        and waited_s < _REFEREE_FOR * policy.audit_wait_s
-    )
-
-
-def newcomers_steps(policy: Policy, longest: int) -> int:
-    """Steps of a newcomer's segment where others train `longest`: a sixteenth.
-
-    All of its work is done twice until it is proven, and many never stay so long. With 30% of volunteers gone a day,
-    audits then cost 4% of the training instead of 12% (`kinoswarm simulate`).
-    """
-    return max(policy.segment_steps_min, longest >> _NEWCOMERS_HALVINGS)
 
 
 def comparison_order(state: SwarmState) -> tuple[LeaseId, CompareOrder] | None:
@@ -172,31 +140,29 @@ def finding(
         if pair.distance is not None and pair.distance <= limit:
             friends[pair.first].add(pair.second)
             friends[pair.second].add(pair.first)
-    own = referees_run(state, rules, runs)
-    if own is not None and len(friends[runs.index(own)]) > 1:
-        return _as_the_referee(runs, primary, own, friends[runs.index(own)])
+    own = referee.its_run(state, runs)
+    if own is not None and len(friends[own]) > 1:
+        measured = {(p.first, p.second): p.distance for p in distances if p.distance is not None}
+        return _found(runs, primary, referee.believed(friends, own, measured), own)
     largest = max(friends, key=len)
     rivals = [group for group in friends if len(group) == len(largest) and group != largest]
-    agreeing = [run for index, run in enumerate(runs) if index in largest]
-    differing = [run for run in runs if run not in agreeing and run != own]
-    if len(agreeing) < 2 or rivals or (differing and not _convicts(state, rules, agreeing)):
+    found = _found(runs, primary, largest - {own}, own)
+    if (
+        len(found.agreeing) < 2
+        or rivals
+        or (found.differing and not _convicts(state, rules, found.agreeing))
+    ):
         result: AuditResult = "open" if len(runs) < _MOST_RUNS else "unclear"
         return Finding(result=result, agreeing=[], differing=[])
-    result = "confirmed" if primary in agreeing else "refuted"
-    return Finding(result=result, agreeing=agreeing, differing=differing)
+    return found
 
 
-def referees_run(state: SwarmState, rules: Rules, runs: Sequence[LeaseId]) -> LeaseId | None:
-    """Which of the runs is the operator's own, if one is."""
-    return next((run for run in runs if state.work[run].node == rules.operator), None)
-
-
-def _as_the_referee(
-    runs: Sequence[LeaseId], primary: LeaseId, own: LeaseId, friends: Set[int]
+def _found(
+    runs: Sequence[LeaseId], primary: LeaseId, right: Collection[int | None], own: int | None
 ) -> Finding:
-    """Its worker makes the model, so its run stands; alone with its result it accuses nobody (then others vote)."""
-    agreeing = [run for index, run in enumerate(runs) if index in friends and run != own]
-    differing = [run for index, run in enumerate(runs) if index not in friends]
+    """The referee's run speaks for others and is none of them."""
+    agreeing = [run for index, run in enumerate(runs) if index in right]
+    differing = [run for index, run in enumerate(runs) if index not in right and index != own]
     result: AuditResult = "confirmed" if primary in agreeing else "refuted"
     return Finding(result=result, agreeing=agreeing, differing=differing)
 
@@ -209,11 +175,16 @@ def _convicts(state: SwarmState, rules: Rules, agreeing: Sequence[LeaseId]) -> b
 
 
 def waited_in_vain(state: SwarmState, rules: Rules, now_ms: int) -> list[LeaseId]:
-    """Open cases that nobody could finish in the charter's time, oldest first."""
+    """Open cases that nobody could finish in the charter's time, oldest first; a dispute has it from its beginning.
+
+    Else a liar that hands in late would leave no time for those who could tell.
+    """
     limit_ms = rules.charter.policy.audit_wait_s * 1000
     found = []
     for primary in state.audits_open:
-        if now_ms - state.audits[primary].opened_at_ms < limit_ms:
+        case = state.audits[primary]
+        if now_ms - case.opened_at_ms < limit_ms:
             break
-        found.append(primary)
+        if now_ms - max(case.opened_at_ms, case.disputed_at_ms) >= limit_ms:
+            found.append(primary)
     return found

@@ -244,13 +244,16 @@ def _work_received(state: SwarmState, event: ev.WorkReceived) -> None:
         account=delegation.account if delegation else PeerId(""),
         outcome=event.outcome,
         received_at_ms=event.at_ms,
+        is_referees=lease.purpose == "referee",
     )
     state.unsettled.add(event.lease_id)
     if isinstance(event.outcome, TrainOutcome):
         state.lease_by_delta.setdefault(BlobId(event.outcome.delta), event.lease_id)
     else:
         state.named.update(blobs_of(event.outcome))
-    if isinstance(lease.order, TrainOrder):
+    if lease.purpose == "referee" and isinstance(event.outcome, TrainOutcome):
+        state.referee_seconds_per_step = event.outcome.seconds / max(1, event.outcome.steps)
+    elif isinstance(lease.order, TrainOrder):
         _await_verdict(state, event.lease_id, event.outcome)
 
 
@@ -263,6 +266,8 @@ def _blobs_arrived(state: SwarmState, event: ev.BlobsArrived) -> None:
         _judged_no_more(state, lease)
     if lease.purpose == "compare":
         state.comparing.discard(state.audit_of[event.lease_id])
+    if lease.purpose == "referee":
+        fold_audits.referee_arrived(state, event.lease_id)
 
 
 def _set_phase(state: SwarmState, lease_id: LeaseId, phase: WorkPhase) -> None:
@@ -434,6 +439,7 @@ def _version_rolled_back(state: SwarmState, event: ev.VersionRolledBack) -> None
         )
     )
     state.withdrawn.setdefault(key, set()).update(event.withdrawn)
+    fold_audits.base_withdrawn(state, key, event.withdrawn)
     _leave_unmerged(state, key, event.contributions, "quarantined")
     for lease_id in event.reopened:
         fold_merging.enter(state, lease_id)

@@ -1,17 +1,25 @@
 """How events change audit cases and trust. Owns these parts of the state; decides nothing."""
 
 from collections import deque
+from collections.abc import Collection
 
 from msgspec import structs
 
 from kinoswarm_coordinator import events as ev
 from kinoswarm_coordinator import fold_merging
 from kinoswarm_coordinator.audit_band import KEPT, band_key
-from kinoswarm_coordinator.state import AuditCase, AuditResult, Ban, SwarmState, Trust
+from kinoswarm_coordinator.state import (
+    AuditCase,
+    AuditResult,
+    Ban,
+    LineageKey,
+    SwarmState,
+    Trust,
+)
 from kinoswarm_coordinator.work_table import WorkPhase
 from kinoswarm_protocol.errors import Code
 from kinoswarm_protocol.ids import LeaseId, PeerId
-from kinoswarm_protocol.messages import Verdict
+from kinoswarm_protocol.messages import TrainOrder, Verdict
 
 BLAMELESS = (Code.BLOB_UNAVAILABLE, Code.STALE_BASE, Code.SET_ASIDE)
 """Rejections that say nothing about how a machine computes."""
@@ -41,8 +49,11 @@ def lease_issued(state: SwarmState, event: ev.LeaseIssued) -> None:
         state.comparing.add(primary)
         return
     case = state.audits[primary]
-    account = state.account_of(PeerId(event.lease.node))
-    state.audits[primary] = structs.replace(case, accounts=[*case.accounts, account])
+    if event.purpose == "referee":
+        state.audits[primary] = structs.replace(case, refereed=True)
+    else:
+        account = state.account_of(PeerId(event.lease.node))
+        state.audits[primary] = structs.replace(case, accounts=[*case.accounts, account])
     for waiting in (state.audits_wanted, state.audits_disputed):
         waiting.pop(primary, None)
 
@@ -59,9 +70,27 @@ def lease_lost(state: SwarmState, lease_id: LeaseId) -> None:
 
 
 def _want_run(state: SwarmState, primary: LeaseId) -> None:
-    state.audits_wanted[primary] = None
-    if state.audits[primary].compared:
-        state.audits_disputed[primary] = None
+    now, before = state.audits_wanted, state.audits_disputed
+    if state.audits[primary].disputed_at_ms:
+        now, before = before, now
+    before.pop(primary, None)
+    now[primary] = None
+
+
+def referee_arrived(state: SwarmState, lease_id: LeaseId) -> None:
+    """The operator's own run is here. No verdict is given on it: it is no contribution."""
+    primary = state.audit_of[lease_id]
+    if primary in state.audits_open:
+        _add_run(state, primary, lease_id)
+
+
+def base_withdrawn(state: SwarmState, key: LineageKey, versions: Collection[int]) -> None:
+    """What rests on versions that were rolled back is lost, whatever its audit would say."""
+    for primary in list(state.audits_open):
+        order = state.leases[primary].order
+        assert isinstance(order, TrainOrder)
+        if (order.cluster, order.lineage) == key and order.base_version in versions:
+            _close(state, primary, "moot")
 
 
 def verdict_given(state: SwarmState, verdict: Verdict, before: WorkPhase) -> None:
@@ -85,10 +114,16 @@ def verdict_given(state: SwarmState, verdict: Verdict, before: WorkPhase) -> Non
         return
     if primary == lease_id and not accepted:
         _close(state, primary, "moot")
-    elif before == "available":
+    elif before == "available" and not _is_found_out(state, account, verdict.decided_at_ms):
         _add_run(state, primary, lease_id)
     elif primary != lease_id:
         _want_run(state, primary)
+
+
+def _is_found_out(state: SwarmState, account: PeerId, now_ms: int) -> bool:
+    """Whether an account was banned since it handed in; what comes of its own work is decided elsewhere."""
+    ban = state.bans.get(account)
+    return ban is not None and ban.until_ms > now_ms
 
 
 def _lose_runs(state: SwarmState, account: PeerId) -> None:
@@ -106,7 +141,7 @@ def _lose_runs(state: SwarmState, account: PeerId) -> None:
 def _lose(state: SwarmState, primary: LeaseId, lost: set[LeaseId]) -> None:
     case = state.audits[primary]
     runs = [run for run in case.runs if run not in lost]
-    state.audits[primary] = structs.replace(case, runs=runs, compared=0)
+    state.audits[primary] = structs.replace(case, runs=runs, compared=0, disputed_at_ms=0)
     for waiting in (state.audits_ready, state.audits_wanted, state.audits_disputed):
         waiting.pop(primary, None)
     if primary in runs and len(runs) > 1:
@@ -159,7 +194,12 @@ def _set_trust(state: SwarmState, account: PeerId, trust: Trust) -> None:
 
 
 def _want_another(state: SwarmState, event: ev.RunsCompared) -> None:
-    case = structs.replace(state.audits[event.lease_id], compared=len(event.runs))
+    before = state.audits[event.lease_id]
+    case = structs.replace(
+        before,
+        compared=min(len(event.runs), len(before.runs)),
+        disputed_at_ms=before.disputed_at_ms or event.at_ms,
+    )
     state.audits[event.lease_id] = case
     if len(case.runs) == case.compared:
         state.audits_ready.pop(event.lease_id, None)

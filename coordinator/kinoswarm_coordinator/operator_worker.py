@@ -14,7 +14,7 @@ from kinoswarm_model.jobs import JobProgress
 from kinoswarm_model.supervisor import WorkerDied, WorkerError, WorkerSupervisor
 from kinoswarm_network.coordinator_client import CoordinatorClient
 from kinoswarm_protocol.envelope import open_envelope, seal
-from kinoswarm_protocol.errors import Code, LocalError
+from kinoswarm_protocol.errors import Code, LocalError, Refused
 from kinoswarm_protocol.ids import BlobId, LeaseId
 from kinoswarm_protocol.keys import KeyPair
 from kinoswarm_protocol.messages import (
@@ -171,7 +171,15 @@ class OperatorWorker:
             outcome=outcome,
         )
         raw = seal(service.key, CONTRIBUTION, service.swarm, contribution)
-        await self._client.ask(Submit(contribution=raw), Receipt, request_id=secrets.token_hex(16))
+        request_id = secrets.token_hex(16)
+        try:
+            await self._client.ask(Submit(contribution=raw), Receipt, request_id=request_id)
+        except Refused as error:
+            # Kept open, its lease would be given out again after every start.
+            if isinstance(outcome, FailedOutcome):
+                _log.error("not even a failure is taken", lease=lease.lease_id, why=str(error))
+                return
+            await self._submit(lease, _failed(error.code, str(error)))
 
 
 def _failed(code: str, sentence: str) -> FailedOutcome:

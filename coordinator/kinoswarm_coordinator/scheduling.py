@@ -6,9 +6,10 @@ A decision is (LeaseIssued, reason) or (None, reason, when to ask again): the re
 from collections.abc import Set
 from dataclasses import dataclass
 
-from kinoswarm_coordinator.audits import Auditor, audit_for, newcomers_steps
+from kinoswarm_coordinator.audits import Auditor, audit_for
 from kinoswarm_coordinator.chance import derived_seed
 from kinoswarm_coordinator.events import LeaseIssued
+from kinoswarm_coordinator.referee import newcomers_steps
 from kinoswarm_coordinator.state import LeaseState, LineageKey, Need, Purpose, Rules, SwarmState
 from kinoswarm_coordinator.trust import is_proven
 from kinoswarm_coordinator.trusted_work import next_trusted_work

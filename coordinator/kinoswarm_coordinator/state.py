@@ -23,7 +23,7 @@ from kinoswarm_protocol.messages import (
     TrainOutcome,
 )
 
-Purpose = Literal["train", "audit", "evaluate", "compare", "merge", "route", "release"]
+Purpose = Literal["train", "audit", "referee", "evaluate", "compare", "merge", "route", "release"]
 AuditResult = Literal["open", "confirmed", "refuted", "unclear", "given_up", "moot"]
 LeasePhase = Literal["open", "expired", "failed", "submitted"]
 LineageKey = tuple[int, int]
@@ -174,6 +174,10 @@ class AuditCase(Struct, frozen=True, kw_only=True):
     """Contributions under this order whose deltas are here and judged, in the order of their verdicts."""
     compared: int = 0
     """How many of the runs the last comparison looked at."""
+    disputed_at_ms: int = 0
+    """When runs were first seen to differ; 0 while they did not."""
+    refereed: bool = False
+    """The operator's own worker took the order."""
     result: AuditResult = "open"
 
 
@@ -253,9 +257,11 @@ class SwarmState:
     audits_open: dict[LeaseId, None] = field(default_factory=dict)
     """Without a result, oldest first, as an ordered set; so are the next three."""
     audits_wanted: dict[LeaseId, None] = field(default_factory=dict)
-    """Open, and nobody is at it."""
+    """Open, nobody is at it, and nothing was found yet."""
     audits_disputed: dict[LeaseId, None] = field(default_factory=dict)
-    """Those of them whose runs differ."""
+    """Open, nobody is at it, and its runs differ."""
+    referee_seconds_per_step: float = 0.0
+    """Of the operator's worker in its last run of disputed work; 0 before."""
     audits_ready: dict[LeaseId, None] = field(default_factory=dict)
     """Open, with runs to be compared."""
     comparing: set[LeaseId] = field(default_factory=set)

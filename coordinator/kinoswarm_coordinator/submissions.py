@@ -151,7 +151,10 @@ def _denied(
     if lease.phase == "failed":
         return Denied(Code.LEASE_USED, "you gave this lease back as failed; pull a new one")
     if isinstance(order, TrainOrder) and isinstance(outcome, TrainOutcome):
-        return _other_amount(order, outcome) or _withdrawn(state, order) or _forgotten(state, order)
+        wrong = _other_amount(order, outcome)
+        if wrong is not None or lease.purpose == "referee":
+            return wrong  # what its run was about may have ended meanwhile: then it is of no use, and no mistake
+        return _withdrawn(state, order) or _forgotten(state, order)
     if lease.phase == "expired":
         return Denied(Code.LEASE_EXPIRED, "this lease has expired and was given to another worker")
     return None
@@ -219,7 +222,7 @@ def settle(state: SwarmState, rules: Rules, work: WorkState, now_ms: int) -> lis
 
 def unavailable(state: SwarmState, work: WorkState, now_ms: int, why: str) -> list[ev.Event]:
     """Events when a contribution's blobs could not be had: a verdict for training, a failed lease otherwise."""
-    if isinstance(work.outcome, TrainOutcome):
+    if isinstance(work.outcome, TrainOutcome) and not work.is_referees:
         sentence = (
             f"your delta could not be fetched ({why}); keep the daemon running until the verdict"
         )
@@ -279,7 +282,7 @@ def _after_refusals(
     """Bans of accounts whose work the checks keep refusing: every refusal costs the operator a test."""
     found: list[ev.Event] = []
     for account, count in sorted(refused.items()):
-        if account == rules.operator or trust_of(state, account).refused + count < MOST_REFUSED:
+        if trust_of(state, account).refused + count < MOST_REFUSED:
             continue
         why = f"{MOST_REFUSED} contributions in a row were refused"
         ban = penalty(state, rules, account, now_ms, why)

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from itertools import islice
 
-from kinoswarm_coordinator.audits import comparison_order, refereed
+from kinoswarm_coordinator.audits import comparison_order
 from kinoswarm_coordinator.chance import derived_seed
+from kinoswarm_coordinator.referee import next_dispute
 from kinoswarm_coordinator.releasing import release_order
 from kinoswarm_coordinator.state import LineageKey, Purpose, Rules, SwarmState
 from kinoswarm_coordinator.trust import is_proven
@@ -109,12 +110,12 @@ def _comparison(state: SwarmState) -> TrustedWork | None:
 
 
 def _referee(state: SwarmState, rules: Rules, now_ms: int) -> TrustedWork | None:
-    """Work that runs differ about, done once more; one at a time, as who is found out by one may end others."""
-    found = refereed(state, rules, now_ms)
-    if found is None or any(state.work[run].node == rules.operator for run in state.undecided):
+    """Work that runs differ about, done once more; who is found out by it may end other disputes too."""
+    found = next_dispute(state, rules, now_ms)
+    if found is None:
         return None
     primary, order = found
-    return TrustedWork("audit", order, f"runs of {primary} differ", audit_of=primary)
+    return TrustedWork("referee", order, f"runs of {primary} differ", audit_of=primary)
 
 
 def _merge(state: SwarmState, rules: Rules, now_ms: int, seed: int) -> TrustedWork | None:

@@ -32,6 +32,8 @@ class WorkState(Struct, frozen=True, kw_only=True):
     """Whom the machine counted for when it came in; empty: for itself."""
     outcome: Outcome
     received_at_ms: int
+    is_referees: bool = False
+    """A run of the operator's own worker: no contribution, so no sum has it, and no verdict comes."""
     phase: WorkPhase = "received"
     verdict: Verdict | None = None
     decided_at_ms: int = 0
@@ -93,18 +95,18 @@ class WorkTable(MutableMapping[LeaseId, WorkState]):
             self.decisions.append(work.verdict)
         if before is not None:
             self._count(before, -1)
-        elif isinstance(work.outcome, TrainOutcome):
+        elif _counts(work):
             self.by_node.setdefault(work.node, []).append(lease_id)
         self._count(work, 1)
 
     def __delitem__(self, lease_id: LeaseId) -> None:
         work = self._rows.pop(lease_id)
-        if isinstance(work.outcome, TrainOutcome):
+        if _counts(work):
             self.by_node[work.node].remove(lease_id)
         self._count(work, -1)
 
     def _count(self, work: WorkState, sign: int) -> None:
-        if not isinstance(work.outcome, TrainOutcome):
+        if not _counts(work):
             return
         self.by_phase[work.phase] = self.by_phase.get(work.phase, 0) + sign
         if work.verdict is not None:
@@ -122,3 +124,7 @@ class WorkTable(MutableMapping[LeaseId, WorkState]):
                 del self.by_minute[next(iter(self.by_minute))]
             self.by_minute[minute] = Sums()
         self.by_minute[minute].add(work, sign)
+
+
+def _counts(work: WorkState) -> bool:
+    return isinstance(work.outcome, TrainOutcome) and not work.is_referees

@@ -25,6 +25,7 @@ _READ = 0.01
 hundreds of tokens takes two for each token."""
 _GUIDED = 2
 """Forward passes a sampling step."""
+_CHECKS = ("audit", "referee", "evaluate", "merge", "compare")
 
 
 @dataclass
@@ -110,5 +111,5 @@ class Books:
 
 
 def _checks_share(forwards: Mapping[str, float]) -> float:
-    checks = sum(forwards.get(name, 0.0) for name in ("audit", "evaluate", "merge", "compare"))
+    checks = sum(forwards.get(name, 0.0) for name in _CHECKS)
     return checks / max(1.0, forwards.get("train", 0.0))

@@ -38,6 +38,14 @@ def perform(swarm: AuditedSwarm, held: dict[int, Lease], action: str, number: in
         swarm.blobs_arrive(held[number])
 
 
+def forgotten_cases(state: SwarmState) -> set[LeaseId]:
+    """Open audits that neither wait for anybody nor have anything under way."""
+    coming = state.open_leases | state.undecided | state.unsettled
+    under_way = coming | {state.audit_of[lease] for lease in coming if lease in state.audit_of}
+    waiting = {*state.audits_wanted, *state.audits_disputed, *state.audits_ready}
+    return set(state.audits_open) - waiting - state.comparing - under_way
+
+
 def check(swarm: AuditedSwarm) -> None:
     state = swarm.state
     assert not {key.peer_id for key in NODES[1:]} & set(state.bans), "an honest account was framed"
@@ -54,11 +62,13 @@ def check(swarm: AuditedSwarm) -> None:
             for lease_id in version.contributions
         )
         assert all(count == 1 for count in standing.values()), "merged twice"
+    assert not forgotten_cases(state), "nobody will ever look at these again"
     for case in state.audits.values():
         assert len(case.runs) == len(set(case.runs))
         assert case.accounts[0] not in case.accounts[1:], "an account audited itself"
         assert (case.result == "open") == (case.lease_id in state.audits_open)
-    assert set(state.audits_disputed) <= set(state.audits_wanted) <= set(state.audits_open)
+    assert set(state.audits_disputed) | set(state.audits_wanted) <= set(state.audits_open)
+    assert not set(state.audits_disputed) & set(state.audits_wanted)
     assert set(state.audits_ready) <= set(state.audits_open)
 
 

@@ -152,7 +152,7 @@ def proven(swarm: AuditedSwarm, *numbers: int) -> None:
 
 
 def test_trust_makes_audits_rare_and_one_refutation_starts_anew() -> None:
-    swarm = AuditedSwarm()
+    swarm = AuditedSwarm(audited_rules(audit_one_in=10))
     swarm.joined(1, 2)
     proven(swarm, 1, 2)
     before, worked = len(swarm.state.audits), len(swarm.state.work)

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from protocol.samples import COORDINATOR
 
 from kinoswarm_coordinator.administration import administer
-from kinoswarm_coordinator.audits import comparison_order, refereed
+from kinoswarm_coordinator.audits import comparison_order
 from kinoswarm_coordinator.fold import fold
+from kinoswarm_coordinator.referee import next_dispute
 from kinoswarm_coordinator.releasing import release_order
 from kinoswarm_coordinator.retention import Keep, orders_under_way
 from kinoswarm_coordinator.rolling_back import Rollback, rolled_back
@@ -110,7 +111,7 @@ def named_next(swarm: TidiedSwarm) -> Iterator[set[BlobId]]:
     for seed in range(2):
         if (work := next_trusted_work(state, rules, now_ms, seed)) is not None:
             yield blobs_in(work.order)
-    for found in (comparison_order(state), refereed(state, rules, now_ms)):
+    for found in (comparison_order(state), next_dispute(state, rules, now_ms)):
         yield blobs_in(found[1]) if found is not None else set()
     for key in state.versions:
         yield {state.newest(key).checkpoint}
