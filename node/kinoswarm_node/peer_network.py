@@ -244,10 +244,10 @@ class PeerNetwork:
 
     async def stop(self) -> None:
         """See ports.Network."""
-        self._caps.month.write()
         for source in self._sources:
             await source.close()
         await self._end_process()
+        self._caps.month.write_last()
 
     async def _end_process(self) -> None:
         client, self._client = self._client, None

@@ -117,11 +117,13 @@ class NodeSettings(BaseSettings):
     )
     upload_mb_s: Annotated[float, Field(ge=0.0, le=1e5)] = Field(
         default=0.0,
-        description="MB a second at most for blobs sent to others, up to 100000; 0 is off.",
+        description="MB a second at most for blobs sent to others, up to 100000; 0 is off. What no peer takes goes "
+        "to the coordinator over HTTPS, at most as fast.",
     )
     download_mb_s: Annotated[float, Field(ge=0.0, le=1e5)] = Field(
         default=0.0,
-        description="MB a second at most for blobs fetched from peers, up to 100000; 0 is off.",
+        description="MB a second at most for blobs fetched from peers, up to 100000; 0 is off. What no peer brings "
+        "comes over HTTPS, at most as fast.",
     )
     max_month_gb: Annotated[float, Field(ge=0.0, le=1e6)] = Field(
         default=0.0,

@@ -125,9 +125,9 @@ class WebNetwork:
 
     async def stop(self) -> None:
         """See ports.Network."""
-        self._caps.month.write()
         for source in self._sources:
             await source.close()
+        self._caps.month.write_last()
 
 
 async def fetch_from(sources: Sequence[HttpSource], blob: BlobId, on_bytes: OnBytes) -> Path:

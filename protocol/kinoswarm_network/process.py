@@ -89,7 +89,7 @@ class NetworkProcess:
             for task in self._background:
                 task.cancel()
             if self._parts is not None:
-                self._parts.caps.month.write()
+                self._parts.caps.month.write_last()
                 await self._parts.host.stop()
                 self._parts.home.close()
 

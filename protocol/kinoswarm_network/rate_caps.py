@@ -6,17 +6,19 @@ the file is written every few megabytes.
 
 import asyncio
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from kinoswarm_network.durable import write_atomic
-from kinoswarm_protocol.errors import Code, Refused
+from kinoswarm_protocol.errors import Code, LocalError, Refused
 from kinoswarm_protocol.limits import CHUNK_TIMEOUT_S, MIB
 
 _BURST_S = 0.25
 _LEAST_BURST = MIB
+_log = logging.getLogger(__name__)
 _WRITE_EVERY_BYTES = 16 * MIB
 _PROCESS_MONTH, _SERVICE_MONTH = "month.json", "web-month.json"
 
@@ -85,6 +87,13 @@ class MonthlyCap:
         record = json.dumps({"month": self._month, "bytes": self._used})
         write_atomic(self._path, record.encode())
         self._unwritten = 0
+
+    def write_last(self) -> None:
+        """The same on the way out, which a full disk must not bar: some megabytes may then be counted too few."""
+        try:
+            self.write()
+        except (LocalError, OSError) as error:
+            _log.warning("the month's sum could not be written: %s", error)
 
     def check(self) -> None:
         """Raise Refused when the month's cap is reached."""

@@ -12,7 +12,7 @@ from network.peers import Nodes, config, echo, provider
 
 from kinoswarm_network.client import NetworkClient
 from kinoswarm_network.rate_caps import MonthlyCap, TokenBucket, month_of_process, month_of_service
-from kinoswarm_protocol.errors import Refused, RemoteError
+from kinoswarm_protocol.errors import LocalError, Refused, RemoteError
 from kinoswarm_protocol.limits import MIB
 
 NOVEMBER, DECEMBER = datetime(2026, 11, 30, tzinfo=UTC), datetime(2026, 12, 1, tzinfo=UTC)
@@ -125,3 +125,17 @@ def test_a_month_counts_what_the_service_and_its_network_process_moved_together(
     service.write()
     with pytest.raises(Refused, match="cap"):
         process.check()
+
+
+def test_a_full_disk_does_not_bar_the_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, raw: bytes) -> None:
+        raise LocalError("the disk is full")
+
+    monkeypatch.setattr("kinoswarm_network.rate_caps.write_atomic", full)
+    cap = month_of_service(tmp_path, 100)
+    cap.count(1)
+    cap.write_last()
+    with pytest.raises(LocalError):
+        cap.write()

@@ -1,19 +1,19 @@
 """How often the view is made, when its tag changes, and what a listener hears; on a clock made by hand."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import httpx
 import pytest
+from fastapi import Request
 from web.served import sources
 
 from kinoswarm_coordinator.web import snapshots as snapshots_module
 from kinoswarm_coordinator.web.app import create_app
 from kinoswarm_coordinator.web.snapshots import FRESH_S, Snapshots
 from kinoswarm_coordinator.web.sources import WebSources
-from kinoswarm_coordinator.web.viewers import Viewers
+from kinoswarm_coordinator.web.viewers import Viewers, address_of
 
 
 class Clock:
@@ -69,13 +69,11 @@ def test_a_listener_hears_the_tag_at_once_and_after_a_change(
     monkeypatch.setattr(snapshots_module, "BEAT_S", 0.01)
 
     async def listen(shared: Snapshots) -> list[str]:
-        stream = shared.changes("192.0.2.1")
+        stream = shared.changes()
         heard = [await anext(stream), await anext(stream)]
         served.service.presence.bytes_up += 1
         heard.append(await anext(stream))
-        assert shared.viewers.number == 1
         await stream.aclose()
-        assert shared.viewers.number == 0
         return heard
 
     first, quiet, changed = listening(served, listen)
@@ -85,17 +83,56 @@ def test_a_listener_hears_the_tag_at_once_and_after_a_change(
 
 
 def test_one_address_can_not_keep_the_others_out() -> None:
-    viewers = Viewers(most=5, most_per_address=3)
-    with ExitStack() as house:
-        for _ in range(3):
-            assert not viewers.too_many("192.0.2.1")
-            house.enter_context(viewers.watching("192.0.2.1"))
+    async def run() -> None:
+        viewers, ended = Viewers(most=5, most_per_address=3), asyncio.Event()
+
+        async def frames() -> AsyncIterator[bytes]:
+            yield b"first"
+            await ended.wait()
+
+        async def opened(address: str) -> AsyncIterator[bytes]:
+            stream = viewers.watching(address, frames())
+            assert await anext(stream) == b"first"
+            return stream
+
+        house = [await opened("192.0.2.1") for _ in range(3)]
         assert viewers.too_many("192.0.2.1") == "3 streams are open from your address"
-        for _ in range(2):
-            assert not viewers.too_many("192.0.2.2")
-            house.enter_context(viewers.watching("192.0.2.2"))
+        late = viewers.watching("192.0.2.1", frames())
+        assert await anext(late, None) is None, (
+            "it passed the check in a burst, before these counted"
+        )
+        house += [await opened("192.0.2.2") for _ in range(2)]
         assert viewers.too_many("192.0.2.3") == "5 viewers are connected"
-    assert viewers.number == 0
+        for stream in house:
+            await stream.aclose()
+        assert viewers.number == 0
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("host", "counted"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:3::4", "2001:db8:1:2::/64"),
+        ("testclient", "testclient"),
+    ],
+)
+def test_a_household_counts_as_one_address(host: str, counted: str) -> None:
+    scope = {"type": "http", "client": (host, 1), "headers": []}
+    assert address_of(Request(scope)) == counted
+
+
+def test_head_of_a_stream_holds_no_place(served: WebSources) -> None:
+    async def ask() -> httpx.Response:
+        transport = httpx.ASGITransport(create_app(served))
+        async with httpx.AsyncClient(transport=transport, base_url="http://page") as client:
+            return await client.head("/api/v1/events")
+
+    answer = asyncio.run(ask())  # a stream would not end
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    assert answer.content == b""
 
 
 def test_a_full_house_is_told_to_come_back(

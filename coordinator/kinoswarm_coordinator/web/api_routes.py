@@ -7,7 +7,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 from fastapi import Path as PathParameter
-from fastapi.responses import Response, StreamingResponse
+from fastapi.responses import Response
 
 from kinoswarm_coordinator import queries
 from kinoswarm_coordinator.leaders import AccountStory, Leader
@@ -20,7 +20,7 @@ from kinoswarm_coordinator.web.health import Health
 from kinoswarm_coordinator.web.problems import problem
 from kinoswarm_coordinator.web.snapshots import Snapshots, tag_of
 from kinoswarm_coordinator.web.sources import WebSources
-from kinoswarm_coordinator.web.viewers import address_of
+from kinoswarm_coordinator.web.viewers import address_of, event_stream
 
 _COME_BACK_S = 15
 _PEER = r"^[1-9A-HJ-NP-Za-km-z]{1,64}$"
@@ -191,20 +191,16 @@ def _add_events(router: APIRouter, snapshots: Snapshots) -> None:
     @router.get("/events", tags=["swarm"], responses={200: stream, 503: problem_answer()})
     async def events(request: Request) -> Response:
         """Server-sent events: `changed` with the new ETag of the status, at once and after every change."""
-        address = address_of(request)
-        too_many = snapshots.viewers.too_many(address)
+        too_many = snapshots.viewers.too_many(address_of(request))
         if too_many:
             detail = f"{too_many}; ask /api/v1/status now and then instead"
             return problem(
                 HTTPStatus.SERVICE_UNAVAILABLE, detail, {"Retry-After": str(_COME_BACK_S)}
             )
-        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no", **CORS}
-        return StreamingResponse(
-            _frames(snapshots, address), media_type="text/event-stream", headers=headers
-        )
+        return event_stream(request, snapshots.viewers, _frames(snapshots), CORS)
 
 
-async def _frames(snapshots: Snapshots, address: str) -> AsyncIterator[bytes]:
+async def _frames(snapshots: Snapshots) -> AsyncIterator[bytes]:
     """Ends when the client goes."""
-    async for tag in snapshots.changes(address):
+    async for tag in snapshots.changes():
         yield f"event: changed\ndata: {tag}\n\n".encode() if tag else b": nothing new\n\n"

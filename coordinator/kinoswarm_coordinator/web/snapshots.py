@@ -47,19 +47,16 @@ class Snapshots:
             self._last, self._made_at = Snapshot(view, tag, self._sources.history()), now
         return self._last
 
-    async def changes(self, address: str) -> AsyncIterator[str]:
+    async def changes(self) -> AsyncIterator[str]:
         """The tag of the newest snapshot at once and after every change; empty when nothing changed for BEAT_S."""
-        with self.viewers.watching(address):
-            last = self.newest().tag
-            yield last
-            while True:
-                await self._sources.next_change(BEAT_S)
-                await asyncio.sleep(
-                    FRESH_S
-                )  # a burst is told once, and no older view is then shown
-                tag = self.newest().tag
-                yield "" if tag == last else tag
-                last = tag
+        last = self.newest().tag
+        yield last
+        while True:
+            await self._sources.next_change(BEAT_S)
+            await asyncio.sleep(FRESH_S)  # a burst is told once, and no older view is then shown
+            tag = self.newest().tag
+            yield "" if tag == last else tag
+            last = tag
 
 
 def tag_of(shown: object) -> str:

@@ -14,7 +14,6 @@ from fastapi import APIRouter, Request
 from fastapi import Path as PathParameter
 from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 from pydantic import BaseModel, Field
-from starlette.responses import StreamingResponse
 
 from kinoswarm_coordinator.try_desk import TryDesk
 from kinoswarm_coordinator.try_queue import Turned, Wish
@@ -26,7 +25,7 @@ from kinoswarm_coordinator.web.network_routes import FOREVER
 from kinoswarm_coordinator.web.page import Pages
 from kinoswarm_coordinator.web.problems import problem
 from kinoswarm_coordinator.web.snapshots import BEAT_S, Snapshots
-from kinoswarm_coordinator.web.viewers import Viewers, address_of
+from kinoswarm_coordinator.web.viewers import Viewers, address_of, event_stream
 from kinoswarm_network.rate_limit import RateLimit
 from kinoswarm_protocol.limits import MAX_PROMPT
 
@@ -165,30 +164,25 @@ def _add_files(router: APIRouter, counter: TryCounter) -> None:
         """Server-sent events: `wish` with its JSON at once and after every change; ends with the clip."""
         if desk.queue.get(wish_id) is None:
             return _gone()
-        address = address_of(request)
-        too_many = counter.viewers.too_many(address)
+        too_many = counter.viewers.too_many(address_of(request))
         if too_many:
             detail = f"{too_many}; ask /api/v1/try/{wish_id} now and then instead"
             return _later(HTTPStatus.SERVICE_UNAVAILABLE, detail, 15)
-        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no", **CORS}
-        return StreamingResponse(
-            _changes(counter, address, wish_id), media_type="text/event-stream", headers=headers
-        )
+        return event_stream(request, counter.viewers, _changes(counter, wish_id), CORS)
 
 
-async def _changes(counter: TryCounter, address: str, wish_id: str) -> AsyncIterator[bytes]:
+async def _changes(counter: TryCounter, wish_id: str) -> AsyncIterator[bytes]:
     """Ends when the wish is finished or forgotten, or when the client goes."""
-    with counter.viewers.watching(address):
-        last: Wish | None = None
-        while (wish := counter.desk.queue.get(wish_id)) is not None:
-            if wish == last:
-                yield b": nothing new\n\n"
-            else:
-                yield b"event: wish\ndata: " + msgspec.json.encode(wish) + b"\n\n"
-            if wish.phase in ("done", "failed"):
-                return
-            last = wish
-            await counter.desk.next_change(BEAT_S)
+    last: Wish | None = None
+    while (wish := counter.desk.queue.get(wish_id)) is not None:
+        if wish == last:
+            yield b": nothing new\n\n"
+        else:
+            yield b"event: wish\ndata: " + msgspec.json.encode(wish) + b"\n\n"
+        if wish.phase in ("done", "failed"):
+            return
+        last = wish
+        await counter.desk.next_change(BEAT_S)
 
 
 def _form(raw: bytes) -> tuple[str, int | None]:

@@ -1,15 +1,19 @@
 """Who holds an event stream open: bounded in all, and for each address. Owns the counts."""
 
+import ipaddress
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 
 from fastapi import Request
+from fastapi.responses import Response, StreamingResponse
 
 MAX_STREAMS = 256
 """Held open at once; further viewers are asked to come back (the page then polls)."""
 MAX_PER_ADDRESS = 32
 """A household, or an office behind one address; more is somebody who wants to keep others out."""
+
+
+_EVENTS = "text/event-stream"
 
 
 class Viewers:
@@ -32,17 +36,37 @@ class Viewers:
             return f"{self._most_per_address} streams are open from your address"
         return ""
 
-    @contextmanager
-    def watching(self, address: str) -> Iterator[None]:
-        """One stream, from its first byte to its end."""
+    async def watching(self, address: str, frames: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """One stream, from its first byte to its end; empty when others of a burst took the last place meanwhile."""
+        if self.too_many(address):
+            return
         self._by_address[address] += 1
         try:
-            yield
+            async for frame in frames:
+                yield frame
         finally:
             self._by_address[address] -= 1
             self._by_address += Counter()  # forget addresses that are down to zero
 
 
+def event_stream(
+    request: Request, viewers: Viewers, frames: AsyncIterator[bytes], headers: dict[str, str]
+) -> Response:
+    """Server-sent events; of a HEAD the headers alone: who writes nothing never learns that nobody reads."""
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no", **headers}
+    if request.method == "HEAD":
+        return Response(media_type=_EVENTS, headers=headers)
+    watched = viewers.watching(address_of(request), frames)
+    return StreamingResponse(watched, media_type=_EVENTS, headers=headers)
+
+
 def address_of(request: Request) -> str:
-    """Who asks, as limits count."""
-    return request.client.host if request.client else "nobody"
+    """Who asks, as limits count: of IPv6 the /64, as one household has it whole."""
+    host = request.client.host if request.client else "nobody"
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host
+    if address.version == 4:
+        return host
+    return str(ipaddress.ip_network((address, 64), strict=False))
