@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from coordinator.audited_swarm import account, audited_rules
 from coordinator.small_swarm import blob_named, rules, trained
+from coordinator.test_version_steps import cut
 from coordinator.tidied_swarm import CHARTER_BLOBS, TidiedSwarm
 from msgspec import structs
 from protocol.samples import BLOB, COORDINATOR, FOUNDER, NODE
@@ -40,22 +41,6 @@ def swarm_with(versions: int, keep: Keep = FEW) -> TidiedSwarm:
 def stale_by(rules: Rules, max_staleness: int) -> Rules:
     policy = structs.replace(rules.charter.policy, max_staleness=max_staleness)
     return replace(rules, charter=structs.replace(rules.charter, policy=policy))
-
-
-def cut(swarm: TidiedSwarm, version: int) -> None:
-    """A version from nowhere, without a release after it."""
-    cut = ev.VersionCut(
-        at_ms=swarm.now_ms,
-        cluster=0,
-        lineage=0,
-        version=version,
-        checkpoint=blob_named(f"version {version}"),
-        momentum=None,
-        heldout_loss=1.0,
-        base_loss=1.0,
-        contributions=[],
-    )
-    swarm.record([cut])
 
 
 def remembered(swarm: TidiedSwarm) -> list[int]:
@@ -140,7 +125,7 @@ def test_releases_that_stay_keep_their_versions() -> None:
     named = swarm.state.releases[-1]
     assert named.expert_versions == [3]
     for version in range(4, 9):
-        cut(swarm, version)
+        cut(swarm, version, step=False)
     swarm.tidy()
     assert remembered(swarm) == [0, 3, 6, 7, 8]
     assert swarm.state.forgotten_releases == {1, 2}
@@ -257,7 +242,7 @@ def test_an_open_audit_keeps_its_base_and_runs_however_far_the_lineage_went() ->
     assert isinstance(order, TrainOrder)
     assert audited in swarm.state.audits_open
     for version in range(1, 9):
-        cut(swarm, version)
+        cut(swarm, version, step=False)
     swarm.tidy()
     assert {order.base, swarm.state.delta_of(audited)} <= swarm.store
 
