@@ -38,7 +38,7 @@ from kinoswarm_model.delta_codecs import codec_of
 from kinoswarm_model.experts import Expert, build_expert
 from kinoswarm_model.flow import losses_of, times_of
 from kinoswarm_model.merge import Contribution, OuterSettings, merge
-from kinoswarm_model.training import Trainer
+from kinoswarm_model.training import DECAY_SHARE, Trainer
 from kinoswarm_model.training_data import Batch
 from kinoswarm_protocol.specs import ModelSpec
 
@@ -62,6 +62,7 @@ class Way:
     keeps_moments: bool = False
     decays_each: bool = True
     """The rate falls to zero in every segment; otherwise only in the last one."""
+    decay_share: float = DECAY_SHARE
     codec: str | None = None
     outer: OuterSettings = _OUTER
     averages: bool = False
@@ -83,6 +84,13 @@ WAYS = (
     Way(name=f"{4 * VERSIONS} segments", versions=4 * VERSIONS),
     Way(name=f"{4 * VERSIONS} segments, moments kept", versions=4 * VERSIONS, keeps_moments=True),
     Way(name=f"{VERSIONS} segments, average of versions", averages=True),
+    Way(name=f"{VERSIONS} segments, falls over the last fifth", decay_share=0.2),
+    Way(
+        name=f"{4 * VERSIONS} segments, falls over the last fifth",
+        versions=4 * VERSIONS,
+        decay_share=0.2,
+    ),
+    Way(name=f"{4 * VERSIONS} segments, the last tenth", versions=4 * VERSIONS, decay_share=0.1),
     Way(name="one volunteer, twice the steps", times_steps=2),
     Way(name="two volunteers, rate 0.7, momentum 0.9", volunteers=2),
     Way(name="two volunteers, plain mean", volunteers=2, outer=_PLAIN),
@@ -117,6 +125,7 @@ def heldout_loss_of(bench: Bench, way: Way, seed: int, folder: Path) -> float:
                 learning_rate=bench.learning_rate,
                 seed=chance,
                 decays=way.decays_each or version == way.versions - 1,
+                decay_share=way.decay_share,
             )
             trained, moments[volunteer] = segment(
                 bench, weights, plan, moments[volunteer] if way.keeps_moments else None, version
@@ -233,6 +242,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--clusters", type=int, default=3)
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument(
+        "--ways", default="", help="only the bare loop and ways whose name has this"
+    )
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     commit, grid = commit_here(), grid_of(GRIDS[0])
@@ -243,7 +255,7 @@ def main(arguments: list[str]) -> int:
     ready = benches(data, grid, setup, range(options.clusters))
     found: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        for way in WAYS:
+        for way in (WAYS[0], *(one for one in WAYS[1:] if options.ways in one.name)):
             found[way.name] = [
                 heldout_loss_of(bench, way, seed, Path(folder))
                 for bench in ready

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from kinoswarm_model.experts import Denoiser
 from kinoswarm_model.flow import losses_of, times_of
-from kinoswarm_model.training import OptimizerSettings, Trainer
+from kinoswarm_model.training import DECAY_SHARE, OptimizerSettings, Trainer
 from kinoswarm_model.training_data import Batch
 from kinoswarm_protocol.specs import ModelSpec
 
@@ -38,7 +38,9 @@ class TrainPlan:
     ema_decay: float | None = None
     """None takes the last weights; else their exponential moving average."""
     decays: bool = True
-    """Whether the learning rate falls to zero over the last half; a common seed that is trained on need not."""
+    """Whether the learning rate falls to zero at the end; a common seed that is trained on need not."""
+    decay_share: float = DECAY_SHARE
+    """Over which last share of the steps."""
 
 
 def train_denoiser(
@@ -84,7 +86,7 @@ def train(
 
 
 def optimizer_settings(plan: TrainPlan) -> OptimizerSettings:
-    """AdamW with a short warm-up and, unless told otherwise, a decay to zero over the last half."""
+    """AdamW with a short warm-up and, unless told otherwise, a decay to zero at the end."""
     return OptimizerSettings(
         learning_rate=plan.learning_rate,
         warmup_steps=_WARMUP_STEPS,
@@ -92,6 +94,7 @@ def optimizer_settings(plan: TrainPlan) -> OptimizerSettings:
         weight_decay=0.0,
         betas=(0.9, 0.95),
         grad_clip=1.0,
+        decay_share=plan.decay_share,
     )
 
 

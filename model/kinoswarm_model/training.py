@@ -35,6 +35,7 @@ class OptimizerSettings:
     optimizer: OptimizerName = "adamw"
     precision: PrecisionChoice = "auto"
     """Of matrix products."""
+    decay_share: float = DECAY_SHARE
 
 
 class OutOfMemory(LocalError):
@@ -133,7 +134,7 @@ class Trainer:
 def learning_rate(step: int, settings: OptimizerSettings) -> float:
     """Rate of optimizer step `step` (from 0): linear warm-up, constant, linear decay towards zero at the end."""
     warm = min(1.0, (step + 1) / max(1, settings.warmup_steps))
-    left = (settings.total_steps - step) / max(1.0, DECAY_SHARE * settings.total_steps)
+    left = (settings.total_steps - step) / max(1.0, settings.decay_share * settings.total_steps)
     return settings.learning_rate * warm * min(1.0, left)
 
 
