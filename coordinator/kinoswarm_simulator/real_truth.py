@@ -93,6 +93,9 @@ class Course:
     """Of the preset's, which is made for the first minute of training."""
 
 
+_DONE_FOR_REAL = (EvaluateOrder, CompareOrder, MergeOrder, TrainOrder)
+
+
 class RealTruth(Truth):
     """What each delta does is measured."""
 
@@ -164,7 +167,7 @@ class RealTruth(Truth):
 
     def checked(self, rules: Rules, lease: Lease, chance: Random) -> Outcome:
         """What the operator's worker finds."""
-        if not isinstance(lease.order, EvaluateOrder | CompareOrder | MergeOrder):
+        if not isinstance(lease.order, _DONE_FOR_REAL):
             return super().checked(rules, lease, chance)
         job = asyncio.run(self._bench.job_of(lease))
         done = compute(job, lambda progress: None)
