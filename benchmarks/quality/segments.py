@@ -90,7 +90,6 @@ WAYS = (
         versions=4 * VERSIONS,
         decay_share=0.2,
     ),
-    Way(name=f"{4 * VERSIONS} segments, the last tenth", versions=4 * VERSIONS, decay_share=0.1),
     Way(name="one volunteer, twice the steps", times_steps=2),
     Way(name="two volunteers, rate 0.7, momentum 0.9", volunteers=2),
     Way(name="two volunteers, plain mean", volunteers=2, outer=_PLAIN),
