@@ -15,7 +15,7 @@ PLAN = TrainPlan(steps=4, batch_size=4, learning_rate=3e-3, seed=1)
 @pytest.fixture(scope="module")
 def bench() -> Bench:
     torch.set_num_threads(1)
-    return replace(benches(toy_data(), GRID, EXPERTS, [1])[0], steps=128, batch_size=4)
+    return replace(benches(toy_data(), GRID, EXPERTS, [1])[0], steps=80, batch_size=4)
 
 
 def test_one_segment_is_the_bare_loop(bench: Bench, tmp_path: Path) -> None:
