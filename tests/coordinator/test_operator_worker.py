@@ -1,6 +1,7 @@
 """The operator's own worker: work that fails at once is not asked for again at once."""
 
 import asyncio
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -8,7 +9,7 @@ from typing import cast
 import pytest
 from coordinator.small_service import journal_of, service_over
 from coordinator.small_swarm import SmallSwarm, rules, trusted_outcome
-from protocol.samples import BLOB, COORDINATOR, NODE
+from protocol.samples import BLOB, COORDINATOR, NODE, SWARM
 
 from kinoswarm_coordinator import events as ev
 from kinoswarm_coordinator.home import SwarmFolder
@@ -16,11 +17,12 @@ from kinoswarm_coordinator.operator_jobs import Workbench
 from kinoswarm_coordinator.operator_worker import OperatorWorker, rest_after
 from kinoswarm_coordinator.service import Service
 from kinoswarm_coordinator.submissions import expired
-from kinoswarm_model.jobs import Job
+from kinoswarm_model.jobs import Job, TrainDone
 from kinoswarm_model.supervisor import WorkerSupervisor
 from kinoswarm_network.client import NetworkClient
-from kinoswarm_protocol.errors import LocalError
-from kinoswarm_protocol.messages import Lease, Outcome
+from kinoswarm_protocol.envelope import open_envelope
+from kinoswarm_protocol.errors import Code, LocalError, Refused
+from kinoswarm_protocol.messages import CONTRIBUTION, FailedOutcome, Lease, Outcome, Submit
 
 RULES = rules(1)
 
@@ -73,6 +75,44 @@ def test_after_a_restart_the_worker_goes_on_with_the_lease_it_had_however_late()
     assert swarm.pull(COORDINATOR) == lease
     swarm.finish(COORDINATOR, lease, trusted_outcome(lease))
     assert swarm.state.router is not None
+
+
+def test_what_the_service_refuses_of_its_own_worker_is_handed_in_as_a_failure(
+    tmp_path: Path,
+) -> None:
+    """Left open, the lease would come again after every start, and end the coordinator each time."""
+    service = service_with_work()
+    supervisor = WorkerSupervisor(log_path=tmp_path / "worker.log")
+    worker = OperatorWorker(service, bench_of(Workbench, tmp_path), supervisor, 0.5)
+    handed_in: list[Outcome] = []
+
+    async def ask(body: Submit, *expected: object, request_id: str = "") -> None:
+        opened = open_envelope(body.contribution, CONTRIBUTION, SWARM)
+        handed_in.append(opened.body.outcome)
+        if not isinstance(opened.body.outcome, FailedOutcome):
+            raise Refused(Code.STALE_BASE, "the base was withdrawn")
+
+    worker._client.ask = ask  # type: ignore[method-assign]
+    lease = SmallSwarm(RULES).leased(COORDINATOR)
+    asyncio.run(worker._submit(lease, trusted_outcome(lease)))
+    assert isinstance(handed_in[1], FailedOutcome)
+    assert handed_in[1].code == Code.STALE_BASE
+
+
+def test_a_run_of_disputed_work_that_is_not_finite_is_a_failure(tmp_path: Path) -> None:
+    done = TrainDone(
+        output_path=str(tmp_path / "delta"),
+        steps=1,
+        samples=8,
+        loss_first=1.0,
+        loss_last=math.nan,
+        delta_norm=1.0,
+        seconds=1.0,
+        flops=1.0,
+    )
+    lease = SmallSwarm(RULES).leased(COORDINATOR)
+    with pytest.raises(LocalError, match="not finite"):
+        asyncio.run(bench_of(Workbench, tmp_path).outcome_of(lease, done))
 
 
 def test_a_lease_of_a_key_that_an_amendment_ended_expires() -> None:
