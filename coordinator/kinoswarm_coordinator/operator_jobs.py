@@ -1,6 +1,5 @@
 """Trusted leases to worker jobs, and what workers did to outcomes. Owns the paths of the operator's machine."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -235,7 +234,7 @@ class Workbench:
                 raise LocalError(f"the worker answered with {type(done).__name__}")
 
     async def _trained(self, done: TrainDone) -> TrainOutcome:
-        if not all(map(math.isfinite, (done.loss_first, done.loss_last, done.delta_norm))):
+        if not done.is_finite:
             raise LocalError("the training gave numbers that are not finite")
         path = Path(done.output_path)
         size = path.stat().st_size

@@ -49,8 +49,8 @@ class CoordinatorSettings(BaseSettings):
     device: str = Field(default="cpu", max_length=16, description="Device of that worker.")
     referee: bool = Field(
         default=True,
-        description="When runs of a newcomer's work differ, that worker does it once more while it has nothing else "
-        "to do, and its run decides; without it other volunteers' runs do.",
+        description="When runs of a newcomer's work differ, that worker does it once more, every other time before "
+        "its other work, and its run decides; without it other volunteers' runs do.",
     )
     prompts: list[str] = Field(
         default=[], max_length=64, description="Prompts that every release is sampled with."

@@ -5,6 +5,7 @@ JobProgress frames and one JobDone or JobFailed. Frames are kinoswarm_protocol.c
 absolute paths of this machine, checked by the service; outputs appear under their final name atomically.
 """
 
+import math
 from typing import Literal
 
 from msgspec import Struct
@@ -252,6 +253,11 @@ class TrainDone(Struct, frozen=True, kw_only=True, tag="train", forbid_unknown_f
     micro_batch: int = 0
     """What it was trained with in the end: smaller than asked for when memory ran out."""
     checkpoint_activations: bool = False
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether its figures are numbers: a machine whose memory is faulty gives others."""
+        return all(map(math.isfinite, (self.loss_first, self.loss_last, self.delta_norm)))
 
     def outcome(self, delta: BlobId, delta_bytes: int) -> TrainOutcome:
         """What is handed in, once the output lies in a store."""

@@ -137,7 +137,7 @@ async def _finished(
         return ev.WorkFailed(code=_code(error.code), sentence=str(error))
     if not isinstance(result, TrainDone):
         raise LocalError(f"the worker answered a train job with {type(result).__name__}")
-    if not all(map(math.isfinite, (result.loss_first, result.loss_last, result.delta_norm))):
+    if not result.is_finite:
         sentence = (
             "the training gave numbers that are not finite; this machine's memory may be faulty"
         )

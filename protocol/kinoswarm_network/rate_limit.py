@@ -27,7 +27,7 @@ class RateLimit:
 
     def wait_s(self, client: str, now_s: float) -> float:
         """0 when `client` may ask now (and has then asked), else the seconds until it may."""
-        key = _network_of(client)
+        key = network_of(client)
         bucket = self._buckets.pop(key, None) or _Bucket(self.burst, now_s)
         elapsed = max(0.0, now_s - bucket.at_s)
         bucket.tokens = min(self.burst, bucket.tokens + elapsed * self.rate)
@@ -46,7 +46,8 @@ def limit_or_none(rate: float, burst: int) -> RateLimit | None:
     return RateLimit(rate, burst) if rate else None
 
 
-def _network_of(client: str) -> str:
+def network_of(client: str) -> str:
+    """Who a client counts as: of IPv6 the /64, which one household has whole; IPv4 in IPv6 form as IPv4."""
     try:
         address = ipaddress.ip_address(client)
     except ValueError:

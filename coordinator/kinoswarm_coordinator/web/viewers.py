@@ -1,18 +1,17 @@
 """Who holds an event stream open: bounded in all, and for each address. Owns the counts."""
 
-import ipaddress
 from collections import Counter
 from collections.abc import AsyncIterator
 
 from fastapi import Request
 from fastapi.responses import Response, StreamingResponse
 
+from kinoswarm_network.rate_limit import network_of
+
 MAX_STREAMS = 256
 """Held open at once; further viewers are asked to come back (the page then polls)."""
 MAX_PER_ADDRESS = 32
 """A household, or an office behind one address; more is somebody who wants to keep others out."""
-
-
 _EVENTS = "text/event-stream"
 
 
@@ -61,12 +60,5 @@ def event_stream(
 
 
 def address_of(request: Request) -> str:
-    """Who asks, as limits count: of IPv6 the /64, as one household has it whole."""
-    host = request.client.host if request.client else "nobody"
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return host
-    if address.version == 4:
-        return host
-    return str(ipaddress.ip_network((address, 64), strict=False))
+    """Who asks, as rate limits count."""
+    return network_of(request.client.host if request.client else "nobody")
