@@ -175,8 +175,8 @@ class BlobStore:
     def begin(self, blob: BlobId, manifest_raw: bytes) -> PartialBlob:
         """Start or resume the download of `blob`.
 
-        Raises HashMismatch or MalformedBytes for a wrong manifest, LocalError when the disk or quota is full or
-        another process is downloading the same blob.
+        Raises HashMismatch or MalformedBytes for a wrong manifest, LocalError when the disk or quota is full,
+        DownloadHeld when another process is downloading the same blob.
         """
         manifest = decode_manifest(blob, manifest_raw)
         self.make_room(manifest.size_bytes)
@@ -196,15 +196,11 @@ class BlobStore:
     def partials(self) -> dict[BlobId, float]:
         """Downloads that are not complete, with the time (s) at which each last grew."""
         found: dict[BlobId, float] = {}
-        for path in (self.root / "partial").glob("*.manifest"):
+        for path in (self.root / "partial").iterdir():
             with suppress(FileNotFoundError, MalformedBytes):  # finished just now; no file of ours
-                newest = max(path.stat().st_mtime, path.with_suffix(".chunks").stat().st_mtime)
-                found[parse_blob_id(path.stem)] = newest
+                blob, grew_at_s = parse_blob_id(path.stem), path.stat().st_mtime
+                found[blob] = max(grew_at_s, found.get(blob, grew_at_s))
         return found
-
-    def is_being_downloaded(self, blob: BlobId) -> bool:
-        """Whether somebody, also another process, holds a download of `blob` right now."""
-        return PartialBlob.is_held(self.root / "partial", blob)
 
     def drop_partial(self, blob: BlobId) -> bool:
         """Delete what an interrupted download of `blob` left, unless somebody goes on with it right now."""
@@ -216,7 +212,7 @@ class BlobStore:
         if sys.platform == "win32":
             partial.close()  # no open file is renamed there
         path = self.admit(partial.blob, partial.manifest_raw, verified)
-        partial.discard()
+        partial.done()
         return path
 
     def drop(self, blob: BlobId) -> None:

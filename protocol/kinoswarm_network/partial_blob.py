@@ -5,7 +5,9 @@ cost a chunk and never a blob.
 """
 
 import os
+import sys
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -16,7 +18,14 @@ from kinoswarm_protocol.errors import HashMismatch, LocalError
 from kinoswarm_protocol.ids import BlobId
 from kinoswarm_protocol.manifest import BlobManifest
 
-_SUFFIXES = (".data", ".chunks", ".manifest")
+
+class DownloadHeld(LocalError):
+    """Another process, or another download of this one, has the files; they may be free a moment later."""
+
+
+_TRIES = 10
+_BESIDE_DATA = (".chunks", ".manifest")
+_SUFFIXES = (".data", *_BESIDE_DATA)
 
 
 class PartialBlob:
@@ -25,15 +34,14 @@ class PartialBlob:
     def __init__(
         self, folder: Path, blob: BlobId, manifest_raw: bytes, manifest: BlobManifest
     ) -> None:
-        """Create the files or resume from them. Raises LocalError when another process holds this download."""
+        """Create the files or resume from them. Raises DownloadHeld when another process holds this download."""
         self.blob = blob
         self.manifest_raw = manifest_raw
         self.manifest = manifest
         self._folder = folder
         self._lock = threading.Lock()
         with disk_errors(folder, manifest.size_bytes):
-            self._data = _open_update(folder / f"{blob}.data")
-            _lock_file(self._data, blob)
+            self._data = _open_locked(folder / f"{blob}.data", blob)
             self._map = _open_update(folder / f"{blob}.chunks")
             write_atomic(folder / f"{blob}.manifest", manifest_raw)
         self._have = self._verified_chunks()
@@ -92,9 +100,20 @@ class PartialBlob:
             self._map.close()
 
     def discard(self) -> None:
-        """Close, and delete what is left of the files."""
-        self.close()
-        self.remove_files(self._folder, self.blob)
+        """Delete the files and close them."""
+        self._remove(_SUFFIXES)
+
+    def done(self) -> None:
+        """The data has its final name: close, sparing a download that begins anew under the old one right now."""
+        self._remove(_BESIDE_DATA)
+
+    def _remove(self, suffixes: Sequence[str]) -> None:
+        if sys.platform == "win32":  # no open file is deleted there
+            self.close()
+        for suffix in suffixes:
+            with suppress(PermissionError):  # Windows: another download has it open already
+                (self._folder / f"{self.blob}{suffix}").unlink(missing_ok=True)
+        self.close()  # the lock goes last
 
     @staticmethod
     def remove_files(folder: Path, blob: BlobId) -> None:
@@ -103,25 +122,16 @@ class PartialBlob:
             (folder / f"{blob}{suffix}").unlink(missing_ok=True)
 
     @staticmethod
-    def is_held(folder: Path, blob: BlobId) -> bool:
-        """Whether a download of `blob` has its files open, in whichever process."""
-        with suppress(FileNotFoundError), (folder / f"{blob}.data").open("r+b") as data:
-            try:
-                _lock_file(data, blob)
-            except LocalError:
-                return True
-        return False
-
-    @staticmethod
     def remove_if_idle(folder: Path, blob: BlobId) -> bool:
         """The same, unless another download holds them; whether they are gone."""
-        with suppress(FileNotFoundError), (folder / f"{blob}.data").open("r+b") as data:
-            try:
-                _lock_file(data, blob)
-            except LocalError:
-                return False
-            PartialBlob.remove_files(folder, blob)  # under the lock: nobody begins in between
-        PartialBlob.remove_files(folder, blob)
+        try:
+            data = _open_locked(folder / f"{blob}.data", blob)
+        except DownloadHeld:
+            return False
+        if sys.platform == "win32":  # no open file is deleted there
+            data.close()
+        with data:  # under the lock: nobody begins in between
+            PartialBlob.remove_files(folder, blob)
         return True
 
     def _verified_chunks(self) -> bytearray:
@@ -147,6 +157,18 @@ def _open_update(path: Path) -> BinaryIO:
     return os.fdopen(os.open(path, flags, 0o600), "r+b", buffering=0)
 
 
+def _open_locked(path: Path, blob: BlobId) -> BinaryIO:
+    """Open and lock the very file that has this name: who held the lock before may have deleted the one opened."""
+    for _ in range(_TRIES):
+        file = _open_update(path)
+        _lock_file(file, blob)
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        file.close()
+    raise DownloadHeld(f"the files of blob {blob[:12]}… in {path.parent} change all the time")
+
+
 def _write_at(file: BinaryIO, offset: int, data: bytes) -> None:
     file.seek(offset)
     rest = memoryview(data)
@@ -158,6 +180,6 @@ def _lock_file(file: BinaryIO, blob: BlobId) -> None:
     """Keep two processes from writing one download; the lock goes with the process."""
     if not try_lock(file.fileno()):
         file.close()
-        raise LocalError(
+        raise DownloadHeld(
             f"another process is downloading blob {blob[:12]}… into this folder; wait for it or stop it"
         )

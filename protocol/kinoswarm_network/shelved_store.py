@@ -7,11 +7,12 @@ complete here goes there. A shelf that does not answer makes a blob "not here no
 import logging
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from kinoswarm_network.blob_store import BlobStore
 from kinoswarm_network.object_shelf import ObjectShelf
-from kinoswarm_network.partial_blob import PartialBlob
+from kinoswarm_network.partial_blob import DownloadHeld, PartialBlob
 from kinoswarm_protocol.errors import HashMismatch, LocalError, MalformedBytes, RemoteError
 from kinoswarm_protocol.ids import BlobId
 from kinoswarm_protocol.manifest import BlobManifest, decode_manifest
@@ -210,11 +211,8 @@ class ShelvedBlobStore(BlobStore):
         for _ in range(_MOST_WAITS):
             if super().has(blob):
                 return None
-            try:
+            with suppress(DownloadHeld):
                 return self.begin(blob, raw)
-            except LocalError:
-                if not self.is_being_downloaded(blob):
-                    raise
             time.sleep(_WAIT_S)
         raise LocalError(f"blob {blob[:12]}… is being brought by another process that does not end")
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from kinoswarm_network import partial_blob
 from kinoswarm_network.blob_store import BlobStore, verify_file
 from kinoswarm_protocol.errors import HashMismatch, LocalError
 from kinoswarm_protocol.ids import BlobId
@@ -140,6 +141,86 @@ def test_two_downloads_of_one_blob_do_not_share_files(tmp_path: Path) -> None:
     with pytest.raises(LocalError, match="another process is downloading blob"):
         BlobStore(tmp_path).begin(blob, raw)
     partial.close()
+
+
+def test_a_download_that_begins_while_another_ends_keeps_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the rename to the final name and the end of the first one's clean-up."""
+    blob, raw, pieces = named(DATA)
+    first, other = BlobStore(tmp_path), BlobStore(tmp_path)
+    partial = first.begin(blob, raw)
+    for index, piece in enumerate(pieces):
+        partial.write_chunk(index, piece)
+    begun = []
+    admit = first.admit
+
+    def and_another_begins(*of: Any) -> Path:
+        path = admit(*of)
+        begun.append(other.begin(blob, raw))
+        return path
+
+    monkeypatch.setattr(first, "admit", and_another_begins)
+    first.finish(partial)
+    for index, piece in enumerate(pieces):
+        begun[0].write_chunk(index, piece)
+    assert other.finish(begun[0]).read_bytes() == DATA
+
+
+def test_a_download_never_begins_in_a_file_that_was_just_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between opening and locking, a sweep that had the lock deletes the file."""
+    blob, raw, pieces = named(DATA)
+    store = BlobStore(tmp_path)
+    store.begin(blob, raw).close()
+    lock = partial_blob.try_lock
+
+    def after_a_sweep(handle: int) -> bool:
+        monkeypatch.setattr(partial_blob, "try_lock", lock)
+        assert store.drop_partial(blob)
+        return lock(handle)
+
+    monkeypatch.setattr(partial_blob, "try_lock", after_a_sweep)
+    partial = store.begin(blob, raw)
+    for index, piece in enumerate(pieces):
+        partial.write_chunk(index, piece)
+    assert store.finish(partial).read_bytes() == DATA
+
+
+def test_a_sweep_leaves_a_download_alone_that_began_while_it_looked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It had opened the files of an earlier one, which finished; and it deletes nothing once its lock is gone."""
+    blob, raw, pieces = named(DATA)
+    store, sweeper = BlobStore(tmp_path), BlobStore(tmp_path)
+    first = store.begin(blob, raw)
+    begun: list[partial_blob.PartialBlob] = []
+    lock = partial_blob.try_lock
+
+    def after_another_began(handle: int) -> bool:
+        monkeypatch.setattr(partial_blob, "try_lock", lock)
+        first.discard()
+        begun.append(store.begin(blob, raw))
+        return lock(handle)
+
+    monkeypatch.setattr(partial_blob, "try_lock", after_another_began)
+    assert not sweeper.drop_partial(blob)
+    for index, piece in enumerate(pieces):
+        begun[0].write_chunk(index, piece)
+    assert store.finish(begun[0]).read_bytes() == DATA
+    assert sweeper.drop_partial(blob)
+    assert list((tmp_path / "partial").iterdir()) == []
+
+
+def test_what_lies_in_a_download_without_its_manifest_is_known_and_swept(tmp_path: Path) -> None:
+    blob, raw, _ = named(DATA)
+    store = BlobStore(tmp_path)
+    store.begin(blob, raw).close()
+    (tmp_path / "partial" / f"{blob}.manifest").unlink()
+    assert list(store.partials()) == [blob]
+    assert store.drop_partial(blob)
+    assert store.partials() == {}
 
 
 def test_a_foreign_manifest_is_refused(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from network.peers import Nodes, config, echo
 
 from kinoswarm_network.client import NetworkClient, Provider
 from kinoswarm_network.object_shelf import ObjectShelf
+from kinoswarm_network.partial_blob import PartialBlob
 from kinoswarm_network.shelved_store import ShelvedBlobStore
 from kinoswarm_protocol.errors import LocalError, Unreachable
 from kinoswarm_protocol.ids import BlobId
@@ -73,6 +74,30 @@ def test_ranges_are_read_from_the_shelf_without_bringing_the_blob(machines: Mach
     for start, size in [(0, 10), (MIB - 5, 10), (2 * MIB + 90, 50), (0, 3 * MIB), (5 * MIB, 1)]:
         assert other.read_range(blob, start, size) == data[start : start + size]
     assert other.local_path_of(blob) is None
+
+
+def test_two_processes_that_want_one_blob_bring_it_in_turn(
+    machines: Machines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one lets go in the moment after it was found to hold the download."""
+    source = machines.file(MIB)
+    blob = machines.store("one").add_file(source)
+    mine, theirs = machines.store("shared"), machines.store("shared")
+    raw = theirs.manifest_bytes(blob)
+    assert raw is not None
+    held = theirs.begin(blob, raw)
+    begin = mine.begin
+
+    def as_the_other_ends(blob: BlobId, raw: bytes) -> PartialBlob:
+        try:
+            return begin(blob, raw)
+        finally:
+            held.close()
+
+    monkeypatch.setattr(mine, "begin", as_the_other_ends)
+    path = mine.path_of(blob)
+    assert path is not None
+    assert path.read_bytes() == source.read_bytes()
 
 
 def test_an_upload_that_broke_between_data_and_manifest_is_not_there(
