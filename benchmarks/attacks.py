@@ -385,6 +385,13 @@ class Trials:
         )
 
 
+def judged_today(trial: Trial, policy: Policy) -> Trial:
+    """A kept trial of an attack under today's charter. Whether an honest one was accused took a third run to say."""
+    if trial.name == "honest":
+        return trial
+    return structs.replace(trial, convicted=trial.distance > policy.audit_distance)
+
+
 def read_trials(kept: Path) -> list[Trial]:
     """What an earlier run did; a last line that was cut off is done again."""
     found = []
@@ -443,7 +450,7 @@ def opened(arguments: argparse.Namespace, plan: Plan, folder: Path) -> Trials:
         rooms=[room(each, plan, path) for each in INSTRUCTIONS],
         checks=checks,
         kept=arguments.kept,
-        done=read_trials(arguments.kept),
+        done=[judged_today(trial, checks.policy) for trial in read_trials(arguments.kept)],
     )
     for trial in trials.done:
         checks.remember(trial)

@@ -148,7 +148,7 @@ def home_policy() -> Policy:
         work_ahead=3.0,
         audit_one_in=80,
         audit_first=8,
-        audit_distance=0.5,
+        audit_distance=0.25,
         audit_wait_s=6 * 3_600.0,
         unproven_share=0.5,
         ban_first_s=6 * 3_600.0,

@@ -109,7 +109,7 @@ class Policy(Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_
     """An account is proven once this many of its contributions in a row were confirmed by audits …"""
     audit_first_flops: Flops = 0.0
     """… and these together were this much training."""
-    audit_distance: NonNegative = 0.5
+    audit_distance: NonNegative = 0.25
     """Two runs of one lease may lie this far apart, as a share of the larger delta's norm."""
     audit_wait_s: Seconds = 21_600.0
     """An audit that nobody finished within it is given up: held-out loss alone decides."""
