@@ -1,11 +1,13 @@
 """A release's held-out loss with hostile volunteers against that of a clean swarm: real training, checks and merges.
 
-    kinoswarm data render CLIPS && kinoswarm data prepare CLIPS DATA
+    kinoswarm data render CLIPS --clips-per-scene 60
+    kinoswarm data prepare CLIPS DATA --size 16 --frames 4 --clusters 2
     python -m benchmarks.hostile_swarm DATA [--nodes 20] [--seeds 3] [--out FILE]
 
-Both swarms cut equally many versions of equally many samples in virtual time, with the decisions of a real coordinator.
-30 % of the hostile one's machines attack, each in one way, from its first contribution on or once it is trusted. Goal:
-the hostile swarm's experts have a held-out loss at most 2 % above the clean one's, on 512 equal triples a cluster.
+Both swarms train in virtual time, with the decisions of a real coordinator, until every expert holds so many merged
+segments: attackers cost a swarm their share of its machines, so it takes longer for equal work. 30 % of the hostile
+one's machines attack, each in one way, from its first contribution on or once it is trusted. Goal: the hostile swarm's
+experts have a held-out loss at most 2 % above the clean one's, on 512 equal triples a cluster.
 """
 
 import argparse
@@ -23,7 +25,7 @@ from pathlib import Path
 import torch
 
 from kinoswarm_simulator.plan import Churn, Plan
-from kinoswarm_simulator.real_truth import Course, RealTruth
+from kinoswarm_simulator.real_truth import Course, RealTruth, merged_segments
 from kinoswarm_simulator.report import check_invariants, report_of
 from kinoswarm_simulator.world import World
 
@@ -46,13 +48,19 @@ def run(options: argparse.Namespace, seed: int, hostile: dict[str, float]) -> tu
         join_within_s=20.0,
         churn=Churn(vanish_per_day=0.3, fail=0.05, always_on=1.0),
     )
-    course = Course(data=options.data, versions=options.versions, quorum=options.quorum)
+    course = Course(data=options.data, quorum=options.quorum)
     with tempfile.TemporaryDirectory() as folder:
         truth = RealTruth(plan, course, Path(folder))
         world = World(plan, truth.rules, truth)
-        world.run()
+        world.run(is_over=lambda world: is_trained(world, options.segments))
         check_invariants(world)
-        return world, truth.heldout_loss(world.state)
+        return world, truth.heldout_loss(world.state, options.segments)
+
+
+def is_trained(world: World, segments: int) -> bool:
+    """Whether every expert holds so many."""
+    lines = world.state.versions.values()
+    return all(merged_segments(line)[-1].segments >= segments for line in lines)
 
 
 def line(name: str, world: World, loss: float, seconds: float) -> str:
@@ -62,7 +70,8 @@ def line(name: str, world: World, loss: float, seconds: float) -> str:
         if each.behaviour != "honest":
             lost.update(bad=each.contributions, refused=each.refused, merged=each.merged)
     return (
-        f"  {name}: held-out loss {loss:.7f}, versions {found.versions_least} to {found.versions_most}; "
+        f"  {name}: held-out loss {loss:.7f} after {world.now_ms / 60_000:.0f} minutes, "
+        f"versions {found.versions_least} to {found.versions_most}; "
         f"{lost['bad']} hostile contributions, {lost['refused']} refused, {lost['merged']} in a version; "
         f"honest volunteers banned {found.honest_banned}; {seconds:.0f} s of processor"
     )
@@ -81,8 +90,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("--nodes", type=int, default=20)
-    parser.add_argument("--days", type=float, default=0.4)
-    parser.add_argument("--versions", type=int, default=4)
+    parser.add_argument("--days", type=float, default=4.0, help="at most")
+    parser.add_argument("--segments", type=int, default=100, help="merged into every expert")
     parser.add_argument("--quorum", type=int, default=6, help="segments of a version")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path)

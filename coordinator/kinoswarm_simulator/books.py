@@ -23,6 +23,8 @@ _ROUTER_PASS = 0.034
 _READ = 0.01
 """Of a forward pass, to unpack a delta and measure its distance: a few operations a weight, where a pass of a clip of
 hundreds of tokens takes two for each token."""
+_MERGE_TESTS = 3
+"""Losses that a merge computes at most: of its base, with momentum, and without it where that did no good."""
 _GUIDED = 2
 """Forward passes a sampling step."""
 _CHECKS = ("audit", "referee", "evaluate", "merge", "compare")
@@ -75,7 +77,7 @@ class Books:
                 asked = sum(segment is not None for segment in order.assigned)
                 self.forwards["evaluate"] += order.probes * (bool(asked) + 5 * asked)
             case MergeOrder():
-                self.forwards["merge"] += 2 * pairs
+                self.forwards["merge"] += _MERGE_TESTS * pairs
             case CompareOrder() as order:
                 self.forwards["compare"] += _READ * len(order.deltas)
             case RouteOrder() as order:

@@ -9,6 +9,7 @@ import shutil
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
+from statistics import fmean
 
 import torch
 import zstandard
@@ -17,7 +18,7 @@ from safetensors.torch import load, save
 
 from kinoswarm_coordinator.home import SwarmFolder
 from kinoswarm_coordinator.operator_jobs import Workbench
-from kinoswarm_coordinator.state import Rules, SwarmState
+from kinoswarm_coordinator.state import Rules, SwarmState, VersionState
 from kinoswarm_model.checkpoints import read_checkpoint, weights_of, write_checkpoint
 from kinoswarm_model.data.data_manifest import read_manifest
 from kinoswarm_model.data.shards import read_shard
@@ -87,13 +88,35 @@ class Course:
     """Of every segment."""
     quorum: int = 6
     """Segments of a version."""
-    versions: int = 4
     seed_steps: int = 60
     learning_rate_share: float = 0.25
     """Of the preset's, which is made for the first minute of training."""
 
 
 _DONE_FOR_REAL = (EvaluateOrder, CompareOrder, MergeOrder, TrainOrder)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """A version that no rollback took away."""
+
+    checkpoint: BlobId
+    segments: int
+    """Merged from the seed up to here."""
+
+
+def merged_segments(line: list[VersionState]) -> list[Standing]:
+    """The versions of a lineage that stand, oldest first; a rollback takes away what lies above its content."""
+    standing: list[Standing] = []
+    for version in line:
+        if version.position < len(standing):
+            del standing[version.position + 1 :]
+            continue
+        before = standing[-1].segments if standing else 0
+        standing.append(
+            Standing(checkpoint=version.checkpoint, segments=before + len(version.contributions))
+        )
+    return standing
 
 
 class RealTruth(Truth):
@@ -173,18 +196,37 @@ class RealTruth(Truth):
         done = compute(job, lambda progress: None)
         return asyncio.run(self._bench.outcome_of(lease, done))
 
-    def heldout_loss(self, state: SwarmState) -> float:
-        """Mean over the clusters' newest versions, on equal triples for every run."""
-        model, found = self.workshop.model, []
-        expert = build_expert(model, seed=0)
-        for cluster in range(len(self.rules.charter.clusters)):
-            clips = ClipSet.read([str(self._home.heldout(cluster))], model)
-            triples = Triples(clips, _LOSS_TRIPLES, seed=1)
-            checkpoint = state.newest((cluster, 0)).checkpoint
-            weights = read_checkpoint(self.shelf.paths[checkpoint], tensor_shapes(model))
-            losses = losses_of_weights(expert, weights, triples, torch.device("cpu"), model)
-            found.append(float(losses.mean()))
-        return sum(found) / len(found)
+    def heldout_loss(self, state: SwarmState, segments: int) -> float:
+        """Mean over the clusters at so many merged segments, on equal triples for every run.
+
+        Linear between the last version below that and the first above. Raises ValueError where there is none.
+        """
+        clusters = range(len(self.rules.charter.clusters))
+        return fmean(self._loss_at(state, cluster, segments) for cluster in clusters)
+
+    def _loss_at(self, state: SwarmState, cluster: int, segments: int) -> float:
+        standing = merged_segments(state.versions[cluster, 0])
+        above = next((each for each in standing if each.segments >= segments), None)
+        if above is None:
+            raise ValueError(f"no version of expert {cluster} holds {segments} segments")
+        if above.segments == segments:
+            return self._loss(above, cluster)
+        below = standing[standing.index(above) - 1]
+        share = (segments - below.segments) / (above.segments - below.segments)
+        return (1.0 - share) * self._loss(below, cluster) + share * self._loss(above, cluster)
+
+    def _loss(self, standing: "Standing", cluster: int) -> float:
+        model = self.workshop.model
+        clips = ClipSet.read([str(self._home.heldout(cluster))], model)
+        weights = read_checkpoint(self.shelf.paths[standing.checkpoint], tensor_shapes(model))
+        losses = losses_of_weights(
+            build_expert(model, seed=0),
+            weights,
+            Triples(clips, _LOSS_TRIPLES, seed=1),
+            torch.device("cpu"),
+            model,
+        )
+        return float(losses.mean())
 
     def _made(self, order: TrainOrder, work: Work) -> bytes:
         base = read_checkpoint(
@@ -247,7 +289,7 @@ class RealTruth(Truth):
             segment_steps_max=course.steps,
             quorum_samples=course.quorum * samples,
             heldout_pairs=128,
-            target_version=course.versions,
+            target_version=0,
             audit_one_in=10,
             audit_first=2,
         )

@@ -74,8 +74,12 @@ class World:
         self._count = 0
         self._current: dict[PeerId, LeaseId] = {}
 
-    def run(self, watch: Callable[["World"], None] = lambda world: None) -> None:
-        """From the founding to the plan's end; `watch` is called after every event of the log's."""
+    def run(
+        self,
+        watch: Callable[["World"], None] = lambda world: None,
+        is_over: Callable[["World"], bool] = lambda world: False,
+    ) -> None:
+        """From the founding to the plan's end, or until `is_over`; `watch` is called after every event of the log's."""
         self.record(
             [
                 ev.Founded(
@@ -95,7 +99,10 @@ class World:
             self.now_ms, _, act = heapq.heappop(self._heap)
             act()
             watch(self)
-        self.now_ms = self.plan.ends_at_ms
+            if is_over(self):
+                break
+        else:
+            self.now_ms = self.plan.ends_at_ms
         if self.now_ms % DAY_MS == 0:
             self.books.close_day()
         self._close_books()

@@ -62,6 +62,12 @@ def prepared_data(folder: Path, num_clusters: int = 2) -> Path:
         )
         for index in range(num_clusters)
     ]
+    write_manifest(folder, clusters)
+    return folder
+
+
+def write_manifest(folder: Path, clusters: list[DataCluster]) -> None:
+    """Of clips of 4 frames of 16 x 16."""
     manifest = DataManifest(
         clip=Clip(4, 16, 16, 8),
         text_encoder="all-MiniLM-L6-v2",
@@ -73,7 +79,6 @@ def prepared_data(folder: Path, num_clusters: int = 2) -> Path:
         clusters=clusters,
     )
     (folder / MANIFEST_NAME).write_bytes(msgspec_json.encode(manifest))
-    return folder
 
 
 CONFIG = FoundingConfig(name="Walls", preset="tiny", threads=1, seed_steps=4, epsilon=(1,))
