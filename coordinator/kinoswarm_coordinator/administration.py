@@ -3,11 +3,12 @@
 Every action is one event in the log with its signer: who did what to the swarm stays readable by everybody.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from kinoswarm_coordinator import events as ev
 from kinoswarm_coordinator.retention import forgotten_sentence
-from kinoswarm_coordinator.rolling_back import Rollback, merged_since, resting_on, rolled_back
+from kinoswarm_coordinator.rolling_back import Rollback, merged_since, rolled_back
 from kinoswarm_coordinator.state import Rules, SwarmState
 from kinoswarm_protocol.admin import (
     MAX_AGE_MS,
@@ -95,14 +96,21 @@ def _roll_back(
         to_version=wanted.to_version,
         sentence=wanted.sentence,
         refused=frozenset(merged_since(state, key, wanted.to_version)),
+        keeps_resting=False,
     )
-    resting = resting_on(state, key, set(range(wanted.to_version + 1, len(line))))
     events = rolled_back(state, rules, rollback, now_ms)
     sentence = (
         f"expert {wanted.cluster} is at version {len(line)} with the content of version {wanted.to_version}; "
-        f"{len(resting)} contributions that rested on what is withdrawn are set aside"
+        f"{_set_aside(events)} contributions that rested on what is withdrawn are set aside"
     )
     return _yes(sentence, [acted, *events])
+
+
+def _set_aside(events: Sequence[ev.Event]) -> int:
+    """Contributions that a rollback leaves without a use, judged or not."""
+    judged = sum(isinstance(event, ev.VerdictGiven) for event in events)
+    rolled = [event for event in events if isinstance(event, ev.VersionRolledBack)]
+    return judged + sum(len(event.contributions) for event in rolled)
 
 
 def action_sentence(action: AdminAction) -> str:

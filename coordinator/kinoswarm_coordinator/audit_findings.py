@@ -115,24 +115,28 @@ def _taken_back(
     """
     events: list[ev.Event] = []
     tainted = {lease_id for lease_id in refused if state.work[lease_id].phase == "merged"}
-    for key, version in sorted(_oldest_tainted(state, rules, tainted).items()):
+    for key, version in sorted(oldest_tainted(state, rules, tainted).items()):
         target = _last_good(state, key, version)
-        wanted = Rollback(key=key, to_version=target, sentence=_TAINTED, refused=refused)
+        wanted = Rollback(
+            key=key, to_version=target, sentence=_TAINTED, refused=refused, keeps_resting=True
+        )
         events += rolled_back(state, rules, wanted, now_ms)
     return events
 
 
-def _oldest_tainted(
-    state: SwarmState, rules: Rules, tainted: set[LeaseId]
-) -> dict[LineageKey, int]:
+def oldest_tainted(state: SwarmState, rules: Rules, tainted: set[LeaseId]) -> dict[LineageKey, int]:
+    """By lineage, the oldest version within an audit's reach that holds such work; reach is counted in merges."""
     reach = rules.charter.policy.max_staleness + 1
     found: dict[LineageKey, int] = {}
     for key in {_lineage(state, lease_id) for lease_id in tainted}:
         withdrawn = state.withdrawn.get(key, set())
+        line = state.versions[key]
         bad = [
             version.version
-            for version in state.versions[key][1:][-reach:]
-            if version.version not in withdrawn and tainted.intersection(version.contributions)
+            for version in line
+            if line[-1].position - version.position < reach
+            and version.version not in withdrawn
+            and tainted.intersection(version.contributions)
         ]
         if bad:
             found[key] = min(bad)

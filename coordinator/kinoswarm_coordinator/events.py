@@ -151,6 +151,8 @@ class VersionCut(_Event, frozen=True, kw_only=True, tag="version_cut"):
     step: BlobId | None = None
     """Logs from before there were steps have none."""
     step_bytes: int = 0
+    restarted: bool = False
+    """As in its MergeOutcome."""
 
 
 class MergeQuarantined(_Event, frozen=True, kw_only=True, tag="merge_quarantined"):
@@ -216,7 +218,9 @@ class VersionRolledBack(_Event, frozen=True, kw_only=True, tag="version_rolled_b
     """Contributions that rested on what is withdrawn: set aside, their credit stays."""
     sentence: str
     reopened: list[LeaseId] = []
-    """Good contributions of the withdrawn versions, which the next version may hold."""
+    """Good contributions of the withdrawn versions, which the next ones may hold."""
+    momentum: BlobId | None = None
+    """Of the older version, where it is kept."""
 
 
 class VersionsForgotten(_Event, frozen=True, kw_only=True, tag="versions_forgotten"):

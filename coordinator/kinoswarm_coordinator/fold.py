@@ -7,8 +7,9 @@ from typing import Any
 
 from msgspec import structs
 
-from kinoswarm_coordinator import doubts, fold_audits, fold_merging
+from kinoswarm_coordinator import doubts, fold_audits, fold_merging, fold_versions
 from kinoswarm_coordinator import events as ev
+from kinoswarm_coordinator.fold_counts import count_samples, note_need, set_phase
 from kinoswarm_coordinator.fold_merging import lineage_of
 from kinoswarm_coordinator.norm_band import KEPT, size_of
 from kinoswarm_coordinator.state import (
@@ -27,7 +28,7 @@ from kinoswarm_coordinator.state import (
     SwarmState,
     VersionState,
 )
-from kinoswarm_coordinator.work_table import WorkPhase, WorkState
+from kinoswarm_coordinator.work_table import WorkState
 from kinoswarm_protocol.admin import (
     BanNode,
     MakeRelease,
@@ -52,6 +53,8 @@ def fold(state: SwarmState, events: Iterable[ev.Event]) -> SwarmState:
 def apply(state: SwarmState, event: ev.Event) -> None:
     """Apply one event."""
     _APPLY[type(event)](state, event)
+    for key in tuple(state.ahead):
+        fold_merging.sort_out_ahead(state, key)
 
 
 def _founded(state: SwarmState, event: ev.Founded) -> None:
@@ -69,7 +72,7 @@ def _founded(state: SwarmState, event: ev.Founded) -> None:
             )
         ]
         state.unmerged[key], state.mergeable[key] = {}, {}
-        _note_need(state, key)
+        note_need(state, key)
 
 
 def _node_joined(state: SwarmState, event: ev.NodeJoined) -> None:
@@ -113,7 +116,7 @@ def _lease_issued(state: SwarmState, event: ev.LeaseIssued) -> None:
     state.open_leases.add(lease_id)
     state.open_by_node.setdefault(event.lease.node, set()).add(lease_id)
     if lease.purpose == "train":
-        _count_samples(state, lease_id, 1)
+        count_samples(state, lease_id, 1)
     state.lease_by_request[event.lease.node, event.request_id] = lease_id
     fold_audits.lease_issued(state, event)
     if isinstance(event.lease.order, EvaluateOrder):
@@ -142,7 +145,7 @@ def _close_lease(state: SwarmState, lease_id: LeaseId, phase: LeasePhase) -> Lea
     _no_longer_open(state, lease)
     if lease.purpose == "train":
         # Work whose lease had expired comes back with its contribution.
-        _count_samples(state, lease_id, (phase == "submitted") - (before.phase == "open"))
+        count_samples(state, lease_id, (phase == "submitted") - (before.phase == "open"))
     if phase != "submitted":
         _judged_no_more(state, lease)
         fold_audits.lease_lost(state, lease_id)
@@ -154,25 +157,6 @@ def _no_longer_open(state: SwarmState, lease: LeaseState) -> None:
     held.discard(LeaseId(lease.lease.lease_id))
     if not held:
         state.open_by_node.pop(lease.lease.node, None)
-
-
-def _count_samples(state: SwarmState, lease_id: LeaseId, sign: int) -> None:
-    """Keep the sum of what is under way; a decision looks at it for every lineage."""
-    key, lease = lineage_of(state, lease_id), state.leases[lease_id]
-    state.samples_under_way[key] = state.samples_under_way.get(key, 0) + sign * lease.samples
-    _note_need(state, key)
-
-
-def _note_need(state: SwarmState, key: LineageKey) -> None:
-    """Keep the order of need after a version or work under way changed."""
-    before = state.need_of.get(key)
-    now = (state.newest(key).version, state.samples_under_way.get(key, 0), key)
-    if now == before:
-        return
-    if before is not None:
-        state.by_need.remove(before)
-    state.by_need.add(now)
-    state.need_of[key] = now
 
 
 def _await_verdict(state: SwarmState, lease_id: LeaseId, outcome: Outcome) -> None:
@@ -258,7 +242,7 @@ def _work_received(state: SwarmState, event: ev.WorkReceived) -> None:
 
 
 def _blobs_arrived(state: SwarmState, event: ev.BlobsArrived) -> None:
-    _set_phase(state, event.lease_id, "available")
+    set_phase(state, event.lease_id, "available")
     state.unsettled.discard(event.lease_id)
     lease = state.leases[event.lease_id]
     _note_judgeable(state, event.lease_id)
@@ -268,10 +252,6 @@ def _blobs_arrived(state: SwarmState, event: ev.BlobsArrived) -> None:
         state.comparing.discard(state.audit_of[event.lease_id])
     if lease.purpose == "referee":
         fold_audits.referee_arrived(state, event.lease_id)
-
-
-def _set_phase(state: SwarmState, lease_id: LeaseId, phase: WorkPhase) -> None:
-    state.work[lease_id] = structs.replace(state.work[lease_id], phase=phase)
 
 
 def _verdict_given(state: SwarmState, event: ev.VerdictGiven) -> None:
@@ -309,7 +289,7 @@ def _enter_or_leave_merging(state: SwarmState, lease_id: LeaseId, merges: bool) 
     else:
         fold_merging.leave(state, lease_id)
     if state.leases[lease_id].purpose == "train":
-        _count_samples(state, lease_id, merges - counted)
+        count_samples(state, lease_id, merges - counted)
 
 
 def _count_verdict(state: SwarmState, verdict: Verdict, before: Verdict | None) -> None:
@@ -334,46 +314,6 @@ def _note_measures(state: SwarmState, key: LineageKey, event: ev.VerdictGiven) -
         state.own_scores.setdefault(key, deque(maxlen=doubts.KEPT)).append(event.own_score)
     if event.cluster_score is not None:
         state.cluster_scores.setdefault(key, deque(maxlen=doubts.KEPT)).append(event.cluster_score)
-
-
-def _version_cut(state: SwarmState, event: ev.VersionCut) -> None:
-    key = event.cluster, event.lineage
-    state.checkpoints.add(event.checkpoint)
-    # The step of a single contribution is that contribution, which its audit may repeat.
-    if event.step is not None and len(event.contributions) > 1:
-        state.checkpoints.add(event.step)
-    line = state.versions[key]
-    if line[-1].version == 0 and line[-1].heldout_loss is None:
-        line[-1] = structs.replace(line[-1], heldout_loss=event.base_loss)
-    line.append(
-        VersionState(
-            version=event.version,
-            checkpoint=event.checkpoint,
-            momentum=event.momentum,
-            heldout_loss=event.heldout_loss,
-            created_at_ms=event.at_ms,
-            contributions=event.contributions,
-            step=event.step,
-            step_bytes=event.step_bytes,
-            position=line[-1].position + 1,
-        )
-    )
-    _leave_unmerged(state, key, event.contributions, "merged")
-    _note_need(state, key)
-
-
-def _merge_quarantined(state: SwarmState, event: ev.MergeQuarantined) -> None:
-    _leave_unmerged(state, (event.cluster, event.lineage), event.contributions, "quarantined")
-
-
-def _leave_unmerged(
-    state: SwarmState, key: LineageKey, lease_ids: list[LeaseId], phase: WorkPhase
-) -> None:
-    for lease_id in lease_ids:
-        if lease_id in state.unmerged[key]:
-            _count_samples(state, lease_id, -1)
-        fold_merging.leave(state, lease_id)
-        _set_phase(state, lease_id, phase)
 
 
 def _router_trained(state: SwarmState, event: ev.RouterTrained) -> None:
@@ -425,40 +365,11 @@ def _amended(state: SwarmState, event: ev.Amended) -> None:
     state.amendments.append(entry)
 
 
-def _version_rolled_back(state: SwarmState, event: ev.VersionRolledBack) -> None:
-    key = event.cluster, event.lineage
-    line = state.versions[key]
-    line.append(
-        structs.replace(
-            line[event.to_version],
-            version=event.version,
-            momentum=None,
-            step=None,
-            created_at_ms=event.at_ms,
-            contributions=[],
-        )
-    )
-    state.withdrawn.setdefault(key, set()).update(event.withdrawn)
-    fold_audits.base_withdrawn(state, key, event.withdrawn)
-    _leave_unmerged(state, key, event.contributions, "quarantined")
-    for lease_id in event.reopened:
-        fold_merging.enter(state, lease_id)
-        _count_samples(state, lease_id, 1)
-        _set_phase(state, lease_id, "accepted")
-    _note_need(state, key)
-    state.release_wanted = bool(state.releases)
-
-
 def _release_published(state: SwarmState, event: ev.ReleasePublished) -> None:
     state.named.add(event.manifest)
     for index, release in enumerate(state.releases):
         if release.version == event.version:
             state.releases[index] = structs.replace(release, manifest=event.manifest)
-
-
-def _versions_forgotten(state: SwarmState, event: ev.VersionsForgotten) -> None:
-    gone = state.forgotten.setdefault((event.cluster, event.lineage), {})
-    gone.update(dict.fromkeys(event.versions, event.at_ms))
 
 
 def _releases_forgotten(state: SwarmState, event: ev.ReleasesForgotten) -> None:
@@ -480,14 +391,14 @@ _APPLY: dict[type[Any], Callable[[SwarmState, Any], None]] = {
     ev.RunsCompared: fold_audits.runs_compared,
     ev.AuditGivenUp: fold_audits.audit_given_up,
     ev.AccountPenalised: fold_audits.account_penalised,
-    ev.VersionCut: _version_cut,
-    ev.MergeQuarantined: _merge_quarantined,
+    ev.VersionCut: fold_versions.version_cut,
+    ev.MergeQuarantined: fold_versions.merge_quarantined,
     ev.RouterTrained: _router_trained,
     ev.ReleaseBuilt: _release_built,
     ev.ReleasePublished: _release_published,
     ev.AdminActed: _admin_acted,
     ev.Amended: _amended,
-    ev.VersionRolledBack: _version_rolled_back,
-    ev.VersionsForgotten: _versions_forgotten,
+    ev.VersionRolledBack: fold_versions.version_rolled_back,
+    ev.VersionsForgotten: fold_versions.versions_forgotten,
     ev.ReleasesForgotten: _releases_forgotten,
 }

@@ -77,8 +77,8 @@ def _of_lineage(state: SwarmState, key: LineageKey) -> Iterator[BlobId]:
             yield version.checkpoint
             if version.step is not None:
                 yield version.step
-    if line[-1].momentum is not None:
-        yield line[-1].momentum
+        if version.momentum is not None:
+            yield version.momentum
 
 
 def _of_releases(state: SwarmState) -> Iterator[BlobId]:

@@ -1,5 +1,6 @@
 """Trusted leases to worker jobs, and what workers did to outcomes. Owns the paths of the operator's machine."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +55,8 @@ from kinoswarm_protocol.messages import (
     TrainOrder,
     TrainOutcome,
 )
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,12 +159,13 @@ class Workbench:
             deltas=deltas,
             outer_rate=order.outer_rate,
             outer_momentum=order.outer_momentum,
-            momentum_path=await self._path(order.momentum) if order.momentum else None,
+            momentum_path=await self._momentum(order.momentum),
             norm_clip=order.norm_clip,
             heldout_path=str(self.folder.heldout(order.cluster)),
             pairs=order.pairs,
             seed=order.seed,
             objective=self.rules.charter.clusters[order.cluster].objective,
+            freshness=order.freshness,
         )
 
     async def _route(self, job_id: str, order: RouteOrder) -> Job:
@@ -252,6 +256,7 @@ class Workbench:
             flops=done.flops,
             step=await self._add(step),
             step_bytes=step.stat().st_size,
+            restarted=done.restarted,
         )
 
     async def _routed(self, done: RouteDone) -> RouteOutcome:
@@ -291,6 +296,15 @@ class Workbench:
         blob = await self.network.add_blob(path)
         await self.network.pin(blob)
         return blob
+
+    async def _momentum(self, blob: str | None) -> str | None:
+        """None where it is gone, as from a backup of an older program: the outer optimizer begins anew."""
+        path = await self.network.blob_path(BlobId(blob)) if blob is not None else None
+        if blob is not None and path is None:
+            _log.warning(
+                "momentum %s… is gone from the store; this merge begins without", blob[:12]
+            )
+        return str(path) if path is not None else None
 
     async def _path(self, blob: BlobId) -> str:
         path = await self.network.blob_path(blob)

@@ -19,51 +19,87 @@ class Rollback:
     """Why."""
     refused: frozenset[LeaseId]
     """Contributions that are not merged again, and whose verdicts somebody else gives."""
+    keeps_resting: bool
+    """Whether good work that rests on what is withdrawn may be merged on what takes its place.
+
+    A refuted contribution moved the weights by its share of a merge at most, so what others learnt from there holds.
+    """
 
 
 def rolled_back(state: SwarmState, rules: Rules, wanted: Rollback, now_ms: int) -> list[ev.Event]:
-    """Events of a rollback. Good work of the withdrawn versions may be merged anew, unless it rested on them itself.
+    """Events of a rollback. Good work of the withdrawn versions may be merged anew, in the order of their bases.
 
-    Work that rests on a withdrawn version and has no verdict yet gets one; accepted work is set aside with its credit.
+    Work that rests on a withdrawn version and has no verdict yet gets one, since its audit would rest there too; what
+    can't be merged any more is set aside with its credit.
     """
-    key, to_version, sentence = wanted.key, wanted.to_version, wanted.sentence
-    line = state.versions[key]
-    bad = {version.version for version in line if version.version > to_version}
+    key, line = wanted.key, state.versions[wanted.key]
+    bad = {version.version for version in line if version.version > wanted.to_version}
     resting = [
-        lease_id for lease_id in resting_on(state, key, bad) if lease_id not in wanted.refused
-    ]
-    verdicts: list[ev.Event] = [
-        ev.VerdictGiven(
-            at_ms=now_ms, verdict=set_aside(lease_id, state.work[lease_id].node, sentence, now_ms)
-        )
-        for lease_id in resting
-        if lease_id in state.undecided
-    ]
-    deltas_kept = {
         lease_id
-        for one in line
-        if not state.is_forgotten(key, one.version)
-        for lease_id in one.contributions
-    }
-    again: list[LeaseId] = []
-    lost: list[LeaseId] = []
-    for lease_id in merged_since(state, key, to_version):
-        if lease_id in wanted.refused or state.work[lease_id].phase != "merged":
-            continue
-        is_possible = lease_id in deltas_kept and _may_rest_on(state, rules, wanted, lease_id)
-        (again if is_possible else lost).append(lease_id)
+        for lease_id in resting_on(state, key, _lost_bases(state, wanted, bad))
+        if lease_id not in wanted.refused
+    ]
+    again, lost = _withdrawn_work(state, rules, wanted, bad)
     rolled = ev.VersionRolledBack(
         at_ms=now_ms,
         cluster=key[0],
         lineage=key[1],
         version=line[-1].version + 1,
-        to_version=to_version,
+        to_version=wanted.to_version,
         withdrawn=sorted(bad),
-        contributions=lost + [lease_id for lease_id in resting if lease_id in state.unmerged[key]],
-        sentence=sentence,
+        contributions=[
+            *(
+                lease_id
+                for lease_id in resting
+                if lease_id in state.unmerged[key]
+                and not (wanted.keeps_resting and _is_settled(state, lease_id, bad))
+            ),
+            *lost,
+        ],
+        sentence=wanted.sentence,
         reopened=again,
+        momentum=line[wanted.to_version].momentum,
     )
-    return [*verdicts, rolled]
+    return [*_set_aside(state, wanted, resting, now_ms), rolled]
+
+
+def _set_aside(
+    state: SwarmState, wanted: Rollback, resting: list[LeaseId], now_ms: int
+) -> list[ev.Event]:
+    """Verdicts on what has none yet."""
+    return [
+        ev.VerdictGiven(
+            at_ms=now_ms,
+            verdict=set_aside(lease_id, state.work[lease_id].node, wanted.sentence, now_ms),
+        )
+        for lease_id in resting
+        if lease_id in state.undecided
+    ]
+
+
+def _withdrawn_work(
+    state: SwarmState, rules: Rules, wanted: Rollback, bad: set[int]
+) -> tuple[list[LeaseId], list[LeaseId]]:
+    """What withdrawn versions held: that may be merged anew, and the rest."""
+    key = wanted.key
+    kept = {
+        lease_id
+        for one in state.versions[key]
+        if not state.is_forgotten(key, one.version)
+        for lease_id in one.contributions
+    }
+    again: list[LeaseId] = []
+    lost: list[LeaseId] = []
+    for lease_id in merged_since(state, key, wanted.to_version):
+        if lease_id in wanted.refused or state.work[lease_id].phase != "merged":
+            continue
+        is_possible = (
+            lease_id in kept
+            and _is_settled(state, lease_id, bad)
+            and _may_rest_on(state, rules, wanted, lease_id)
+        )
+        (again if is_possible else lost).append(lease_id)
+    return again, lost
 
 
 def merged_since(state: SwarmState, key: LineageKey, version: int) -> list[LeaseId]:
@@ -76,15 +112,24 @@ def merged_since(state: SwarmState, key: LineageKey, version: int) -> list[Lease
     return [lease_id for one in standing for lease_id in one.contributions]
 
 
-def _may_rest_on(state: SwarmState, rules: Rules, wanted: Rollback, lease_id: LeaseId) -> bool:
-    """Whether a contribution's base stays, and is not too far behind the content that comes back."""
-    key, to_version = wanted.key, wanted.to_version
+def _lost_bases(state: SwarmState, wanted: Rollback, bad: set[int]) -> set[int]:
+    """Versions whose work without a merge is looked at: with an operator's, also what an earlier rollback spared."""
+    return bad if wanted.keeps_resting else bad | state.withdrawn.get(wanted.key, set())
+
+
+def _is_settled(state: SwarmState, lease_id: LeaseId, bad: set[int]) -> bool:
+    """Whether no open audit of it ends with its base: what would never be looked at must not come in."""
     order = state.leases[lease_id].order
     assert isinstance(order, TrainOrder)
-    if order.base_version > to_version or order.base_version in state.withdrawn.get(key, set()):
-        return False
-    line = state.versions[key]
-    behind = line[to_version].position - line[order.base_version].position
+    return lease_id not in state.audits_open or order.base_version not in bad
+
+
+def _may_rest_on(state: SwarmState, rules: Rules, wanted: Rollback, lease_id: LeaseId) -> bool:
+    """Whether a contribution's base is not too far behind the content that comes back."""
+    order = state.leases[lease_id].order
+    assert isinstance(order, TrainOrder)
+    line = state.versions[wanted.key]
+    behind = line[wanted.to_version].position - line[order.base_version].position
     return behind <= rules.charter.policy.max_staleness
 
 

@@ -239,11 +239,16 @@ def leased_steps(rules: Rules, seconds_per_step: float, seed: int, newcomer: boo
 
 
 def _wants_training(state: SwarmState, rules: Rules, key: LineageKey) -> bool:
-    """Whether this lineage is below its target and has less work under way than the charter lets it have."""
-    policy, version = rules.charter.policy, state.newest(key).version
-    if policy.target_version and version >= policy.target_version:
+    """Whether this lineage is below its target and has less work under way than the charter lets it have.
+
+    While withdrawn work is merged anew, what began now would be stale in minutes.
+    """
+    policy, merged = rules.charter.policy, state.newest(key).position
+    if key in state.ahead and state.mergeable[key]:
         return False
-    last = policy.target_version and version + 1 == policy.target_version
+    if policy.target_version and merged >= policy.target_version:
+        return False
+    last = policy.target_version and merged + 1 == policy.target_version
     ahead = 1.0 if last else policy.work_ahead
     return samples_under_way(state, key) < policy.quorum_samples * ahead
 

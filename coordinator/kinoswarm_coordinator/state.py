@@ -285,7 +285,9 @@ class SwarmState:
     unmerged: dict[LineageKey, dict[LeaseId, None]] = field(default_factory=dict)
     """Accepted train contributions that no version holds yet, the first accepted first, as ordered sets."""
     mergeable: dict[LineageKey, dict[LeaseId, None]] = field(default_factory=dict)
-    """Those of them that no audit holds back, as ordered sets."""
+    """Those of them that neither an audit nor a version still to come holds back, as ordered sets."""
+    ahead: set[LineageKey] = field(default_factory=set)
+    """Lineages with unmerged work that rests on versions beyond the newest, which were withdrawn."""
     mergeable_samples: dict[LineageKey, int] = field(default_factory=dict)
     """Trained by these."""
     by_need: SortedList[Need] = field(default_factory=SortedList)
@@ -335,9 +337,9 @@ class SwarmState:
         return version in self.forgotten.get(key, {})
 
     def staleness(self, order: TrainOrder) -> int:
-        """How many merges the base of a work order is behind its lineage."""
+        """How many merges the base of a work order is behind its lineage; 0 also where that was rolled back since."""
         line = self.versions[order.cluster, order.lineage]
-        return line[-1].position - line[order.base_version].position
+        return max(0, line[-1].position - line[order.base_version].position)
 
     def newest(self, key: LineageKey) -> VersionState:
         """The newest version of a lineage; version 0 exists from the founding."""

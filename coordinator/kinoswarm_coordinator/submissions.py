@@ -177,7 +177,7 @@ def _withdrawn(state: SwarmState, order: TrainOrder) -> Denied | None:
         return None
     return Denied(
         Code.STALE_BASE,
-        f"base version {order.base_version} was withdrawn by the swarm's operators. Nothing is wrong with your machine",
+        f"base version {order.base_version} was withdrawn since. Nothing is wrong with your machine",
     )
 
 
@@ -215,7 +215,7 @@ def settle(state: SwarmState, rules: Rules, work: WorkState, now_ms: int) -> lis
                 ),
             ]
         case ReleaseOutcome():
-            return [arrived, _released(lease, work.outcome, now_ms)]
+            return [arrived, *_released(state, lease, work.outcome, now_ms)]
         case _:
             return [arrived]
 
@@ -354,6 +354,7 @@ def _merged(
         contributions=contributions,
         step=outcome.step,
         step_bytes=outcome.step_bytes,
+        restarted=outcome.restarted,
     )
 
 
@@ -371,10 +372,18 @@ def _overtaken(state: SwarmState, order: MergeOrder, contributions: list[LeaseId
     return ""
 
 
-def _released(lease: LeaseState, outcome: ReleaseOutcome, now_ms: int) -> ev.Event:
+def _released(
+    state: SwarmState, lease: LeaseState, outcome: ReleaseOutcome, now_ms: int
+) -> list[ev.Event]:
+    """Nothing where one of its experts was withdrawn meanwhile: the rollback asked for another release."""
     order = lease.order
     assert isinstance(order, ReleaseOrder)
-    return ev.ReleaseBuilt(
+    if any(
+        expert.version in state.withdrawn.get((expert.cluster, expert.lineage), set())
+        for expert in outcome.experts
+    ):
+        return []
+    built = ev.ReleaseBuilt(
         at_ms=now_ms,
         version=order.version,
         expert_versions=[expert.version for expert in outcome.experts],
@@ -384,6 +393,7 @@ def _released(lease: LeaseState, outcome: ReleaseOutcome, now_ms: int) -> ev.Eve
         considered=_newest_considered(order),
         held_back=outcome.held_back,
     )
+    return [built]
 
 
 def _newest_considered(order: ReleaseOrder) -> list[int]:

@@ -1,5 +1,6 @@
 """What trusted workers do next: judge, cut versions, train the router, build releases. Owns the when; pure."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
 
@@ -142,11 +143,14 @@ def _merge(state: SwarmState, rules: Rules, now_ms: int, seed: int) -> TrustedWo
 def merge_is_due(state: SwarmState, rules: Rules, key: LineageKey, now_ms: int) -> bool:
     """Quorum of samples, or the grace time since the verdict on the contribution that could be merged first.
 
+    What is merged anew after a rollback waits for nobody: it made versions once, and fresh work waits for it.
     Every pull of the operator's worker asks this of every lineage, so nothing is counted here.
     """
     policy, first = rules.charter.policy, next(iter(state.mergeable[key]), None)
     if first is None:
         return False
+    if key in state.ahead:
+        return True
     waited_ms = now_ms - state.work[first].decided_at_ms
     enough = state.mergeable_samples[key] >= policy.quorum_samples
     return enough or waited_ms >= policy.grace_s * 1000
@@ -185,7 +189,19 @@ def merge_order(state: SwarmState, rules: Rules, key: LineageKey, seed: int) -> 
         momentum=None if alone else base.momentum,
         pairs=policy.heldout_pairs,
         seed=seed,
+        freshness=_freshness(state, rules, weights),
     )
+
+
+def _freshness(state: SwarmState, rules: Rules, weights: Mapping[LeaseId, float]) -> float:
+    """What staleness leaves of these weights, as a share; a charter that leaves nothing weighs all alike."""
+    decay = rules.charter.policy.staleness_decay
+    fresh = sum(
+        weight / decay ** state.staleness(_train_order(state, lease_id))
+        for lease_id, weight in weights.items()
+        if weight > 0.0
+    )
+    return sum(weights.values()) / fresh if fresh > 0.0 else 1.0
 
 
 def merge_weights(state: SwarmState, rules: Rules, chosen: list[LeaseId]) -> dict[LeaseId, float]:

@@ -119,6 +119,8 @@ class MergeJob(_Job, frozen=True, kw_only=True, tag="merge"):
     seed: int
     objective: Objective = "velocity"
     """As of an EvaluateJob."""
+    freshness: float = 1.0
+    """As of its MergeOrder."""
 
 
 class RebuildJob(_Job, frozen=True, kw_only=True, tag="rebuild"):
@@ -314,6 +316,8 @@ class MergeDone(Struct, frozen=True, kw_only=True, tag="merge", forbid_unknown_f
     """A delta file: base and this give the checkpoint, byte for byte."""
     loss: PairedLoss
     flops: float
+    restarted: bool = False
+    """As in a MergeOutcome."""
 
 
 class RebuildDone(Struct, frozen=True, kw_only=True, tag="rebuild", forbid_unknown_fields=True):

@@ -30,11 +30,12 @@ class Contribution:
 
 @dataclass(frozen=True, kw_only=True)
 class OuterSettings:
-    """Outer step size and momentum; `norm_clip` in medians, 0 is off."""
+    """Outer step size and momentum; `norm_clip` in medians, 0 is off; `freshness` scales the mean."""
 
     rate: float
     momentum: float
     norm_clip: float
+    freshness: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +66,7 @@ def merge(
         stacked = torch.stack(
             [e.delta.tensor(name).double() * s for e, s in zip(entries, scales, strict=True)]
         )
-        step = weighted_mean(stacked, weights_M)
+        step = settings.freshness * weighted_mean(stacked, weights_M)
         if not single:
             before = None if momentum is None else momentum[name].double()
             step, kept[name] = outer_step(step, before, settings)

@@ -2,7 +2,7 @@
 
 What is published is what base and step give, so a node that holds the base needs the step alone. The merge of several
 contributions is coded with CODEC, whose error is a 250th of a block's largest change at most; the delta of a single
-contribution is the step itself.
+contribution is the step itself, unless it was shortened.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,7 +19,7 @@ from kinoswarm_model.checkpoints import (
 from kinoswarm_model.delta import applied, encode_difference, read_delta
 from kinoswarm_model.delta_codecs import INT8
 from kinoswarm_model.experts import tensor_shapes
-from kinoswarm_model.jobs import JobProgress, MergeJob, RebuildDone, RebuildJob
+from kinoswarm_model.jobs import JobProgress, RebuildDone, RebuildJob
 from kinoswarm_protocol.errors import HashMismatch
 from kinoswarm_protocol.ids import BlobId
 from kinoswarm_protocol.limits import CHUNK_BYTES
@@ -28,16 +28,16 @@ from kinoswarm_protocol.manifest import encode_manifest, manifest_of
 CODEC = INT8
 
 
-def stepped(
-    job: MergeJob, base: Mapping[str, Tensor], merged: Mapping[str, Tensor], shapes: Shapes
-) -> tuple[Path, dict[str, Tensor]]:
-    """The step's file, and the version that it gives. Raises NotFinite when the merge is not finite."""
-    if len(job.deltas) == 1:
-        path = Path(job.deltas[0].path)
-    else:
-        path = Path(job.work_dir) / "step.zst"
-        write_atomic(path, encode_difference({n: merged[n] - base[n] for n in base}, CODEC))
-    return path, applied(base, read_delta(path, shapes))
+def coded_step(folder: Path, base: Mapping[str, Tensor], merged: Mapping[str, Tensor]) -> Path:
+    """The file of the step from `base` to about `merged`. Raises NotFinite when the merge is not finite."""
+    path = folder / "step.zst"
+    write_atomic(path, encode_difference({name: merged[name] - base[name] for name in base}, CODEC))
+    return path
+
+
+def after_step(base: Mapping[str, Tensor], step: Path, shapes: Shapes) -> dict[str, Tensor]:
+    """The version that a step gives. Raises NotFinite when that is not finite."""
+    return applied(base, read_delta(step, shapes))
 
 
 def run(job: RebuildJob, report: Callable[[JobProgress], None]) -> RebuildDone:
@@ -45,7 +45,7 @@ def run(job: RebuildJob, report: Callable[[JobProgress], None]) -> RebuildDone:
     shapes = tensor_shapes(job.model)
     weights = read_checkpoint(Path(job.base_path), shapes)
     for number, path in enumerate(job.step_paths, start=1):
-        weights = applied(weights, read_delta(Path(path), shapes))
+        weights = after_step(weights, Path(path), shapes)
         total = len(job.step_paths)
         report(
             JobProgress(job_id=job.job_id, step=number, total=total, loss=None, what="rebuilding")

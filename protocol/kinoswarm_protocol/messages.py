@@ -120,6 +120,8 @@ class MergeOrder(_Wire, frozen=True, kw_only=True, tag="merge"):
     momentum: BlobIdField | None
     pairs: Annotated[int, Meta(ge=1, le=1_000_000)]
     seed: Seed
+    freshness: Rate = 1.0
+    """What staleness leaves of the samples, as a share: a step that does no good is shortened by it."""
 
 
 class RouteOrder(_Wire, frozen=True, kw_only=True, tag="route"):
@@ -229,6 +231,8 @@ class MergeOutcome(_Wire, frozen=True, kw_only=True, tag="merge"):
     flops: Flops
     step: BlobIdField | None = None
     step_bytes: Count = 0
+    restarted: bool = False
+    """The step did no good: this is the plain mean of the deltas, shortened by staleness."""
 
 
 class AccuracyAt(_Wire, frozen=True, kw_only=True):

@@ -11,9 +11,9 @@ from protocol.samples import COORDINATOR
 from kinoswarm_coordinator.credit import ledger_of
 from kinoswarm_coordinator.fold import fold
 from kinoswarm_coordinator.scheduling import samples_under_way
-from kinoswarm_coordinator.state import SwarmState
+from kinoswarm_coordinator.state import LineageKey, SwarmState
 from kinoswarm_protocol.ids import LeaseId
-from kinoswarm_protocol.messages import Lease
+from kinoswarm_protocol.messages import Lease, TrainOrder
 
 NODES = [account(number) for number in range(1, 5)]
 LIAR = 0
@@ -46,12 +46,30 @@ def forgotten_cases(state: SwarmState) -> set[LeaseId]:
     return set(state.audits_open) - waiting - state.comparing - under_way
 
 
+def mergeable_anew(state: SwarmState, key: LineageKey) -> list[LeaseId]:
+    """Accepted work that no audit holds, but for what rests on versions that are still to come back."""
+    line = state.versions[key]
+    free = {
+        lease_id: line[base_of(state, lease_id)].position
+        for lease_id in state.unmerged[key]
+        if not state.is_held(lease_id)
+    }
+    reached = max(line[-1].position, min(free.values(), default=0))
+    return [lease_id for lease_id, position in free.items() if position <= reached]
+
+
+def base_of(state: SwarmState, lease_id: LeaseId) -> int:
+    order = state.leases[lease_id].order
+    assert isinstance(order, TrainOrder)
+    return order.base_version
+
+
 def check(swarm: AuditedSwarm) -> None:
     state = swarm.state
     assert not {key.peer_id for key in NODES[1:]} & set(state.bans), "an honest account was framed"
     for key in state.versions:
         assert samples_under_way(state, key) == counted_anew(state, key)
-        free = [lease_id for lease_id in state.unmerged[key] if not state.is_held(lease_id)]
+        free = mergeable_anew(state, key)
         assert sorted(state.mergeable[key]) == sorted(free)
         samples = sum(state.leases[lease_id].samples for lease_id in free)
         assert state.mergeable_samples.get(key, 0) == samples
@@ -72,6 +90,20 @@ def check(swarm: AuditedSwarm) -> None:
     assert set(state.audits_ready) <= set(state.audits_open)
 
 
+def comes_to_rest(swarm: AuditedSwarm) -> None:
+    """Whatever happened before: all accepted work is merged or set aside, and there is work for everybody again."""
+    for _ in range(12):
+        swarm.now_ms += 500_000
+        swarm.expire()
+        for lease_id in list(swarm.state.unsettled):
+            swarm.blobs_arrive(swarm.state.leases[lease_id].lease)
+        swarm.operate()
+        check(swarm)
+    assert not any(swarm.state.unmerged.values()), "accepted work that no version will ever hold"
+    assert not swarm.state.ahead
+    assert isinstance(swarm.pull(NODES[1]), Lease)
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.lists(ACTIONS, max_size=120), st.booleans())
 def test_one_liar_frames_nobody_and_the_books_stay_right(
@@ -85,6 +117,7 @@ def test_one_liar_frames_nobody_and_the_books_stay_right(
         perform(swarm, held, action, number)
         check(swarm)
     assert fold(SwarmState(), swarm.history) == swarm.state
+    comes_to_rest(swarm)
     ledger = ledger_of(swarm.history, 1.0)
     for owner, machines in ledger.by_account.items():
         assert sum(machines.values()) >= ledger.verified.get(owner, 0.0) >= 0.0

@@ -27,14 +27,15 @@ from kinoswarm_protocol.messages import (
 )
 from kinoswarm_protocol.specs import Objective
 
+GONE = "9" * 64
 OBJECTIVES: list[Objective] = ["velocity", "epsilon"]
 
 
 class EveryBlob:
-    """A store that has whatever is asked for."""
+    """A store that has whatever is asked for, but for one."""
 
-    async def blob_path(self, blob: BlobId) -> Path:
-        return Path("/blobs") / blob
+    async def blob_path(self, blob: BlobId) -> Path | None:
+        return None if blob == GONE else Path("/blobs") / blob
 
 
 def mixed_rules() -> Rules:
@@ -77,7 +78,13 @@ def test_a_judgement_is_of_what_the_charter_says(tmp_path: Path, cluster: int) -
 
 @pytest.mark.parametrize("cluster", [0, 1])
 def test_a_merge_is_tested_by_what_the_charter_says(tmp_path: Path, cluster: int) -> None:
-    order = MergeOrder(
+    job = job_for(merge_of(cluster), tmp_path)
+    assert isinstance(job, MergeJob)
+    assert job.objective == OBJECTIVES[cluster]
+
+
+def merge_of(cluster: int) -> MergeOrder:
+    return MergeOrder(
         cluster=cluster,
         lineage=0,
         base_version=0,
@@ -90,9 +97,14 @@ def test_a_merge_is_tested_by_what_the_charter_says(tmp_path: Path, cluster: int
         pairs=4,
         seed=1,
     )
+
+
+def test_a_merge_whose_momentum_is_gone_begins_without(tmp_path: Path) -> None:
+    """A backup of an older program kept that of the newest version alone; merging must not end for it."""
+    order = structs.replace(merge_of(0), momentum=GONE)
     job = job_for(order, tmp_path)
     assert isinstance(job, MergeJob)
-    assert job.objective == OBJECTIVES[cluster]
+    assert job.momentum_path is None
 
 
 def test_a_release_knows_the_objective_of_every_cluster(tmp_path: Path) -> None:

@@ -160,7 +160,9 @@ def test_a_run_whose_base_was_withdrawn_meanwhile_is_taken_and_of_no_use() -> No
     who = next(key for key in (bob, *proven_pair) if key.peer_id == again.node)
     swarm.finish(who, again, swarm.run(who, again, PLOT))
     lease = operators_next(swarm, "TrainOrder")
-    wanted = Rollback(key=(0, 0), to_version=newest - 1, sentence="x", refused=frozenset())
+    wanted = Rollback(
+        key=(0, 0), to_version=newest - 1, sentence="x", refused=frozenset(), keeps_resting=True
+    )
     swarm.record(rolled_back(swarm.state, swarm.rules, wanted, swarm.now_ms))
     assert swarm.case(first).result == "moot"
     assert first not in swarm.state.audits_open

@@ -13,6 +13,7 @@ from protocol.samples import BLOB, COORDINATOR, FOUNDER, NODE
 from kinoswarm_coordinator import events as ev
 from kinoswarm_coordinator.administration import administer
 from kinoswarm_coordinator.fold import fold
+from kinoswarm_coordinator.fold_versions import MOMENTA_KEPT
 from kinoswarm_coordinator.retention import Keep
 from kinoswarm_coordinator.rolling_back import Rollback, rolled_back
 from kinoswarm_coordinator.state import Rules, SwarmState
@@ -81,7 +82,7 @@ def test_blobs_go_with_their_version() -> None:
         assert (version.checkpoint in swarm.store) == is_kept
         assert (version.step in swarm.store) == is_kept
         assert (deltas_of(swarm, version.version) <= swarm.store) == is_kept
-        assert (version.momentum in swarm.store) == (version.version == 6)
+        assert (version.momentum in swarm.store) == is_kept
     assert BLOB in swarm.store
     assert swarm.store >= CHARTER_BLOBS
     assert swarm.tidy() == set()
@@ -92,8 +93,8 @@ def test_zero_keeps_every_version_and_release() -> None:
     swarm = swarm_with(6, EVERYTHING)
     assert swarm.forget() == []
     gone = swarm.tidy()
-    old_momenta = {version.momentum for version in swarm.state.versions[KEY][1:-1]}
-    assert gone == old_momenta
+    momenta = [event.momentum for event in swarm.history if isinstance(event, ev.VersionCut)]
+    assert gone == set(momenta[:-MOMENTA_KEPT])
 
 
 @pytest.mark.parametrize(("staleness", "kept"), [(0, [0, 5, 6]), (3, [0, 2, 3, 4, 5, 6])])
@@ -160,7 +161,9 @@ def test_what_stood_in_forgotten_versions_alone_is_never_merged_again() -> None:
     swarm = swarm_with(4)
     swarm.tidy()
     lenient = stale_by(swarm.rules, 9)
-    wanted = Rollback(key=KEY, to_version=0, sentence="tainted", refused=frozenset())
+    wanted = Rollback(
+        key=KEY, to_version=0, sentence="tainted", refused=frozenset(), keeps_resting=True
+    )
     events = rolled_back(swarm.state, lenient, wanted, swarm.now_ms)
     rolled = next(event for event in events if isinstance(event, ev.VersionRolledBack))
     first = swarm.state.versions[KEY][1].contributions
@@ -172,7 +175,9 @@ def test_what_stood_in_forgotten_versions_alone_is_never_merged_again() -> None:
 def test_good_work_of_kept_versions_can_be_merged_anew_after_a_round() -> None:
     swarm = swarm_with(5)
     swarm.tidy()
-    wanted = Rollback(key=KEY, to_version=4, sentence="tainted", refused=frozenset())
+    wanted = Rollback(
+        key=KEY, to_version=4, sentence="tainted", refused=frozenset(), keeps_resting=True
+    )
     swarm.record(rolled_back(swarm.state, swarm.rules, wanted, swarm.now_ms))
     reopened = set(swarm.state.unmerged[KEY])
     assert reopened == set(swarm.state.versions[KEY][5].contributions)

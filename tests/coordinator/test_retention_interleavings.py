@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from protocol.samples import COORDINATOR
 
+from kinoswarm_coordinator import events as ev
 from kinoswarm_coordinator.administration import administer
 from kinoswarm_coordinator.audits import comparison_order
 from kinoswarm_coordinator.fold import fold
@@ -132,9 +133,17 @@ def rolled_back_to(swarm: TidiedSwarm, key: LineageKey) -> Iterator[set[BlobId]]
     for version in state.versions[key][:-1]:
         if version.version in withdrawn or state.is_forgotten(key, version.version):
             continue
-        wanted = Rollback(key=key, to_version=version.version, sentence="", refused=frozenset())
+        wanted = Rollback(
+            key=key,
+            to_version=version.version,
+            sentence="",
+            refused=frozenset(),
+            keeps_resting=True,
+        )
         *_, rolled = rolled_back(state, swarm.rules, wanted, swarm.now_ms)
+        assert isinstance(rolled, ev.VersionRolledBack)
         yield {version.checkpoint, *(state.delta_of(lease_id) for lease_id in rolled.reopened)}
+        yield {rolled.momentum} if rolled.momentum is not None else set()
 
 
 def newest_release(state: SwarmState) -> set[BlobId]:

@@ -16,7 +16,7 @@ from kinoswarm_model import (
     self_test_job,
 )
 from kinoswarm_model.checkpoints import read_checkpoint, write_checkpoint
-from kinoswarm_model.delta import write_delta
+from kinoswarm_model.delta import read_delta, write_delta
 from kinoswarm_model.experts import build_expert, tensor_shapes
 from kinoswarm_model.jobs import (
     EvaluateJob,
@@ -164,6 +164,61 @@ def test_merge_of_one_is_the_base_plus_its_delta(trained: Path) -> None:
     assert done.momentum_path is None
     assert report.loss is not None
     assert done.loss.candidate == pytest.approx(report.loss.candidate, rel=1e-5)
+
+
+def momentum_of(folder: Path, delta: str, factor: float) -> str:
+    """A momentum file: so many times this delta."""
+    shapes = tensor_shapes(MODEL)
+    read = read_delta(folder / delta, shapes)
+    path = folder / f"momentum-{delta}-{factor}"
+    write_checkpoint(path, {name: factor * read.tensor(name) for name in shapes})
+    return str(path)
+
+
+def test_momentum_that_overshoots_is_let_go_and_the_mean_of_the_work_stands(trained: Path) -> None:
+    names = ["good-1.zst", "good-2.zst"]
+    overshooting = momentum_of(trained, "good-1.zst", -40.0)
+    job = msgspec.structs.replace(merge_of(trained, names, "m5"), momentum_path=overshooting)
+    done = merge_job.run(job, ignore)
+    plain = msgspec.structs.replace(
+        merge_of(trained, names, "m6"), outer_rate=1.0, outer_momentum=0.0
+    )
+    mean = merge_job.run(plain, ignore)
+    assert (done.restarted, mean.restarted) == (True, False)
+    assert done.loss == mean.loss
+    assert done.loss.difference < -2 * done.loss.standard_error
+    assert Path(done.checkpoint_path).read_bytes() == Path(mean.checkpoint_path).read_bytes()
+    assert Path(done.step_path).read_bytes() == Path(mean.step_path).read_bytes()
+    assert done.momentum_path is not None
+    assert mean.momentum_path is not None
+    assert Path(done.momentum_path).read_bytes() == Path(mean.momentum_path).read_bytes()
+    assert done.flops == pytest.approx(1.5 * mean.flops)
+
+
+def test_momentum_that_helps_is_kept(trained: Path) -> None:
+    names = ["good-1.zst", "good-2.zst"]
+    helping = momentum_of(trained, "good-1.zst", 0.5)
+    job = msgspec.structs.replace(merge_of(trained, names, "m7"), momentum_path=helping)
+    done = merge_job.run(job, ignore)
+    assert not done.restarted
+    assert done.loss.difference < -2 * done.loss.standard_error
+    without = merge_job.run(merge_of(trained, names, "m8"), ignore)
+    assert Path(done.checkpoint_path).read_bytes() != Path(without.checkpoint_path).read_bytes()
+    assert done.flops == without.flops
+
+
+def test_stale_work_that_helps_is_taken_whole(trained: Path) -> None:
+    names = ["good-1.zst", "good-2.zst"]
+    stale = msgspec.structs.replace(merge_of(trained, names, "m10"), freshness=0.5)
+    fresh = merge_job.run(merge_of(trained, names, "m11"), ignore)
+    done = merge_job.run(stale, ignore)
+    assert not done.restarted
+    assert Path(done.checkpoint_path).read_bytes() == Path(fresh.checkpoint_path).read_bytes()
+
+
+def test_harmful_work_stays_harmful_without_momentum(trained: Path) -> None:
+    done = merge_job.run(merge_of(trained, ["harmful.zst", "harmful.zst"], "m9"), ignore)
+    assert done.loss.difference > 2 * done.loss.standard_error
 
 
 def route(folder: Path, steps: int = 60) -> RouteJob:

@@ -1,6 +1,7 @@
 """Merging: independent of order, clipped, trimmed, with DiLoCo's outer step."""
 
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -86,6 +87,15 @@ def test_outer_step_is_nesterov() -> None:
     step, momentum = outer_step(d, momentum.double(), outer)
     assert float(momentum) == pytest.approx(1.9)
     assert float(step) == pytest.approx(0.5 * (1 + 0.9 * 1.9))
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_staleness_shortens_the_step(count: int) -> None:
+    """A merge of nothing but stale work: as a share among others alone, its decay would cancel."""
+    fresh = merge(BASE, contributions(count), PLAIN, None)
+    stale = merge(BASE, contributions(count), replace(PLAIN, freshness=0.5), None)
+    for name in SHAPES:
+        torch.testing.assert_close(stale.weights[name], 0.5 * fresh.weights[name])
 
 
 def test_merging_nothing_says_so() -> None:

@@ -19,11 +19,13 @@ from kinoswarm_model.jobs import (
     RebuildDone,
     RebuildJob,
 )
+from kinoswarm_model.merge import OuterSettings
 from kinoswarm_model.worker_jobs import compute
 from kinoswarm_protocol.errors import HashMismatch
 
 MODEL = tiny_model()
 SHAPES = tensor_shapes(MODEL)
+OUTER = OuterSettings(rate=0.7, momentum=0.9, norm_clip=3.0)
 
 
 def ignore(progress: JobProgress) -> None:
@@ -47,7 +49,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def merged(folder: Path, base: str, count: int, work: str) -> MergeDone:
+def merged(folder: Path, base: str, count: int, work: str, freshness: float = 1.0) -> MergeDone:
     job = MergeJob(
         job_id="m",
         model=MODEL,
@@ -64,6 +66,7 @@ def merged(folder: Path, base: str, count: int, work: str) -> MergeDone:
         heldout_path=str(folder / "heldout.safetensors"),
         pairs=8,
         seed=5,
+        freshness=freshness,
     )
     return merge_job.run(job, ignore)
 
@@ -118,11 +121,29 @@ def test_a_published_version_differs_from_the_exact_merge_by_the_codes_rounding_
         ),
         base,
         SHAPES,
+        OuterSettings(rate=1.0, momentum=0.0, norm_clip=3.0) if done.restarted else OUTER,
     ).weights
     published = read_checkpoint(Path(done.checkpoint_path), SHAPES)
     for name, tensor in exact.items():
         largest = float((tensor - base[name]).abs().max())
         assert float((published[name] - tensor).abs().max()) <= largest / 240
+
+
+def test_a_single_stale_contribution_that_does_harm_is_shortened_and_rebuilds_its_version(
+    folder: Path,
+) -> None:
+    seed = str(folder / "base.safetensors")
+    whole = merged(folder, seed, 1, "v5")
+    assert whole.loss.difference > 0.0
+    done = merged(folder, seed, 1, "v6", freshness=0.5)
+    assert done.restarted
+    assert done.loss.difference < whole.loss.difference
+    rebuilt = rebuild(folder, seed, [done.step_path], done.checkpoint_path)
+    assert rebuilt == Path(done.checkpoint_path).read_bytes()
+    base, delta = read_checkpoint(Path(seed), SHAPES), read_delta(folder / "0.zst", SHAPES)
+    for name, tensor in read_checkpoint(Path(done.checkpoint_path), SHAPES).items():
+        half = 0.5 * delta.tensor(name)
+        assert float((tensor - base[name] - half).abs().max()) <= float(half.abs().max()) / 120
 
 
 def test_other_steps_are_told_from_the_right_ones(folder: Path) -> None:
