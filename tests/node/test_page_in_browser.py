@@ -124,6 +124,31 @@ def test_a_volunteer_looks_pauses_sets_a_limit_and_makes_a_backup(
     assert [text for text in page.complaints if "400" not in text] == []
 
 
+def test_an_earlier_answer_that_comes_late_wipes_no_problem_away(
+    served: Served, browser_page: Any
+) -> None:
+    from playwright.sync_api import expect
+
+    page, held = browser_page, []
+
+    def hold_the_switch(route: Any) -> None:
+        if "on_battery" in route.request.post_data:
+            held.append(route)
+        else:
+            route.continue_()
+
+    page.route("**/api/limits", hold_the_switch)
+    page.goto(served.address)
+    page.check("input[name=on_battery]")
+    page.fill("input[name=hours]", "25:00")
+    page.keyboard.press("Tab")
+    expect(page.locator("#problem")).to_contain_text("22:00-07:00")
+    with page.expect_response("**/api/limits"):
+        held[0].continue_()
+    page.evaluate("() => fetch('/api/now').then((answer) => answer.text())")
+    expect(page.locator("#problem")).to_contain_text("22:00-07:00")
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_everybody_can_read_it_and_a_wide_screen_has_two_columns(
     served: Served, browser_page: Any, scheme: str

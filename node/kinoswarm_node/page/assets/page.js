@@ -32,13 +32,18 @@ async function ask(path, body) {
   return found;
 }
 
+let acted = 0;
+
+// What was asked last has the word: an earlier answer that comes later must not wipe its problem away.
 async function act(path, body) {
+  const turn = ++acted;
+  const say = (text) => { if (turn === acted) byId("problem").textContent = text; };
   try {
     const found = await ask(path, body);
-    byId("problem").textContent = "";
+    say("");
     return found;
   } catch (error) {
-    byId("problem").textContent = error.message;
+    say(error.message);
     return undefined;
   }
 }
