@@ -215,6 +215,16 @@ def test_an_operators_rollback_merges_nothing_anew_and_sets_aside_what_rested_th
     assert not swarm.state.unmerged[KEY]
 
 
+def test_an_expert_is_trained_to_its_goal_again() -> None:
+    """The goal counts merges: version 4 with the content of version 1 has two of three before it."""
+    swarm, steps = swarm_of_steps(3)
+    policy = structs.replace(swarm.rules.charter.policy, target_version=3)
+    swarm.rules = replace(swarm.rules, charter=structs.replace(swarm.rules.charter, policy=policy))
+    assert isinstance(swarm.pull(account(1)), NoWork)
+    rollback_to(swarm, 1, [*steps[1], *steps[2]], keeps_resting=False)
+    assert isinstance(swarm.pull(account(1)), Lease)
+
+
 def test_accepted_work_on_a_withdrawn_version_waits_for_its_turn() -> None:
     swarm, steps = swarm_of_steps(2)
     resting = LeaseId(swarm.train(account(1)).lease_id)
