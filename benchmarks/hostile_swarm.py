@@ -25,7 +25,7 @@ from pathlib import Path
 import torch
 
 from kinoswarm_simulator.plan import Churn, Plan
-from kinoswarm_simulator.real_truth import Course, RealTruth, merged_segments
+from kinoswarm_simulator.real_truth import Course, RealTruth, is_trained
 from kinoswarm_simulator.report import check_invariants, report_of
 from kinoswarm_simulator.world import World
 
@@ -52,15 +52,9 @@ def run(options: argparse.Namespace, seed: int, hostile: dict[str, float]) -> tu
     with tempfile.TemporaryDirectory() as folder:
         truth = RealTruth(plan, course, Path(folder))
         world = World(plan, truth.rules, truth)
-        world.run(is_over=lambda world: is_trained(world, options.segments))
+        world.run(is_over=lambda world: is_trained(world.state, options.segments))
         check_invariants(world)
         return world, truth.heldout_loss(world.state, options.segments)
-
-
-def is_trained(world: World, segments: int) -> bool:
-    """Whether every expert holds so many."""
-    lines = world.state.versions.values()
-    return all(merged_segments(line)[-1].segments >= segments for line in lines)
 
 
 def line(name: str, world: World, loss: float, seconds: float) -> str:

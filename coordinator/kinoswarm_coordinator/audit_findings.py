@@ -2,13 +2,14 @@
 
 from kinoswarm_coordinator import events as ev
 from kinoswarm_coordinator.audits import finding, waited_in_vain
+from kinoswarm_coordinator.fold_merging import lineage_of
 from kinoswarm_coordinator.rolling_back import Rollback, rolled_back
 from kinoswarm_coordinator.state import LeaseState, LineageKey, Rules, SwarmState
 from kinoswarm_coordinator.trust import penalty
 from kinoswarm_coordinator.verdicts import rejected, unaudited
 from kinoswarm_protocol.errors import Code
 from kinoswarm_protocol.ids import LeaseId, PeerId
-from kinoswarm_protocol.messages import CompareOrder, CompareOutcome, TrainOrder
+from kinoswarm_protocol.messages import CompareOrder, CompareOutcome
 
 _REFUTED = (
     "two other machines did this segment too and agree with each other, not with this one; either this machine "
@@ -128,7 +129,7 @@ def oldest_tainted(state: SwarmState, rules: Rules, tainted: set[LeaseId]) -> di
     """By lineage, the oldest version within an audit's reach that holds such work; reach is counted in merges."""
     reach = rules.charter.policy.max_staleness + 1
     found: dict[LineageKey, int] = {}
-    for key in {_lineage(state, lease_id) for lease_id in tainted}:
+    for key in {lineage_of(state, lease_id) for lease_id in tainted}:
         withdrawn = state.withdrawn.get(key, set())
         line = state.versions[key]
         bad = [
@@ -150,9 +151,3 @@ def _last_good(state: SwarmState, key: LineageKey, bad: int) -> int:
         for version in range(bad)
         if version not in withdrawn and not state.is_forgotten(key, version)
     )
-
-
-def _lineage(state: SwarmState, lease_id: LeaseId) -> LineageKey:
-    order = state.leases[lease_id].order
-    assert isinstance(order, TrainOrder)
-    return order.cluster, order.lineage

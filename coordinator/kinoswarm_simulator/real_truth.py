@@ -119,6 +119,11 @@ def merged_segments(line: list[VersionState]) -> list[Standing]:
     return standing
 
 
+def is_trained(state: SwarmState, segments: int) -> bool:
+    """Whether every expert holds so many."""
+    return all(merged_segments(line)[-1].segments >= segments for line in state.versions.values())
+
+
 class RealTruth(Truth):
     """What each delta does is measured."""
 
@@ -215,7 +220,7 @@ class RealTruth(Truth):
         share = (segments - below.segments) / (above.segments - below.segments)
         return (1.0 - share) * self._loss(below, cluster) + share * self._loss(above, cluster)
 
-    def _loss(self, standing: "Standing", cluster: int) -> float:
+    def _loss(self, standing: Standing, cluster: int) -> float:
         model = self.workshop.model
         clips = ClipSet.read([str(self._home.heldout(cluster))], model)
         weights = read_checkpoint(self.shelf.paths[standing.checkpoint], tensor_shapes(model))

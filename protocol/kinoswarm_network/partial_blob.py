@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -130,7 +130,7 @@ class PartialBlob:
             return False
         if sys.platform == "win32":  # no open file is deleted there
             data.close()
-        with data:  # under the lock: nobody begins in between
+        with closing(data):  # under the lock: nobody begins in between
             PartialBlob.remove_files(folder, blob)
         return True
 

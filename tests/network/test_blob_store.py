@@ -25,6 +25,11 @@ def named(data: bytes, chunk: int = CHUNK) -> tuple[BlobId, bytes, list[bytes]]:
     return blob, raw, pieces
 
 
+def fill(partial: partial_blob.PartialBlob, pieces: list[bytes]) -> None:
+    for index, piece in enumerate(pieces):
+        partial.write_chunk(index, piece)
+
+
 def download(store: BlobStore, data: bytes) -> BlobId:
     blob, raw, pieces = named(data)
     partial = store.begin(blob, raw)
@@ -150,8 +155,7 @@ def test_a_download_that_begins_while_another_ends_keeps_its_files(
     blob, raw, pieces = named(DATA)
     first, other = BlobStore(tmp_path), BlobStore(tmp_path)
     partial = first.begin(blob, raw)
-    for index, piece in enumerate(pieces):
-        partial.write_chunk(index, piece)
+    fill(partial, pieces)
     begun = []
     admit = first.admit
 
@@ -162,8 +166,7 @@ def test_a_download_that_begins_while_another_ends_keeps_its_files(
 
     monkeypatch.setattr(first, "admit", and_another_begins)
     first.finish(partial)
-    for index, piece in enumerate(pieces):
-        begun[0].write_chunk(index, piece)
+    fill(begun[0], pieces)
     assert other.finish(begun[0]).read_bytes() == DATA
 
 
@@ -183,8 +186,7 @@ def test_a_download_never_begins_in_a_file_that_was_just_deleted(
 
     monkeypatch.setattr(partial_blob, "try_lock", after_a_sweep)
     partial = store.begin(blob, raw)
-    for index, piece in enumerate(pieces):
-        partial.write_chunk(index, piece)
+    fill(partial, pieces)
     assert store.finish(partial).read_bytes() == DATA
 
 
@@ -206,8 +208,7 @@ def test_a_sweep_leaves_a_download_alone_that_began_while_it_looked(
 
     monkeypatch.setattr(partial_blob, "try_lock", after_another_began)
     assert not sweeper.drop_partial(blob)
-    for index, piece in enumerate(pieces):
-        begun[0].write_chunk(index, piece)
+    fill(begun[0], pieces)
     assert store.finish(begun[0]).read_bytes() == DATA
     assert sweeper.drop_partial(blob)
     assert list((tmp_path / "partial").iterdir()) == []

@@ -12,7 +12,7 @@ from kinoswarm_model.data.shards import write_shard
 from kinoswarm_model.presets import preset
 from kinoswarm_protocol.ids import BlobId, LeaseId
 from kinoswarm_simulator.plan import Churn, Plan
-from kinoswarm_simulator.real_truth import Course, RealTruth, merged_segments
+from kinoswarm_simulator.real_truth import Course, RealTruth, is_trained, merged_segments
 from kinoswarm_simulator.report import Detection, check_invariants, report_of
 from kinoswarm_simulator.world import World
 
@@ -59,12 +59,7 @@ def test_hostile_work_stays_out_and_honest_work_improves_every_expert(
     )
     truth = RealTruth(plan, Course(data=data, quorum=4, steps=6, seed_steps=20), tmp_path / "swarm")
     world = World(plan, truth.rules, truth)
-
-    def is_trained(world: World) -> bool:
-        lines = world.state.versions.values()
-        return all(merged_segments(line)[-1].segments >= SEGMENTS for line in lines)
-
-    world.run(is_over=is_trained)
+    world.run(is_over=lambda world: is_trained(world.state, SEGMENTS))
     check_invariants(world)
     assert report_of(world).honest_banned == 0
     assert of(world, "honest").merged >= 2 * SEGMENTS
